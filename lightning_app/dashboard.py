@@ -1,0 +1,35 @@
+"""What a run writes to TensorBoard."""
+
+import time
+from collections.abc import Mapping
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from typing_extensions import override
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoardLogger that writes all scalars of a step as one event, and never waits for it.
+
+    Args:
+        save_dir: Where `lightning_logs/version_N` is made.
+        version: The run's number, or the name of its folder; the next free number if not given.
+    """
+
+    def __init__(self, save_dir: str, version: int | str | None = None) -> None:
+        super().__init__(
+            save_dir, "lightning_logs", version, default_hp_metric=False, max_queue=100_000
+        )
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = [
+            Summary.Value(tag=tag, simple_value=v.item() if isinstance(v, Tensor) else v)
+            for tag, v in metrics.items()
+        ]
+        event = Event(wall_time=time.time(), step=step or 0, summary=Summary(value=values))
+        self.experiment._get_file_writer().event_writer.add_event(event)

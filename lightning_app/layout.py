@@ -1,0 +1,132 @@
+"""Resolves what was asked for into a layout this machine has: pure, given the number of GPUs."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+DOCTOR = "python -m lightning_app.doctor"
+
+Devices = int | list[int] | str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a run's ranks are: what the Trainer's flags of the same names take.
+
+    Attributes:
+        accelerator: `auto`, `cpu`, `gpu`, …
+        devices: How many, or which by their numbers, or `auto`.
+        num_nodes: Machines, each with as many devices.
+        strategy: A registered name, or `auto`; anything else (a class path) is left as it is.
+    """
+
+    accelerator: Any = "auto"
+    devices: Devices = "auto"
+    num_nodes: int = 1
+    strategy: Any = "auto"
+
+
+def resolve(asked: Layout, num_gpus: int, has_mps: bool = False) -> tuple[Layout, str | None]:
+    """Take what there is.
+
+    With the accelerator `auto`, missing GPUs are made up for: by those there are, or by as many
+    CPU ranks where there is none. The numbers of a run do not depend on its layout. With `gpu`,
+    missing ones are an error.
+
+    Args:
+        asked: The layout asked for.
+        num_gpus: CUDA devices that PyTorch sees.
+        has_mps: Whether there is an Apple GPU, which takes one rank.
+
+    Returns:
+        The layout to run, and the line that warns of less than was asked for, or `None`.
+
+    Raises:
+        ValueError: A value is not allowed, or GPUs demanded by name are missing.
+    """
+    devices, count = parse_devices(asked.devices), count_devices(asked.devices)
+    if asked.num_nodes < 1:
+        raise ValueError(f"--num_nodes {asked.num_nodes}: it must be 1 or more")
+    accelerator, missing = asked.accelerator, None
+    if accelerator == "auto":
+        accelerator = "gpu" if num_gpus else "cpu"
+        if has_mps and (count or 1) == 1 and asked.strategy in ("auto", "single_device"):
+            accelerator = "mps"
+        elif accelerator == "cpu" and count:
+            missing = "no usable GPU"
+    if accelerator == "cpu":
+        devices = count or 1
+    elif accelerator in ("gpu", "cuda") and not has_mps:
+        devices = _existing(devices, num_gpus)
+        if devices in (0, []) or (count and count_devices(devices) != count):
+            missing = f"{num_gpus} GPU{'' if num_gpus == 1 else 's'}"
+            devices = devices or [0]
+    if missing and asked.accelerator != "auto":
+        raise ValueError(
+            f"--accelerator {asked.accelerator} --devices {_text(asked.devices)}: PyTorch sees "
+            f"{missing}; {DOCTOR} tells why, and `--accelerator auto` takes what there is"
+        )
+    resolved = replace(asked, accelerator=accelerator, devices=devices)
+    resolved = replace(resolved, strategy=_strategy(resolved))
+    if missing is None:
+        return resolved, None
+    got = f"{count_devices(devices)} {'CPU rank' if accelerator == 'cpu' else 'GPU'}"
+    got += "" if count_devices(devices) == 1 else "s"
+    asked_for = f"asked for --devices {_text(asked.devices)}"
+    return resolved, f"{asked_for}, found {missing}: running on {got}; {DOCTOR} tells why"
+
+
+def parse_devices(devices: Devices) -> Devices:
+    """Read a `--devices` value.
+
+    Returns:
+        A number of devices (`-1`: all), device numbers, or `auto`.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    error = ValueError(
+        f"--devices {_text(devices)}: it must be a positive number, a list like 0,1, -1 for all, "
+        "or auto"
+    )
+    if isinstance(devices, str) and devices != "auto":
+        try:
+            numbers = [int(part) for part in devices.strip("[] ").split(",") if part.strip()]
+        except ValueError:
+            raise error from None
+        is_list = "," in devices or "[" in devices
+        devices = numbers if is_list else numbers[0] if numbers else 0
+    if isinstance(devices, list):
+        if not devices or min(devices) < 0 or len(set(devices)) < len(devices):
+            raise error
+    elif not isinstance(devices, str) and devices < 1 and devices != -1:
+        raise error
+    return devices
+
+
+def count_devices(devices: Devices) -> int | None:
+    """How many devices a `--devices` value asks for; `None` where it leaves that open."""
+    devices = parse_devices(devices)
+    if isinstance(devices, list):
+        return len(devices)
+    return None if devices in ("auto", -1) else int(devices)
+
+
+def _existing(devices: Devices, num_gpus: int) -> Devices:
+    if isinstance(devices, list):
+        return [number for number in devices if number < num_gpus]
+    return min(count_devices(devices) or num_gpus, num_gpus) if num_gpus else 0
+
+
+def _strategy(layout: Layout) -> Any:
+    if layout.strategy == "auto" and (count_devices(layout.devices), layout.num_nodes) == (1, 1):
+        return "single_device"
+    if layout.strategy == "dp" and layout.num_nodes > 1:
+        raise ValueError(
+            f"--strategy dp --num_nodes {layout.num_nodes}: replicas live in one process on one "
+            "node; use `--strategy ddp`"
+        )
+    return layout.strategy
+
+
+def _text(devices: Devices) -> str:
+    return ",".join(map(str, devices)) if isinstance(devices, list) else str(devices)

@@ -1,0 +1,48 @@
+"""Logs `train/loss`: the mean loss of the global batch, at log steps and at each epoch's end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+TAG = "train/loss"
+
+
+class LossLogger(Callback):
+    """Logs what `training_step` returns as its loss, so that a model need not log it itself.
+
+    A `self.log` in every step costs more than a small model's step. This asks for the loss of the
+    other ranks, and waits for the device, only when it is logged. A model that logs a `train/loss`
+    of its own is left to it.
+    """
+
+    def __init__(self) -> None:
+        self._unlogged: Any = None  # the last step's outputs
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._unlogged = outputs
+        every = trainer.log_every_n_steps
+        if every and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            if trainer.global_step % every == 0:
+                self._log(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log(trainer)
+
+    def _log(self, trainer: Trainer) -> None:
+        outputs, self._unlogged = self._unlogged, None
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, Tensor) or loss.ndim or TAG in trainer.logged_metrics:
+            return
+        global_mean = getattr(trainer.strategy, "mean_over_batch", trainer.strategy.reduce)
+        # Lightning has divided the loss by the number of batches accumulated.
+        value = global_mean(loss.detach() * trainer.accumulate_grad_batches)
+        trainer.callback_metrics[TAG] = value  # for the progress display and for checkpoints
+        for logger in trainer.loggers:
+            logger.log_metrics({TAG: float(value)}, step=trainer.global_step - 1)

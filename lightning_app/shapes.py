@@ -1,0 +1,214 @@
+"""Shows how each batch was split: sizes as forward hooks saw them on each rank.
+
+A hook notes what goes into and comes out of the model in every training step. The notes stay on
+their rank until a log step or the epoch's end; then they are gathered, and one process prints
+them (the transcript) and logs `batch_size/global` and `batch_size/rank_k` for every step.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
+
+from lightning_app.collectives import gather_objects
+from lightning_app.strategies.dp import DataParallelStrategy, replica_rank
+
+Shape = tuple[int, ...]
+
+
+class Sizes(NamedTuple):
+    """What one rank's model took and gave in one step; the first number is that of samples."""
+
+    input: Shape
+    output: Shape
+
+
+class SizeRecorder:
+    """Notes sizes by forward hooks on modules, step by step.
+
+    Args:
+        modules: Those whose calls count. A step's note has the input of the first call and the
+            output of the last, for each rank in this process.
+        replicas_only: Note only calls within a replica, which has a rank of its own (`dp`).
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], replicas_only: bool = False) -> None:
+        self.enabled = True
+        self._replicas_only = replicas_only
+        self._step: dict[int, Sizes] = {}
+        self._runs: list[tuple[dict[int, Sizes], int]] = []  # equal steps in a row, counted
+        self._handles: list[RemovableHandle] = [
+            module.register_forward_hook(self._note, with_kwargs=True) for module in modules
+        ]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps noted and not yet taken."""
+        return sum(count for _, count in self._runs)
+
+    def _note(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        rank = replica_rank.get()
+        if not self.enabled or (rank is None and self._replicas_only):
+            return
+        given, made = _first_shape((args, kwargs)), _first_shape(output)
+        if given is not None and made is not None:
+            first = self._step.get(rank or 0)
+            self._step[rank or 0] = Sizes(given if first is None else first.input, made)
+
+    def end_step(self) -> None:
+        """Close the current step's note."""
+        step, self._step = self._step, {}
+        if self._runs and self._runs[-1][0] == step:
+            self._runs[-1] = (step, self._runs[-1][1] + 1)
+        else:
+            self._runs.append((step, 1))
+
+    def take(self) -> list[tuple[dict[int, Sizes], int]]:
+        """The steps since the last call: for each run of equal ones, `rank → Sizes` and how many."""
+        runs, self._runs = self._runs, []
+        return runs
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+
+class ShapeLogger(Callback):
+    """Prints and logs the sizes of every training batch, rank by rank.
+
+    Which steps are printed is the model's `log_shapes` (`every`, `change`, `off`; without such an
+    attribute `change`: a step whose split is seen for the first time).
+    """
+
+    def __init__(self) -> None:
+        self._recorder: SizeRecorder | None = None
+        self._seen: set[tuple[Sizes, ...]] = set()
+        self._next_step = 0
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        replicas_only = isinstance(trainer.strategy, DataParallelStrategy)
+        self._recorder = SizeRecorder(_called_modules(pl_module), replicas_only)
+        self._recorder.enabled = False
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._next_step = trainer.fit_loop.total_batch_idx + 1
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._recorder is not None
+        self._recorder.enabled = True
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._recorder is not None
+        self._recorder.end_step()
+        self._recorder.enabled = False
+        if self._recorder.num_steps >= (trainer.log_every_n_steps or torch.inf):
+            self._report(trainer, pl_module)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report(trainer, pl_module)
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # Steps that a checkpoint has behind it are not run again: what is known of them goes out.
+        if self._recorder is not None:
+            self._report(trainer, pl_module)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._recorder is not None:
+            self._recorder.remove()
+            self._recorder = None
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._recorder is not None
+        device = str(trainer.strategy.root_device)
+        gathered = gather_objects((self._recorder.take(), device))
+        if not trainer.is_global_zero:
+            return
+        mode = getattr(pl_module, "log_shapes", "change")
+        devices = [device for _, device in gathered]
+        if isinstance(trainer.strategy, DataParallelStrategy):
+            devices = [str(device) for device in trainer.strategy.parallel_devices]
+        for step in _by_rank([runs for runs, _ in gathered]):
+            self._log(trainer, step, len(devices))
+            split = tuple(step.values())
+            if split and (mode == "every" or (mode == "change" and split not in self._seen)):
+                pl_module.print("\n".join(_transcript(step, devices)))
+            self._seen.add(split)
+            self._next_step += 1
+
+    def _log(self, trainer: Trainer, step: dict[int, Sizes], num_ranks: int) -> None:
+        if not step:  # the model called no module that is hooked
+            return
+        sizes = {rank: step[rank].input[0] if rank in step else 0 for rank in range(num_ranks)}
+        scalars = {"batch_size/global": sum(sizes.values())}
+        scalars |= {f"batch_size/rank_{rank}": size for rank, size in sizes.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=self._next_step)
+
+
+def _called_modules(root: nn.Module) -> list[nn.Module]:
+    """The root's own modules that have parameters; the root where it has none.
+
+    A `ModuleList` or `ModuleDict` is never called, so its members stand for it.
+    """
+    found: list[nn.Module] = []
+    for child in root.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            found += [module for module in _called_modules(child) if module is not child]
+        elif next(child.parameters(), None) is not None:
+            found.append(child)
+    return found or [root]
+
+
+def _first_shape(values: Any) -> Shape | None:
+    """The shape of the first tensor with a batch dimension in a collection."""
+    if isinstance(values, Tensor):
+        return tuple(values.shape) if values.ndim else None
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, (list, tuple)):
+        values = vars(values).values() if hasattr(values, "__dataclass_fields__") else ()
+    return next((shape for v in values if (shape := _first_shape(v)) is not None), None)
+
+
+def _by_rank(processes: list[list[tuple[dict[int, Sizes], int]]]) -> Iterator[dict[int, Sizes]]:
+    """Step by step, `rank → Sizes` in rank order, from each process's runs of equal steps."""
+    expanded = [[step for step, count in runs for _ in range(count)] for runs in processes]
+    for steps in zip(*expanded, strict=True):
+        if len(processes) == 1:  # its ranks are replicas
+            yield dict(sorted(steps[0].items()))
+        else:
+            yield {rank: sizes[0] for rank, sizes in enumerate(steps) if sizes}
+
+
+def _transcript(step: dict[int, Sizes], devices: list[str]) -> Iterator[str]:
+    """The tutorial's lines for one step, each rank's and then the global one."""
+    for rank, sizes in step.items():
+        yield (
+            f"\tIn Model: input size {torch.Size(sizes.input)} "
+            f"output size {torch.Size(sizes.output)}  (rank {rank}, {devices[rank]})"
+        )
+    given, made = next(iter(step.values()))
+    num_in = sum(sizes.input[0] for sizes in step.values())
+    num_out = sum(sizes.output[0] for sizes in step.values())
+    yield (
+        f"Outside: input size {torch.Size((num_in, *given[1:]))} "
+        f"output_size {torch.Size((num_out, *made[1:]))}"
+    )

@@ -1,0 +1,38 @@
+"""Where a batch meets devices: the strategies, the only code that knows about splitting."""
+
+from typing import Any
+
+from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
+from lightning.pytorch.strategies import StrategyRegistry
+
+from lightning_app.strategies.ddp import DDPStrategy
+from lightning_app.strategies.dp import DataParallelStrategy
+from lightning_app.strategies.single_device import SingleDeviceStrategy
+
+_OURS = (DDPStrategy, SingleDeviceStrategy)
+
+__all__ = ["DDPStrategy", "DataParallelStrategy", "SingleDeviceStrategy", "register", "splits_batches"]
+
+
+def register() -> None:
+    """Make the Trainer's plain flags ours: `dp`, `ddp` with all its variants, one device.
+
+    Safe to call twice. Lightning's own stay reachable by class path.
+    """
+    for name, entry in list(StrategyRegistry.items()):
+        if entry["strategy"] is LightningDDPStrategy:
+            StrategyRegistry.register(
+                name, DDPStrategy, entry["description"], override=True, **entry["init_params"]
+            )
+    for strategy in (DataParallelStrategy, SingleDeviceStrategy):
+        StrategyRegistry.register(strategy.strategy_name, strategy, override=True)
+
+
+def splits_batches(strategy: Any) -> bool:
+    """Whether what the Trainer's `strategy` flag takes is one of ours, by name or as an object."""
+    if isinstance(strategy, str):
+        strategy = "ddp" if strategy == "auto" else strategy
+        if strategy not in StrategyRegistry:
+            return False
+        return issubclass(StrategyRegistry[strategy]["strategy"], _OURS)
+    return isinstance(strategy, _OURS)

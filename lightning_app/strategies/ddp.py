@@ -1,0 +1,126 @@
+"""Several processes: Lightning's DDP, with every global batch split once and weighted right.
+
+What differs from Lightning's: `batch_size` is that of the global batch; no sample is dropped or
+repeated; gradients and logged values are those of the global batch, also where the ranks' shards
+differ in size. A training step costs no collective more than Lightning's.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any, cast
+
+import torch
+from lightning.fabric.utilities.types import ReduceOp
+from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
+from lightning.pytorch.trainer import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_app.strategies.global_logs import GlobalLogs
+from lightning_app.strategies.loader import ShardedLoader, shard_loader
+from lightning_app.strategies.sharding import Shard
+
+
+class DDPStrategy(LightningDDPStrategy):
+    """Trains in one process per device; each rank gets its shard of every global batch."""
+
+    strategy_name = "ddp"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._arrived: dict[ShardedLoader, Shard] = {}  # since the last step, from each loader
+        self._in_step = False
+        self._weight = 1.0  # of the last step's loss
+        self._logs = GlobalLogs()
+
+    @override
+    def setup(self, trainer: Trainer) -> None:
+        if self._layer_sync is not None and self.root_device.type == "cpu":
+            raise MisconfigurationException(
+                "--sync_batchnorm needs GPUs: torch's SyncBatchNorm does not run on a CPU; "
+                "leave it out, or train with `--devices 1`"
+            )
+        super().setup(trainer)
+
+    @override
+    def process_dataloader(self, dataloader: object) -> object:
+        return shard_loader(
+            dataloader, self.global_rank, self.world_size, self._arrived.__setitem__
+        )
+
+    @override
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self._step("training_step"):
+            return super().training_step(*args, **kwargs)
+
+    @override
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self._step("validation_step"):
+            return super().validation_step(*args, **kwargs)
+
+    @override
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self._step("test_step"):
+            return super().test_step(*args, **kwargs)
+
+    @contextmanager
+    def _step(self, hook: str) -> Iterator[None]:
+        shards = list(self._arrived.values())
+        self._arrived.clear()
+        if not shards:  # a loader that is not split: one rank
+            yield
+            return
+        assert self.lightning_module is not None
+        shard = _common_shard(shards)
+        self._weight = shard.loss_weight(self.world_size)
+        self._in_step = True
+        try:
+            with self._logs.of_step(self.lightning_module.trainer, hook, shard):
+                yield
+        finally:
+            self._in_step = False
+
+    @override
+    def backward(
+        self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if self._weight != 1.0:
+            closure_loss = closure_loss * self._weight
+        return super().backward(closure_loss, optimizer, *args, **kwargs)
+
+    def mean_over_batch(self, value: Tensor) -> Tensor:
+        """The mean over the last step's global batch of what is a mean over each rank's shard."""
+        # A mean over no samples is NaN, which no weight takes out of a sum.
+        weighted = value * self._weight if self._weight else torch.zeros_like(value)
+        return cast(Tensor, super().reduce(weighted, reduce_op="mean"))
+
+    @override
+    def reduce(
+        self, tensor: Any, group: Any = None, reduce_op: ReduceOp | str | None = "mean"
+    ) -> Any:
+        """As in Lightning, but within a step a mean over ranks is that of the global batch."""
+        if self._in_step and reduce_op in ("mean", "avg") and isinstance(tensor, Tensor):
+            return self.mean_over_batch(tensor)
+        return super().reduce(tensor, group, reduce_op)
+
+    @override
+    def _get_process_group_backend(self) -> str:
+        if sys.platform == "win32" and self._process_group_backend is None:
+            return "gloo"  # Windows has no NCCL
+        return super()._get_process_group_backend()
+
+
+def _common_shard(shards: list[Shard]) -> Shard:
+    """The shard that weighs a step's loss, where several loaders may have given it a batch."""
+    parts = {Fraction(shard.size, shard.global_size) for shard in shards}
+    if len(parts) > 1:
+        sizes = ", ".join(f"{shard.size} of {shard.global_size}" for shard in shards)
+        raise MisconfigurationException(
+            f"this step's loaders gave this rank different parts of their batches ({sizes}), so "
+            "the loss has no one weight: use batch sizes and lengths that divide alike"
+        )
+    return shards[0]

@@ -1,0 +1,256 @@
+"""One rank's view of a DataLoader: its shard of every batch, in an order that is always the same.
+
+The user's loader stays as it is. A copy of it fetches, for each batch of indices that the user's
+own sampler gives, only those that are this rank's. The order is a function of (seed, epoch,
+position) alone, and the position is saved in checkpoints, so a run continues where it stopped.
+
+Not covered: randomness inside a data set's `__getitem__`.
+"""
+
+import copy
+import os
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.apply_func import apply_to_collection
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+
+from lightning_app.strategies.sharding import Shard, shard_bounds
+
+Indices = Sequence[int] | Tensor
+
+
+class ShardedLoader:
+    """The shard of one rank of every batch that a DataLoader gives.
+
+    Each rank goes through the same batches of indices and fetches its own part of each. A rank
+    whose part is empty gets a batch with no samples: every tensor `(0, …)`.
+
+    Args:
+        loader: A map-style loader with a length. It is not changed.
+        rank: The rank whose shards these are, from 0.
+        world_size: Number of ranks that share each batch.
+        seed: Seeds the shuffling of samplers that draw from the global generators.
+        on_shard: Told each shard just before its batch is handed out.
+
+    Raises:
+        MisconfigurationException: The loader cannot be split by index.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        rank: int,
+        world_size: int,
+        seed: int = 0,
+        on_shard: "Callable[[ShardedLoader, Shard], None] | None" = None,
+    ) -> None:
+        _check_splittable(loader, world_size)
+        self.loader = loader
+        self.seed = seed
+        self.epoch = 0
+        self.position = 0
+        self._on_shard = on_shard
+        self._rank, self._world_size = rank, world_size
+        self._pending: deque[Shard] = deque()
+        self._generators = _generators(loader)
+        self._own = copy.copy(loader)
+        # DataLoader forbids to assign its sampler; its workers and `collate_fn` are kept this way.
+        own = vars(self._own)
+        own["sampler" if loader.batch_sampler is None else "batch_sampler"] = self._Shards(self)
+        own["in_order"] = True
+        own["_iterator"] = None
+
+    class _Shards:
+        """The sampler of the copied loader."""
+
+        def __init__(self, owner: "ShardedLoader") -> None:
+            self.owner = owner
+
+        def __iter__(self) -> Iterator[Indices]:
+            return self.owner._shard_indices()
+
+        def __len__(self) -> int:
+            return len(self.owner)
+
+    @property
+    def dataset(self) -> Any:
+        """The user's data set."""
+        return self.loader.dataset
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples of a full global batch; `None` where the user's sampler does not tell."""
+        size = self.loader.batch_size or getattr(_index_sampler(self.loader), "batch_size", None)
+        return None if size is None else min(size, len(self.dataset))
+
+    @property
+    def sampler(self) -> "ShardedLoader":
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's order; another epoch than the current one starts at its beginning."""
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The position in global batches, the same on every rank and under every layout."""
+        return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a saved position; the next iteration starts there."""
+        self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: nothing is fetched, and no epoch's order fixed, before the first batch is
+        # asked for. Lightning calls `iter` before it tells the epoch.
+        if self.position >= len(self):
+            self.position = 0
+        self._pending.clear()
+        for batch in self._own:
+            shard = self._pending.popleft()
+            self.position += 1
+            if self._on_shard is not None:
+                self._on_shard(self, shard)
+            yield batch if shard.size else _no_samples(batch)
+
+    def _shard_indices(self) -> Iterator[Indices]:
+        for indices in self._global_indices():
+            start, stop = shard_bounds(len(indices), self._rank, self._world_size)
+            own = indices[start:stop]
+            self._pending.append(Shard(own, len(indices)))
+            # No `collate_fn` takes an empty list: fetch one sample, to be cut off afterwards.
+            yield own if len(own) else indices[:1]
+
+    def _global_indices(self) -> Iterator[Indices]:
+        sampler: Any = _index_sampler(self.loader)
+        for part in (sampler, getattr(sampler, "sampler", None)):
+            if callable(set_epoch := getattr(part, "set_epoch", None)):
+                set_epoch(self.epoch)
+        for generator, seed in self._generators:
+            generator.manual_seed(seed + self.epoch)
+        if hasattr(sampler, "__getitem__"):  # any position at once
+            return (sampler[i] for i in range(self.position, len(self)))
+        return islice(_OwnRandomness(sampler, self.seed, self.epoch), self.position, None)
+
+
+def shard_loader(
+    loader: object,
+    rank: int,
+    world_size: int,
+    on_shard: Callable[[ShardedLoader, Shard], None] | None = None,
+) -> object:
+    """What a strategy makes of a loader: `rank`'s shards of it, seeded by the run's seed.
+
+    With one rank nothing needs to be split, so what has no indices (an `IterableDataset`, any
+    other iterable) is passed through as it is; it cannot be resumed in mid-epoch.
+
+    Raises:
+        MisconfigurationException: Several ranks share `loader` and it cannot be split by index.
+    """
+    if not isinstance(loader, DataLoader):
+        if world_size > 1:
+            raise MisconfigurationException(
+                f"{type(loader).__name__} is no DataLoader, and what it gives cannot be split over "
+                f"{world_size} processes: use `--strategy dp`, or one device, or a DataLoader"
+            )
+        return loader
+    if world_size == 1 and isinstance(loader.dataset, IterableDataset):
+        return loader
+    seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # what `seed_everything` was called with
+    return ShardedLoader(loader, rank, world_size, seed, on_shard)
+
+
+def _check_splittable(loader: DataLoader[Any], world_size: int) -> None:
+    if isinstance(loader.dataset, IterableDataset):
+        raise MisconfigurationException(
+            f"{type(loader.dataset).__name__} is an IterableDataset, which has no indices to split "
+            f"over {world_size} processes: use `--strategy dp`, which splits each batch as it "
+            "comes, or one device, or a map-style data set"
+        )
+    sampler: Any = loader.sampler
+    if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
+        raise MisconfigurationException(
+            f"the loader has a DistributedSampler for {sampler.num_replicas} ranks and would be "
+            "split twice: leave it out, the strategy splits every batch"
+        )
+    try:
+        len(loader)
+    except TypeError:
+        raise MisconfigurationException(
+            f"{type(_index_sampler(loader)).__name__} has no length, so the ranks cannot agree on "
+            "an epoch's end: give it a `__len__`"
+        ) from None
+
+
+def _index_sampler(loader: DataLoader[Any]) -> Any:
+    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+
+
+def _generators(loader: DataLoader[Any]) -> list[tuple[torch.Generator, int]]:
+    """The generators that the user gave to the samplers, each with the seed it was given."""
+    sampler = _index_sampler(loader)
+    found = (getattr(part, "generator", None) for part in (sampler, getattr(sampler, "sampler", 0)))
+    return [(g, g.initial_seed()) for g in found if isinstance(g, torch.Generator)]
+
+
+def _no_samples(batch: Any) -> Any:
+    """The same structure with no samples in it."""
+    return apply_to_collection(batch, Tensor, lambda tensor: tensor[:0])
+
+
+class _OwnRandomness:
+    """Goes through a sampler on streams of its own of the torch, NumPy and Python generators.
+
+    What else a rank draws from them neither changes the order nor is changed by it. A generator
+    that the user gave to the sampler is set to its own seed plus the epoch.
+    """
+
+    def __init__(self, sampler: Any, seed: int, epoch: int) -> None:
+        self._sampler, self._seed, self._epoch = sampler, seed, epoch
+
+    def __iter__(self) -> Iterator[Indices]:
+        iterator, own = None, None
+        while True:
+            outside = _random_state()
+            try:
+                if iterator is None:
+                    self._seed_generators()
+                    iterator = iter(self._sampler)
+                else:
+                    _set_random_state(own)
+                indices = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                own = _random_state()
+                _set_random_state(outside)
+            yield indices
+
+    def _seed_generators(self) -> None:
+        seed = (self._seed * 1_000_003 + self._epoch) % 2**32
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA as well
+        random.seed(seed)
+        np.random.seed(seed)
+
+
+def _random_state() -> Any:
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def _set_random_state(state: Any) -> None:
+    for setter, part in zip(
+        (torch.set_rng_state, random.setstate, np.random.set_state), state, strict=True
+    ):
+        setter(part)

@@ -1,0 +1,73 @@
+"""Which rank gets which part of a global batch: pure arithmetic, no devices, no data.
+
+Two rules, as the two strategies have them: processes (`ddp`) get the parts of
+`torch.tensor_split`, replicas (`dp`) those of `torch.chunk`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+def shard_bounds(size: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Where one rank's part of a batch starts and stops, split as `torch.tensor_split` does.
+
+    Args:
+        size: Samples in the global batch.
+        rank: The rank asked for, from 0.
+        world_size: Number of ranks; the parts' sizes differ by at most one.
+
+    Returns:
+        The part as a half-open range `[start, stop)`; empty for the last ranks where `size` is
+        less than `world_size`.
+    """
+    base, extra = divmod(size, world_size)
+    start = rank * base + min(rank, extra)
+    return start, start + base + (rank < extra)
+
+
+def shard_sizes(size: int, world_size: int) -> tuple[int, ...]:
+    """The sizes of all ranks' parts of a batch of `size` samples under `ddp`, in rank order."""
+    bounds = (shard_bounds(size, rank, world_size) for rank in range(world_size))
+    return tuple(stop - start for start, stop in bounds)
+
+
+def chunk_sizes(size: int, num_replicas: int) -> tuple[int, ...]:
+    """The sizes of the replicas' parts under `dp`, split as `torch.chunk` does.
+
+    Args:
+        size: Samples in the global batch.
+        num_replicas: Number of devices. Fewer parts come back where the rounded-up part size
+            uses the batch up earlier: 10 samples on 8 devices are five parts of 2.
+
+    Returns:
+        The parts' sizes in replica order; their number is that of the replicas at work.
+    """
+    step = max(1, -(-size // num_replicas))
+    return tuple(min(step, size - start) for start in range(0, max(size, 1), step))
+
+
+class Shard(NamedTuple):
+    """One rank's part of one global batch.
+
+    Attributes:
+        indices: The samples this rank takes, as the sampler named them; may be empty.
+        global_size: Samples in the whole batch, over all ranks.
+    """
+
+    indices: "Sequence[int] | Tensor"
+    global_size: int
+
+    @property
+    def size(self) -> int:
+        """Samples in this rank's part."""
+        return len(self.indices)
+
+    def loss_weight(self, world_size: int) -> float:
+        """What this rank's mean loss counts in the mean of the ranks' gradients.
+
+        DDP divides the sum of the gradients by the number of ranks. With this factor on each
+        rank's loss, what comes out is the gradient of the mean over the global batch.
+        """
+        return self.size * world_size / self.global_size

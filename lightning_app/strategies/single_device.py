@@ -1,0 +1,30 @@
+"""One device: Lightning's own strategy, with the order and the resuming of the others."""
+
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy as LightningSingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from typing_extensions import override
+
+from lightning_app.strategies.loader import shard_loader
+
+
+class SingleDeviceStrategy(LightningSingleDeviceStrategy):
+    """Trains in one process on one device; every batch is one shard."""
+
+    @property
+    def parallel_devices(self) -> list[torch.device]:
+        """The device, in a list; empty until the Trainer has chosen it."""
+        return []
+
+    @parallel_devices.setter
+    def parallel_devices(self, devices: list[torch.device]) -> None:
+        if len(devices) != 1:
+            raise MisconfigurationException(
+                f"--strategy single_device runs on one device, not on {len(devices)}: "
+                "use `--devices 1`, or `--strategy ddp`"
+            )
+        self._root_device = devices[0]
+
+    @override
+    def process_dataloader(self, dataloader: object) -> object:
+        return shard_loader(dataloader, rank=0, world_size=1)
