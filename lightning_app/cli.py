@@ -18,8 +18,9 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
@@ -35,15 +36,12 @@ from lightning_app.checkpoint import (
 )
 from lightning_app.console import Console
 from lightning_app.dashboard import RunLogger
+from lightning_app.errors import UsageError, one_line
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
 from lightning_app.shapes import ShapeLogger
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-
-
-class UsageError(Exception):
-    """Something the user got wrong: the value, what is allowed, the remedy, in one line."""
 
 
 def main() -> None:
@@ -61,7 +59,7 @@ def main() -> None:
         CommandLine()
     except (ArgumentError, MisconfigurationException, UsageError) as error:
         if rank_zero_only.rank == 0:
-            print(f"train.py: error: {_one_line(error)}", file=sys.stderr)
+            print(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -97,17 +95,24 @@ class CommandLine(LightningCLI):
         _add_short_flags(parser)
 
     @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        config = self.config[sys.argv[1]]
+        if config.ckpt_path is not None:
+            config.ckpt_path = _checkpoint(config.ckpt_path, config.trainer.default_root_dir)
+
+    @override
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, ImportError, AttributeError) as error:
             raise UsageError(str(error)) from error
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         asked = self._get(self.config_init, "trainer")
         layout, warning = resolve(
-            Layout(asked.accelerator, asked.devices, asked.num_nodes, asked.strategy),
+            Layout(asked.accelerator, asked.devices, asked.num_nodes, _strategy(asked.strategy)),
             torch.cuda.device_count(),
             MPSAccelerator.is_available(),
         )
@@ -145,9 +150,41 @@ def _add_short_flags(parser: LightningArgumentParser) -> None:
                 action.nargs, action.const = "?", True
 
 
+def _strategy(asked: Any) -> Any:
+    """What `--strategy` names: a registered name, or an object of the class at an import path."""
+    if not isinstance(asked, str) or asked == "auto" or asked in StrategyRegistry:
+        return asked
+    if "." in asked:
+        return instantiate_class((), {"class_path": asked})
+    names = sorted(name for name in StrategyRegistry if "_find_unused_" not in name)
+    raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
+
+
+def _checkpoint(which: str, root: str | None) -> str:
+    """The path of the checkpoint that `--ckpt_path` asks for, made sure to be whole."""
+    if which in ("last", "best"):
+        path = find_checkpoint(Path(root or "."), which)
+        if path is None:
+            raise UsageError(
+                f"--ckpt_path {which}: no checkpoint in {Path(root or '.', 'lightning_logs')}; "
+                "leave it out to start anew, or name a file"
+            )
+        rank_zero_only(print)(f"Continuing from {path}")
+    elif "://" in which:
+        return which
+    elif not is_whole(path := Path(which)):
+        state = "is no whole checkpoint" if path.exists() else "does not exist"
+        raise UsageError(f"--ckpt_path {which} {state}: name a .ckpt file, last or best")
+    return str(path)
+
+
 def _quieten() -> None:
     """No advertisements, and no advice that does not hold here."""
-    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "fabric.utilities.seed",
+        "fabric.utilities.distributed",
+    ):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
@@ -155,7 +192,3 @@ def _quieten() -> None:
         ".*LeafSpec.*deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -11,7 +11,13 @@ from lightning_app.strategies.single_device import SingleDeviceStrategy
 
 _OURS = (DDPStrategy, SingleDeviceStrategy)
 
-__all__ = ["DDPStrategy", "DataParallelStrategy", "SingleDeviceStrategy", "register", "splits_batches"]
+__all__ = [
+    "DDPStrategy",
+    "DataParallelStrategy",
+    "SingleDeviceStrategy",
+    "register",
+    "splits_batches",
+]
 
 
 def register() -> None:

@@ -34,7 +34,9 @@ class DDPStrategy(LightningDDPStrategy):
         super().__init__(*args, **kwargs)
         self._arrived: dict[ShardedLoader, Shard] = {}  # since the last step, from each loader
         self._in_step = False
-        self._weight = 1.0  # of the last step's loss
+        self._weight = (
+            1.0  # of the last training step's loss; while another step runs, of that one's
+        )
         self._logs = GlobalLogs()
 
     @override
@@ -76,13 +78,15 @@ class DDPStrategy(LightningDDPStrategy):
             return
         assert self.lightning_module is not None
         shard = _common_shard(shards)
-        self._weight = shard.loss_weight(self.world_size)
+        previous, self._weight = self._weight, shard.loss_weight(self.world_size)
         self._in_step = True
         try:
             with self._logs.of_step(self.lightning_module.trainer, hook, shard):
                 yield
         finally:
             self._in_step = False
+            if hook != "training_step":
+                self._weight = previous
 
     @override
     def backward(
@@ -93,7 +97,7 @@ class DDPStrategy(LightningDDPStrategy):
         return super().backward(closure_loss, optimizer, *args, **kwargs)
 
     def mean_over_batch(self, value: Tensor) -> Tensor:
-        """The mean over the last step's global batch of what is a mean over each rank's shard."""
+        """The mean over the last training step's global batch of what is a mean over each rank's shard."""
         # A mean over no samples is NaN, which no weight takes out of a sum.
         weighted = value * self._weight if self._weight else torch.zeros_like(value)
         return cast(Tensor, super().reduce(weighted, reduce_op="mean"))

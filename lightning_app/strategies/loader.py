@@ -103,10 +103,26 @@ class ShardedLoader:
 
     def state_dict(self) -> dict[str, int]:
         """The position in global batches, the same on every rank and under every layout."""
-        return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "num_batches": len(self),
+            "seed": self.seed,
+        }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to a saved position; the next iteration starts there."""
+        """Go to a saved position; the next iteration starts there.
+
+        Raises:
+            MisconfigurationException: The epoch was begun with another number of batches, so a
+                position in it does not tell which samples are left.
+        """
+        if state["num_batches"] != len(self) and 0 < state["position"] < state["num_batches"]:
+            raise MisconfigurationException(
+                f"the checkpoint is {state['position']} batches into an epoch of "
+                f"{state['num_batches']}, and an epoch now has {len(self)}: continue with the data "
+                "and the batch size it was begun with"
+            )
         self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
 
     def __len__(self) -> int:

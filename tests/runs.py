@@ -1,0 +1,102 @@
+"""Small training runs for tests: how they are made, and what is kept of them to compare."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import Logger
+from typing_extensions import override
+
+from lightning_app.data import RandomDataModule
+from lightning_app.loss import LossLogger
+from lightning_app.model import LinearModule
+from lightning_app.shapes import ShapeLogger
+
+
+class MemoryLogger(Logger):
+    """Keeps what is logged: `tag → {step: value}`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.curves: dict[str, dict[int, float]] = {}
+
+    name = "memory"
+    version = 0
+
+    @override
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None: ...
+
+    @override
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        for tag, value in metrics.items():
+            curve = self.curves.setdefault(tag, {})
+            assert step not in curve or tag == "epoch", f"{tag} was logged twice at step {step}"
+            curve[step] = float(value)
+
+
+@dataclass
+class Run:
+    """What a run ended with."""
+
+    weights: dict[str, torch.Tensor]
+    curves: dict[str, dict[int, float]]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def make_trainer(strategy: str, devices: int, **flags: Any) -> Trainer:
+    """A quiet CPU Trainer with the callbacks of `train.py`, in float64, that writes nothing."""
+    callbacks: list[Callback] = [ShapeLogger(), LossLogger(), *flags.pop("callbacks", [])]
+    return Trainer(
+        accelerator="cpu",
+        strategy=strategy,
+        devices=devices,
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+        **{
+            "precision": "64-true",
+            "logger": MemoryLogger(),
+            "log_every_n_steps": 2,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        }
+        | flags,
+    )
+
+
+def fit(
+    strategy: str,
+    devices: int,
+    model: LightningModule | None = None,
+    data: LightningDataModule | None = None,
+    ckpt_path: str | None = None,
+    **flags: Any,
+) -> Run:
+    """Train from the seed 1 and tell what came of it."""
+    torch.manual_seed(1)
+    model = model or LinearModule(log_shapes="off")
+    trainer = make_trainer(strategy, devices, **flags)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on loaders, workers, loggers
+        trainer.fit(model, data or RandomDataModule(length=100), ckpt_path=ckpt_path)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    curves = trainer.logger.curves if isinstance(trainer.logger, MemoryLogger) else {}
+    return Run(weights, curves, metrics)
+
+
+def assert_same(run: Run, other: Run, tolerance: float = 1e-12) -> None:
+    """Assert that two runs have the same weights and curves, to a relative tolerance."""
+    assert run.weights.keys() == other.weights.keys()
+    for name, weight in run.weights.items():
+        torch.testing.assert_close(weight, other.weights[name], rtol=tolerance, atol=tolerance)
+    shared = [tag for tag in run.curves if not tag.startswith(("batch_size/rank", "epoch"))]
+    for tag in shared:
+        assert run.curves[tag].keys() == other.curves[tag].keys(), tag
+        for step, value in run.curves[tag].items():
+            expected = other.curves[tag][step]
+            assert abs(value - expected) <= tolerance * max(abs(expected), 1), (tag, step)

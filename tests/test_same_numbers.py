@@ -1,0 +1,70 @@
+"""The promise: the same weights and curves, in float64 to 1e-12, on any layout."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from typing_extensions import override
+
+from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
+from tests.ranks import run_ranks
+from tests.runs import Run, assert_same, fit
+
+CASES = list(
+    product(
+        (1, 7, 30, 100),  # batch size
+        (100, 101),  # samples
+        ("sgd", "adamw"),
+        (1, 3),  # accumulated batches
+    )
+)
+
+
+class Momentum(LinearModule):
+    """The project's model with an optimizer that has a state."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(log_shapes="off")
+        self.name = name
+
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.name == "adamw":
+            return torch.optim.AdamW(self.parameters(), lr=0.01)
+        return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
+
+
+def train(strategy: str, devices: int, case: tuple[int, int, str, int]) -> Run:
+    batch_size, length, optimizer, accumulate = case
+    torch.manual_seed(1)
+    data = RandomDataModule(length=length, batch_size=batch_size, val_length=31, test_length=1)
+    flags: dict[str, Any] = {"max_epochs": 3, "accumulate_grad_batches": accumulate}
+    return fit(strategy, devices, Momentum(optimizer), data, **flags)
+
+
+def train_all(strategy: str, devices: int) -> list[Run]:
+    return [train(strategy, devices, case) for case in CASES]
+
+
+@pytest.fixture(scope="module")
+def single() -> list[Run]:
+    return train_all("single_device", 1)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("devices", [2, 3, 5])
+def test_ddp_gives_the_numbers_of_one_device(single: list[Run], devices: int) -> None:
+    for runs in run_ranks(train_all, devices, "ddp", devices, timeout_s=280):
+        for case, run, expected in zip(CASES, runs, single, strict=True):
+            if run.curves:  # rank 0 logs
+                assert run.curves.keys() >= {"train/loss", "val/loss", "val/r2"}, case
+            assert_same(run, expected)
+
+
+@pytest.mark.parametrize("devices", [2, 3, 8])
+def test_dp_gives_the_numbers_of_one_device(single: list[Run], devices: int) -> None:
+    for run, expected in zip(train_all("dp", devices), single, strict=True):
+        assert run.curves.keys() >= {"train/loss", "val/loss", "val/r2"}
+        assert_same(run, expected)
