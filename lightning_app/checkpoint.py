@@ -8,12 +8,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
-
-import torch
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
@@ -69,7 +68,7 @@ class LastCheckpoint(Checkpoint):
             trainer: Its state is what is saved. Without a folder for its logs, nothing is.
         """
         folder = trainer.log_dir  # the same on every rank
-        if folder is not None and not trainer.fast_dev_run:
+        if folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(Path(folder, FOLDER, LAST), weights_only=False)
 
 

@@ -6,8 +6,6 @@ into one this machine has; a model and data come along.
 """
 
 import logging
-import re
-import shutil
 import sys
 import warnings
 from argparse import ArgumentError
@@ -15,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import StrategyRegistry
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from lightning_app import strategies
 from lightning_app.checkpoint import (
-    LAST,
     AtomicCheckpointIO,
     BestCheckpoint,
     LastCheckpoint,
@@ -58,8 +55,7 @@ def main() -> None:
     try:
         CommandLine()
     except (ArgumentError, MisconfigurationException, UsageError) as error:
-        if rank_zero_only.rank == 0:
-            print(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
+        rank_zero_only(print)(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -144,7 +140,7 @@ def _add_short_flags(parser: LightningArgumentParser) -> None:
     for action in list(parser._actions):
         for name in [o for o in action.option_strings if o.startswith("--trainer.")]:
             short = "--" + name.removeprefix("--trainer.")
-            action.option_strings.append(short)
+            action.option_strings = [*action.option_strings, short]
             parser._option_string_actions[short] = action
             if "bool" in str(getattr(action, "_typehint", "")):
                 action.nargs, action.const = "?", True

@@ -11,7 +11,7 @@ from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
 
 
 class Console(Callback):
-    """Prints one line at the start, one per epoch where there is no progress bar, one at the end."""
+    """Prints a line at the start, one per epoch if there is no progress bar, one at the end."""
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -29,7 +29,7 @@ class Console(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = trainer.log_dir  # on all ranks: they agree on it
-        if folder is not None and not trainer.fast_dev_run:
+        if folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             pl_module.print(f"Saved in {folder}. To see it: tensorboard --logdir lightning_logs")
 
 
@@ -39,14 +39,14 @@ def describe_layout(trainer: Trainer) -> str:
     device = strategy.root_device.type.upper().replace("CUDA", "GPU")
     loader: Any = trainer.train_dataloader
     batch = loader.batch_size if isinstance(loader, ShardedLoader) else None
-    if isinstance(strategy, DataParallelStrategy):
-        num_ranks, kind, split = len(strategy.parallel_devices), "replica", chunk_sizes
-    else:
-        num_ranks, kind, split = trainer.world_size, "process", shard_sizes
+    replicas = isinstance(strategy, DataParallelStrategy)
+    num_ranks = len(strategy.parallel_devices) if replicas else trainer.world_size
+    kind = "replica" if replicas else "process"
     plural = "" if num_ranks == 1 else "es" if kind == "process" else "s"
     name = getattr(strategy, "strategy_name", type(strategy).__name__)
     line = f"{num_ranks} {device} {kind}{plural}, {name}"
     if batch is None:
         return line
-    parts = " + ".join(str(size) for size in split(batch, num_ranks))
+    sizes = chunk_sizes(batch, num_ranks) if replicas else shard_sizes(batch, num_ranks)
+    parts = " + ".join(map(str, sizes))
     return f"{line}, global batch {batch}" + (f" = {parts}" if num_ranks > 1 else "")

@@ -4,6 +4,7 @@ Rank-agnostic: plain data sets, a plain batch size that counts the global batch,
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -148,12 +149,12 @@ class RandomDataModule(LightningDataModule):
         self.save_hyperparameters(logger=False)
 
     def _dataset(self, part: str, length: int) -> RandomDataset:
-        p = self.hparams
+        p: Any = self.hparams
         return RandomDataset(p.input_size, length, p.output_size, p.noise_std, p.seed, part)
 
     @override
     def setup(self, stage: str) -> None:
-        p = self.hparams
+        p: Any = self.hparams
         if stage == "fit":
             self.train = self._dataset("train", p.length)
         if stage in ("fit", "validate"):
@@ -180,7 +181,7 @@ class RandomDataModule(LightningDataModule):
     def _loader(
         self, dataset: RandomDataset, shuffle: bool = False
     ) -> DataLoader[tuple[Tensor, Tensor]]:
-        p = self.hparams
+        p: Any = self.hparams
         return DataLoader(
             dataset,
             sampler=SeededBatches(len(dataset), p.batch_size, p.seed, shuffle),

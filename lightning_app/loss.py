@@ -26,10 +26,10 @@ class LossLogger(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._unlogged = outputs
-        every = trainer.log_every_n_steps
-        if every and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            if trainer.global_step % every == 0:
-                self._log(trainer)
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        accumulated = trainer.accumulate_grad_batches
+        if every and (batch_idx + 1) % accumulated == 0 and trainer.global_step % every == 0:
+            self._log(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -116,8 +116,11 @@ class LinearModule(LightningModule):
 
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer: Any = getattr(torch.optim, self.hparams.optimizer)
-        return optimizer(self.parameters(), lr=self.hparams.lr)  # type: ignore[no-any-return]
+        p: Any = self.hparams
+        optimizer: torch.optim.Optimizer = getattr(torch.optim, p.optimizer)(
+            self.parameters(), lr=p.lr
+        )
+        return optimizer
 
 
 def _is_optimizer(name: str) -> bool:

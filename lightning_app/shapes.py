@@ -68,7 +68,7 @@ class SizeRecorder:
             self._runs.append((step, 1))
 
     def take(self) -> list[tuple[dict[int, Sizes], int]]:
-        """The steps since the last call: for each run of equal ones, `rank → Sizes` and how many."""
+        """The steps since the last call: `rank → Sizes`, and how many in a row were like it."""
         runs, self._runs = self._runs, []
         return runs
 
@@ -114,7 +114,8 @@ class ShapeLogger(Callback):
         assert self._recorder is not None
         self._recorder.end_step()
         self._recorder.enabled = False
-        if self._recorder.num_steps >= (trainer.log_every_n_steps or torch.inf):
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self._recorder.num_steps >= every:
             self._report(trainer, pl_module)
 
     @override
@@ -157,7 +158,7 @@ class ShapeLogger(Callback):
         if not step:  # the model called no module that is hooked
             return
         sizes = {rank: step[rank].input[0] if rank in step else 0 for rank in range(num_ranks)}
-        scalars = {"batch_size/global": sum(sizes.values())}
+        scalars: dict[str, float] = {"batch_size/global": sum(sizes.values())}
         scalars |= {f"batch_size/rank_{rank}": size for rank, size in sizes.items()}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=self._next_step)

@@ -49,22 +49,22 @@ class Run:
 def make_trainer(strategy: str, devices: int, **flags: Any) -> Trainer:
     """A quiet CPU Trainer with the callbacks of `train.py`, in float64, that writes nothing."""
     callbacks: list[Callback] = [ShapeLogger(), LossLogger(), *flags.pop("callbacks", [])]
+    defaults: dict[str, Any] = {
+        "precision": "64-true",
+        "logger": MemoryLogger(),
+        "log_every_n_steps": 2,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+    }
     return Trainer(
         accelerator="cpu",
         strategy=strategy,
         devices=devices,
         callbacks=callbacks,
-        use_distributed_sampler=False,
-        **{
-            "precision": "64-true",
-            "logger": MemoryLogger(),
-            "log_every_n_steps": 2,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-        }
-        | flags,
+        **(defaults | flags),
     )
 
 

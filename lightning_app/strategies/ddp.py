@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
 from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
 from lightning.pytorch.trainer import Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -34,9 +34,7 @@ class DDPStrategy(LightningDDPStrategy):
         super().__init__(*args, **kwargs)
         self._arrived: dict[ShardedLoader, Shard] = {}  # since the last step, from each loader
         self._in_step = False
-        self._weight = (
-            1.0  # of the last training step's loss; while another step runs, of that one's
-        )
+        self._weight = 1.0  # of the last training step; while another kind of step runs, its own
         self._logs = GlobalLogs()
 
     @override
@@ -100,7 +98,7 @@ class DDPStrategy(LightningDDPStrategy):
         """The mean over the last training step's global batch of what is a mean over each rank's shard."""
         # A mean over no samples is NaN, which no weight takes out of a sum.
         weighted = value * self._weight if self._weight else torch.zeros_like(value)
-        return cast(Tensor, super().reduce(weighted, reduce_op="mean"))
+        return super().reduce(weighted, reduce_op="mean")
 
     @override
     def reduce(

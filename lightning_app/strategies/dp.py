@@ -15,8 +15,8 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn import Module
 from torch.nn.parallel import parallel_apply, replicate
 from typing_extensions import override
@@ -138,7 +138,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
                 if "_device" in vars(part):  # Lightning's note of where a module is
                     vars(part)["_device"] = device
         calls = [partial(_call_replica, rank, replica) for rank, replica in enumerate(replicas)]
-        return parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type, no-any-return]
+        return parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type]
 
 
 def _run_in_turn(module: Module, inputs: list[Any]) -> list[Any]:

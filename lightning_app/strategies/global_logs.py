@@ -60,7 +60,7 @@ class GlobalLogs:
         return [m for key, m in results.items() if m.is_tensor and key.startswith(hook + ".")]
 
     def _share_step_value(self, trainer: Trainer, metric: Any) -> None:
-        if trainer._logger_connector.should_update_logs or trainer.fast_dev_run:
+        if trainer._logger_connector.should_update_logs or trainer.fast_dev_run:  # type: ignore[attr-defined]
             metric._forward_cache = trainer.strategy.reduce(
                 metric._forward_cache, reduce_op=metric.meta.reduce_fx.__name__
             )

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import apply_to_collection
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
@@ -266,7 +266,7 @@ def _random_state() -> Any:
 
 
 def _set_random_state(state: Any) -> None:
-    for setter, part in zip(
-        (torch.set_rng_state, random.setstate, np.random.set_state), state, strict=True
-    ):
-        setter(part)
+    torch_state, python_state, numpy_state = state
+    torch.set_rng_state(torch_state)
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)

@@ -1,8 +1,8 @@
 """One device: Lightning's own strategy, with the order and the resuming of the others."""
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import SingleDeviceStrategy as LightningSingleDeviceStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from lightning_app.strategies.loader import shard_loader
