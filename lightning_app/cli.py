@@ -6,9 +6,11 @@ into one this machine has; a model and data come along.
 """
 
 import logging
+import shutil
 import sys
 import warnings
 from argparse import ArgumentError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,14 @@ class CommandLine(LightningCLI):
             raise UsageError(str(error)) from error
 
     @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException:
+            rank_zero_only(_discard_logs)(self.trainer)
+            raise
+
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         asked = self._get(self.config_init, "trainer")
         layout, warning = resolve(
@@ -133,6 +143,16 @@ class CommandLine(LightningCLI):
         if config["enable_progress_bar"]:
             callbacks.append(RichProgressBar(refresh_rate=20))
         return super()._instantiate_trainer(config, callbacks)
+
+
+def _discard_logs(trainer: Trainer) -> None:
+    """Leave nothing of a run that was refused before its first step."""
+    logger = trainer.logger
+    if isinstance(logger, RunLogger) and trainer.global_step == 0:
+        logger.finalize("aborted")
+        shutil.rmtree(logger.log_dir, ignore_errors=True)
+        with suppress(OSError):  # other runs are in it
+            Path(logger.root_dir).rmdir()
 
 
 def _add_short_flags(parser: LightningArgumentParser) -> None:

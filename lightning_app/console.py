@@ -39,14 +39,14 @@ def describe_layout(trainer: Trainer) -> str:
     device = strategy.root_device.type.upper().replace("CUDA", "GPU")
     loader: Any = trainer.train_dataloader
     batch = loader.batch_size if isinstance(loader, ShardedLoader) else None
-    replicas = isinstance(strategy, DataParallelStrategy)
-    num_ranks = len(strategy.parallel_devices) if replicas else trainer.world_size
-    kind = "replica" if replicas else "process"
+    num_ranks, kind = trainer.world_size, "process"
+    if isinstance(strategy, DataParallelStrategy):
+        num_ranks, kind = len(strategy.parallel_devices), "replica"
     plural = "" if num_ranks == 1 else "es" if kind == "process" else "s"
     name = getattr(strategy, "strategy_name", type(strategy).__name__)
     line = f"{num_ranks} {device} {kind}{plural}, {name}"
     if batch is None:
         return line
-    sizes = chunk_sizes(batch, num_ranks) if replicas else shard_sizes(batch, num_ranks)
-    parts = " + ".join(map(str, sizes))
+    split = chunk_sizes if kind == "replica" else shard_sizes
+    parts = " + ".join(map(str, split(batch, num_ranks)))
     return f"{line}, global batch {batch}" + (f" = {parts}" if num_ranks > 1 else "")

@@ -95,7 +95,7 @@ class DDPStrategy(LightningDDPStrategy):
         return super().backward(closure_loss, optimizer, *args, **kwargs)
 
     def mean_over_batch(self, value: Tensor) -> Tensor:
-        """The mean over the last training step's global batch of what is a mean over each rank's shard."""
+        """Over the last training step's global batch, of what is a mean over each rank's shard."""
         # A mean over no samples is NaN, which no weight takes out of a sum.
         weighted = value * self._weight if self._weight else torch.zeros_like(value)
         return super().reduce(weighted, reduce_op="mean")

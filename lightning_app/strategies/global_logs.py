@@ -14,7 +14,6 @@ of logged values, which is not public; tests notice if it changes.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from lightning.pytorch import Trainer
 
@@ -25,7 +24,7 @@ class GlobalLogs:
     """Follows what the steps of one run log."""
 
     def __init__(self) -> None:
-        self._asked: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # `sync_dist` as passed
+        self._asked: dict[str, bool] = {}  # what the model passes as `sync_dist`, by what it logs
 
     @contextmanager
     def of_step(self, trainer: Trainer, hook: str, shard: Shard) -> Iterator[None]:
@@ -37,32 +36,34 @@ class GlobalLogs:
             shard: This rank's part of the batch. What a step logs of an empty part (the mean of
                 nothing is NaN) is forgotten.
         """
-        logged = self._logged(trainer, hook)
-        for metric in logged:
+        logged = _logged(trainer, hook)
+        for key, metric in logged.items():
             # Lightning compares these at each `self.log` with what the model passes.
-            metric.meta.sync.should = self._asked[metric]
+            metric.meta.sync.should = self._asked[key]
             metric.meta.sync.op = metric.meta.reduce_fx.__name__
-        before = {} if shard.size else {metric: metric.value for metric in logged}
+        before = {} if shard.size else {key: metric.value for key, metric in logged.items()}
         yield
-        for metric in self._logged(trainer, hook):
-            self._asked.setdefault(metric, metric.meta.sync.should)
+        is_logged = trainer._logger_connector.should_update_logs or trainer.fast_dev_run  # type: ignore[attr-defined]
+        for key, metric in _logged(trainer, hook).items():
+            asked = self._asked.setdefault(key, metric.meta.sync.should)
             if not shard.size:
-                metric.value = before.get(metric, metric._defaults["value"])
-            if metric.meta.on_step and hook == "training_step" and not self._asked[metric]:
-                self._share_step_value(trainer, metric)
+                metric.value = before.get(key, metric._defaults["value"])
+            if hook == "training_step" and metric.meta.on_step and is_logged and not asked:
+                _share_step_value(trainer, metric, shard)
             if metric.meta.on_epoch:
                 metric.meta.sync.should = True
                 if metric.meta.is_mean_reduction:  # of the sum over samples, and of their number
                     metric.meta.sync.op = "sum"
 
-    def _logged(self, trainer: Trainer, hook: str) -> list[Any]:
-        results: dict[str, Any] = trainer._results or {}
-        return [m for key, m in results.items() if m.is_tensor and key.startswith(hook + ".")]
 
-    def _share_step_value(self, trainer: Trainer, metric: Any) -> None:
-        if trainer._logger_connector.should_update_logs or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            metric._forward_cache = trainer.strategy.reduce(
-                metric._forward_cache, reduce_op=metric.meta.reduce_fx.__name__
-            )
-            if not metric.meta.on_epoch:
-                metric.value = metric._forward_cache
+def _logged(trainer: Trainer, hook: str) -> dict[str, Any]:
+    results: dict[str, Any] = trainer._results or {}
+    return {k: m for k, m in results.items() if m.is_tensor and k.startswith(hook + ".")}
+
+
+def _share_step_value(trainer: Trainer, metric: Any, shard: Shard) -> None:
+    value = metric._forward_cache if shard.size else metric._defaults["value"]
+    operation = metric.meta.reduce_fx.__name__
+    metric._forward_cache = trainer.strategy.reduce(value.clone(), reduce_op=operation)
+    if not metric.meta.on_epoch:
+        metric.value = metric._forward_cache

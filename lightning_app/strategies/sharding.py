@@ -44,8 +44,10 @@ def chunk_sizes(size: int, num_replicas: int) -> tuple[int, ...]:
     Returns:
         The parts' sizes in replica order; their number is that of the replicas at work.
     """
-    step = max(1, -(-size // num_replicas))
-    return tuple(min(step, size - start) for start in range(0, max(size, 1), step))
+    if size == 0:
+        return (0,) * num_replicas
+    step = -(-size // num_replicas)
+    return tuple(min(step, size - start) for start in range(0, size, step))
 
 
 class Shard(NamedTuple):

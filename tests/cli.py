@@ -1,0 +1,58 @@
+"""Runs `train.py` as a user does, in a folder of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
+    """Run `python train.py *args` in a folder; its whole process group ends with it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "TORCHELASTIC"))}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *args],
+        cwd=cwd,
+        env=env | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    finally:
+        alive = _outlives(process.pid, seconds=5)
+    assert not alive, "train.py left processes behind"
+    return Outcome(process.returncode, stdout, stderr)
+
+
+def _outlives(group: int, seconds: float) -> bool:
+    """Whether a process group is still there after some time; if so, it is killed."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.05)
+    os.killpg(group, signal.SIGKILL)
+    return True
+
+
+def transcript(stdout: str) -> list[str]:
+    """The transcript's lines in a console output."""
+    return [line for line in stdout.splitlines() if line.startswith(("\tIn Model", "Outside"))]

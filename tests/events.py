@@ -1,0 +1,20 @@
+"""Reads a run's events with TensorBoard's own reader."""
+
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """The curves in a folder's event files: `tag → {step: value}`.
+
+    Raises:
+        AssertionError: A tag has a step twice, or its steps are not in order.
+    """
+    reader = EventAccumulator(str(folder), size_guidance={SCALARS: 0}).Reload()
+    curves: dict[str, dict[int, float]] = {}
+    for tag in reader.Tags()["scalars"]:
+        steps = [event.step for event in reader.Scalars(tag)]
+        assert steps == sorted(set(steps)), f"{tag} has steps {steps}"
+        curves[tag] = {event.step: event.value for event in reader.Scalars(tag)}
+    return curves

@@ -1,0 +1,101 @@
+"""The replicas' scatter and gather, and what a replicated module may take and give."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lightning_app.strategies import DataParallelStrategy
+from lightning_app.strategies.dp import replica_rank
+from lightning_app.strategies.scatter_gather import gather, scatter
+
+CPU = torch.device("cpu")
+
+
+class Pair(NamedTuple):
+    """Two outputs."""
+
+    first: Tensor
+    second: Any
+
+
+@given(st.integers(0, 50), st.integers(1, 9))
+def test_scatter_and_gather_are_inverse(length: int, num_devices: int) -> None:
+    x = torch.arange(2 * length).reshape(length, 2)
+    inputs = ((x, {"twice": 2 * x}), {"scale": 3, "whole": torch.ones(length + 1)})
+    shards = scatter(inputs, [CPU] * num_devices)
+    chunks = x.chunk(num_devices)
+    assert [size for size, _ in shards] == [len(chunk) for chunk in chunks]
+    for (_, (args, kwargs)), chunk in zip(shards, chunks, strict=True):
+        assert args[0].equal(chunk)
+        assert args[1]["twice"].equal(2 * chunk)
+        assert kwargs["scale"] == 3
+        assert len(kwargs["whole"]) == length + 1
+    sizes = [size for size, _ in shards]
+    (x_again, more), kwargs = gather([(args, {"n": 1}) for _, (args, _) in shards], sizes, CPU)
+    assert x_again.equal(x)
+    assert more["twice"].equal(2 * x)
+    assert kwargs == {"n": 1}
+
+
+def test_scalars_are_averaged_by_samples() -> None:
+    outputs = [Pair(torch.ones(3), torch.tensor(1.0)), Pair(torch.zeros(1), torch.tensor(5.0))]
+    joined = gather(outputs, [3, 1], CPU)
+    assert joined.first.tolist() == [1, 1, 1, 0]
+    assert joined.second == 2
+
+
+def test_what_cannot_be_joined_or_split_is_refused() -> None:
+    with pytest.raises(TypeError, match="replicas returned object objects"):
+        gather([object(), object()], [1, 1], CPU)
+    with pytest.raises(ValueError, match="none of the arguments is a tensor"):
+        scatter(((torch.tensor(1.0),), {"n": 3}), [CPU, CPU])
+
+
+class Spy(nn.Module):
+    """Notes the rank and size of each call, and whether a loss module was split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.calls: list[tuple[int | None, int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict."""
+        self.calls.append((replica_rank.get(), len(x)))
+        y: Tensor = self.linear(x)
+        return y
+
+
+def strategy_around(module: nn.Module) -> DataParallelStrategy:
+    strategy = DataParallelStrategy()
+    strategy.parallel_devices = [CPU] * 3
+    vars(module)["forward"] = strategy._splitting(module, module.forward)
+    return strategy
+
+
+def test_a_call_in_a_step_is_split_and_one_outside_is_not() -> None:
+    module = Spy()
+    strategy = strategy_around(module)
+    x = torch.randn(10, 3)
+    outside = module(x)
+    assert module.calls == [(None, 10)]
+    with strategy._splits():
+        inside = module(x)
+    assert module.calls[1:] == [(0, 4), (1, 4), (2, 2)]
+    torch.testing.assert_close(inside, outside)
+    assert replica_rank.get() is None
+
+
+def test_gradients_reach_the_one_set_of_parameters() -> None:
+    module, reference = Spy(), Spy()
+    reference.load_state_dict(module.state_dict())
+    strategy = strategy_around(module)
+    x = torch.randn(10, 3)
+    with strategy._splits():
+        module(x).pow(2).mean().backward()
+    reference(x).pow(2).mean().backward()
+    torch.testing.assert_close(module.linear.weight.grad, reference.linear.weight.grad)

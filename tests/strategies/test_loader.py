@@ -1,0 +1,196 @@
+"""Any map-style loader is split, in an order that depends on (seed, epoch, position) alone."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from lightning_app.strategies.loader import ShardedLoader, shard_loader
+from lightning_app.strategies.sharding import Shard
+from tests.user_modules import NumberStream
+
+
+class Restless(Sampler[int]):
+    """Draws from the global generators at every single index."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __iter__(self) -> Iterator[int]:
+        for _ in range(20):
+            yield (random.randrange(7) + np.random.randint(7) + int(torch.randint(7, ()))) % 20
+
+
+class Pairs(Sampler[list[int]]):
+    """A batch sampler of the user's own, with batches of different sizes."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from ([4, 1, 9], [2], [7, 0, 3, 5])
+
+
+def numbers(length: int) -> list[int]:
+    return list(range(length))
+
+
+LOADERS: dict[str, Any] = {
+    "sequential": lambda: DataLoader(numbers(23), batch_size=5),
+    "shuffled": lambda: DataLoader(numbers(23), batch_size=5, shuffle=True),
+    "own generator": lambda: DataLoader(
+        numbers(23), batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(8)
+    ),
+    "drop_last": lambda: DataLoader(numbers(23), batch_size=5, shuffle=True, drop_last=True),
+    "replacement": lambda: DataLoader(
+        numbers(23), batch_size=5, sampler=RandomSampler(range(23), replacement=True)
+    ),
+    "subset": lambda: DataLoader(
+        numbers(23), batch_size=4, sampler=SubsetRandomSampler(range(3, 20))
+    ),
+    "weighted": lambda: DataLoader(
+        numbers(23), batch_size=4, sampler=WeightedRandomSampler([1.0] * 23, 17)
+    ),
+    "restless": lambda: DataLoader(numbers(20), batch_size=6, sampler=Restless()),
+    "batch sampler": lambda: DataLoader(numbers(10), batch_sampler=Pairs()),
+    "collate": lambda: DataLoader(
+        numbers(10), batch_size=4, collate_fn=lambda samples: torch.tensor(samples) + 100
+    ),
+    "workers": lambda: DataLoader(numbers(23), batch_size=5, shuffle=True, num_workers=2),
+}
+
+
+def read(loader: ShardedLoader) -> list[list[int]]:
+    return [list(map(int, batch)) for batch in loader]
+
+
+def shards(name: str, world_size: int, epoch: int = 0, position: int = 0) -> list[list[list[int]]]:
+    """Each rank's batches, with the ranks' global generators in different states."""
+    ranks = []
+    for rank in range(world_size):
+        torch.manual_seed(100 + rank)
+        random.seed(rank)
+        np.random.seed(rank)
+        loader = ShardedLoader(LOADERS[name](), rank, world_size, seed=5)
+        loader.set_epoch(epoch)
+        loader.position = position
+        ranks.append(read(loader))
+    return ranks
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_ranks_share_each_batch_of_one_rank(name: str) -> None:
+    (whole,) = shards(name, 1)
+    for world_size in (2, 3):
+        ranks = shards(name, world_size)
+        joined = [sum(parts, []) for parts in zip(*ranks, strict=True)]
+        assert joined == whole
+        sizes = [[len(part) for part in parts] for parts in zip(*ranks, strict=True)]
+        assert all(max(size) - min(size) <= 1 for size in sizes)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_any_position_continues_the_epoch(name: str) -> None:
+    (whole,) = shards(name, 1, epoch=2)
+    for position in range(len(whole)):
+        assert shards(name, 1, epoch=2, position=position) == [whole[position:]]
+
+
+@pytest.mark.parametrize("name", ["shuffled", "own generator", "subset", "weighted", "restless"])
+def test_epochs_differ(name: str) -> None:
+    assert shards(name, 1, epoch=0) != shards(name, 1, epoch=1)
+
+
+def test_the_runs_generators_are_left_alone() -> None:
+    loader = ShardedLoader(LOADERS["restless"](), 0, 1)
+    torch.manual_seed(7)
+    random.seed(7)
+    np.random.seed(7)
+    expected = torch.rand(()), random.random(), np.random.rand()
+    torch.manual_seed(7)
+    random.seed(7)
+    np.random.seed(7)
+    batches = loader._global_indices()
+    next(batches)
+    first = torch.rand(())
+    next(batches)
+    assert (first, random.random(), np.random.rand()) == expected
+
+
+def test_a_rank_without_samples_gets_an_empty_batch() -> None:
+    arrived: list[Shard] = []
+    loader = DataLoader([torch.ones(4)] * 7, batch_size=6)
+    batches = list(ShardedLoader(loader, 2, 3, on_shard=lambda _, shard: arrived.append(shard)))
+    assert [tuple(batch.shape) for batch in batches] == [(2, 4), (0, 4)]
+    assert [(shard.size, shard.global_size) for shard in arrived] == [(2, 6), (0, 1)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 7), st.integers(0, 3))
+def test_every_sample_is_visited_once(
+    length: int, batch_size: int, world_size: int, epoch: int
+) -> None:
+    seen: list[int] = []
+    for rank in range(world_size):
+        loader = ShardedLoader(
+            DataLoader(numbers(length), batch_size, shuffle=True), rank, world_size
+        )
+        loader.set_epoch(epoch)
+        seen += sum(read(loader), [])
+    assert sorted(seen) == numbers(length)
+
+
+def test_position_is_saved_in_global_batches() -> None:
+    (whole,) = shards("shuffled", 1, epoch=1)
+    loader = ShardedLoader(LOADERS["shuffled"](), 1, 2, seed=5)
+    loader.set_epoch(1)
+    batches = iter(loader)
+    next(batches), next(batches)
+    state = loader.state_dict()
+    assert state == {"epoch": 1, "position": 2, "num_batches": 5, "seed": 5}
+    other = ShardedLoader(LOADERS["shuffled"](), 0, 1)
+    other.load_state_dict(state)
+    assert read(other) == whole[2:]
+
+
+def test_another_number_of_batches_cannot_continue_an_epoch() -> None:
+    loader = ShardedLoader(LOADERS["shuffled"](), 0, 1)
+    with pytest.raises(MisconfigurationException, match=r"2 batches into an epoch of 9, .* has 5"):
+        loader.load_state_dict({"epoch": 0, "position": 2, "num_batches": 9, "seed": 0})
+
+
+def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
+    stream = DataLoader(NumberStream(), 2)
+    assert shard_loader(stream, 0, 1) is stream
+    assert shard_loader([1, 2], 0, 1) == [1, 2]
+    with pytest.raises(MisconfigurationException, match="NumberStream is an IterableDataset"):
+        shard_loader(stream, 0, 2)
+    with pytest.raises(MisconfigurationException, match="list is no DataLoader"):
+        shard_loader([1, 2], 0, 2)
+    split = DataLoader(numbers(9), sampler=DistributedSampler(range(9), num_replicas=2, rank=0))
+    with pytest.raises(MisconfigurationException, match="split twice"):
+        shard_loader(split, 0, 2)
+    unsized = DataLoader(numbers(9), batch_sampler=iter([[0]]))  # type: ignore[arg-type]
+    with pytest.raises(MisconfigurationException, match="has no length"):
+        shard_loader(unsized, 0, 2)
+
+
+def test_a_batch_sampler_of_torch_is_as_good_as_a_batch_size() -> None:
+    loader = DataLoader(numbers(9), batch_sampler=BatchSampler(range(9), 4, drop_last=False))
+    assert read(ShardedLoader(loader, 0, 2)) == [[0, 1], [4, 5], [8]]
+    assert ShardedLoader(loader, 0, 2).batch_size == 4
