@@ -1,11 +1,13 @@
 """The commands of the README, run as a user runs them."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from lightning_app.cli import main
 from tests.cli import ROOT, train, transcript
 from tests.events import scalars
 
@@ -138,7 +140,7 @@ def test_default_config_is_what_no_config_does(tmp_path: Path) -> None:
 def test_any_model_and_data_train(strategy: str, tmp_path: Path) -> None:
     classes = ("--model", f"{BORING}.BoringModel", "--data", f"{BORING}.BoringDataModule")
     flags = ("--accelerator", "cpu", "--devices", "2", "--strategy", strategy)
-    outcome = train(*classes, *flags, "--max_epochs", "1", "--data.batch_size", "6", cwd=tmp_path)
+    outcome = train(*classes, *flags, "--max_epochs", "1", cwd=tmp_path)
     assert outcome.status == 0, outcome.stderr
     assert transcript(outcome.stdout)[0].startswith(
         "\tIn Model: input size torch.Size([1, 32]) output size torch.Size([1, 2])"
@@ -193,27 +195,50 @@ ERRORS = {
     "--strategy single_device --devices 2 --accelerator cpu": "runs on one device, not on 2",
     "--strategy dp --num_nodes 2": "--strategy dp --num_nodes 2: replicas live in one process",
     "--strategy dp --sync_batchnorm --accelerator cpu": "--sync_batchnorm does nothing",
-    "--strategy ddp --sync_batchnorm --accelerator cpu": "--sync_batchnorm needs GPUs",
-    "--strategy dp --devices 2 --accelerator cpu --model tests.user_modules.Functional": (
+}
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # Lightning uses what is deprecated
+@pytest.mark.parametrize("command", ERRORS)
+def test_a_users_error_is_one_line(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken.yaml").write_text("trainer:\n  max_epochs: [1,\n")
+    (tmp_path / "unknown.yaml").write_text("trainer:\n  max_epoch: 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *command.split()])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    output = capsys.readouterr()
+    assert caught.value.code == 2
+    assert ERRORS[command] in output.err
+    assert output.err.count("\n") == 1
+    assert output.err.startswith("train.py: error: ")
+    assert output.out == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"broken.yaml", "unknown.yaml"}
+
+
+REFUSED = {
+    "--model no.such.Class --devices 2 --strategy ddp": "No module named 'no'",
+    "--strategy ddp --devices 2 --sync_batchnorm": "--sync_batchnorm needs GPUs",
+    "--strategy ddp --devices 2 --data tests.user_modules.Stream": "NumberStream is an Iterable",
+    "--strategy dp --devices 2 --model tests.user_modules.Functional": (
         "Functional.training_step calls no module that has parameters"
-    ),
-    "--strategy ddp --devices 2 --accelerator cpu --data tests.user_modules.Stream": (
-        "NumberStream is an IterableDataset"
     ),
 }
 
 
-@pytest.mark.parametrize("command", ERRORS)
-def test_a_users_error_is_one_line(command: str, tmp_path: Path) -> None:
-    (tmp_path / "broken.yaml").write_text("trainer:\n  max_epochs: [1,\n")
-    (tmp_path / "unknown.yaml").write_text("trainer:\n  max_epoch: 1\n")
-    outcome = train(*command.split(), cwd=tmp_path)
-    assert outcome.status == 2
-    assert ERRORS[command] in outcome.stderr
-    assert outcome.stderr.count("\n") == 1, outcome.stderr
-    assert outcome.stderr.startswith("train.py: error: ")
-    assert outcome.stdout == ""
-    assert {path.name for path in tmp_path.iterdir()} == {"broken.yaml", "unknown.yaml"}
+@pytest.mark.parametrize("command", REFUSED)
+def test_a_refused_run_ends_every_process_and_leaves_nothing(command: str, tmp_path: Path) -> None:
+    outcome = train("--accelerator", "cpu", *command.split(), cwd=tmp_path)
+    assert outcome.status == 2, outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert outcome.stderr.count("error:") == 1
+    assert REFUSED[command] in outcome.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_gpus_demanded_by_name_are_an_error_where_there_is_none(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ class Submodule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = mse_loss(self.body(batch[0]), batch[1])
         self.log("loss_each", loss, on_step=True, on_epoch=True)
-        self.log("loss_max", loss, on_step=False, on_epoch=True, reduce_fx="max")
         return loss
 
     @override

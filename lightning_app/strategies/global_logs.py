@@ -7,6 +7,7 @@ ranks as if their shards were of one size. Here:
 - values per step are put together only at steps that are logged, so that the other steps need no
   collective; in between, the progress bar shows the rank's own.
 
+A sum, minimum or maximum is one over the ranks' values, as with Lightning's `sync_dist=True`;
 torchmetrics objects synchronise themselves and are left alone. This reads Lightning's collection
 of logged values, which is not public; tests notice if it changes.
 """

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,12 @@ class Pairs(Sampler[list[int]]):
         yield from ([4, 1, 9], [2], [7, 0, 3, 5])
 
 
-def numbers(length: int) -> list[int]:
+def numbers(length: int) -> Any:
     return list(range(length))
+
+
+def negative(samples: list[int]) -> torch.Tensor:
+    return -torch.tensor(samples)
 
 
 LOADERS: dict[str, Any] = {
@@ -68,9 +73,7 @@ LOADERS: dict[str, Any] = {
     ),
     "restless": lambda: DataLoader(numbers(20), batch_size=6, sampler=Restless()),
     "batch sampler": lambda: DataLoader(numbers(10), batch_sampler=Pairs()),
-    "collate": lambda: DataLoader(
-        numbers(10), batch_size=4, collate_fn=lambda samples: torch.tensor(samples) + 100
-    ),
+    "collate": lambda: DataLoader(numbers(10), batch_size=4, collate_fn=negative),
     "workers": lambda: DataLoader(numbers(23), batch_size=5, shuffle=True, num_workers=2),
 }
 
@@ -98,7 +101,7 @@ def test_ranks_share_each_batch_of_one_rank(name: str) -> None:
     (whole,) = shards(name, 1)
     for world_size in (2, 3):
         ranks = shards(name, world_size)
-        joined = [sum(parts, []) for parts in zip(*ranks, strict=True)]
+        joined = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
         assert joined == whole
         sizes = [[len(part) for part in parts] for parts in zip(*ranks, strict=True)]
         assert all(max(size) - min(size) <= 1 for size in sizes)
@@ -134,7 +137,8 @@ def test_the_runs_generators_are_left_alone() -> None:
 
 def test_a_rank_without_samples_gets_an_empty_batch() -> None:
     arrived: list[Shard] = []
-    loader = DataLoader([torch.ones(4)] * 7, batch_size=6)
+    samples: Any = [torch.ones(4)] * 7
+    loader = DataLoader(samples, batch_size=6)
     batches = list(ShardedLoader(loader, 2, 3, on_shard=lambda _, shard: arrived.append(shard)))
     assert [tuple(batch.shape) for batch in batches] == [(2, 4), (0, 4)]
     assert [(shard.size, shard.global_size) for shard in arrived] == [(2, 6), (0, 1)]
@@ -151,7 +155,7 @@ def test_every_sample_is_visited_once(
             DataLoader(numbers(length), batch_size, shuffle=True), rank, world_size
         )
         loader.set_epoch(epoch)
-        seen += sum(read(loader), [])
+        seen += chain(*read(loader))
     assert sorted(seen) == numbers(length)
 
 
@@ -182,10 +186,10 @@ def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
         shard_loader(stream, 0, 2)
     with pytest.raises(MisconfigurationException, match="list is no DataLoader"):
         shard_loader([1, 2], 0, 2)
-    split = DataLoader(numbers(9), sampler=DistributedSampler(range(9), num_replicas=2, rank=0))
+    split = DataLoader(numbers(9), sampler=DistributedSampler(numbers(9), num_replicas=2, rank=0))
     with pytest.raises(MisconfigurationException, match="split twice"):
         shard_loader(split, 0, 2)
-    unsized = DataLoader(numbers(9), batch_sampler=iter([[0]]))  # type: ignore[arg-type]
+    unsized: Any = DataLoader(numbers(9), batch_sampler=iter([[0]]))
     with pytest.raises(MisconfigurationException, match="has no length"):
         shard_loader(unsized, 0, 2)
 
