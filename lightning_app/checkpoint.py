@@ -1,52 +1,42 @@
-"""Checkpoints that a kill cannot break: how they are written, which ones a run keeps, the newest.
+"""What a run keeps: `last.ckpt`, from which it can be continued at any step, and the best.
 
-A run keeps two in its `checkpoints` folder: `last.ckpt`, and the best by `val/loss`.
+Lightning's loops can restart from almost any step they are saved at. Where they would skip a
+validation that had not ended, or count a step twice, the saved progress is put right here.
 """
 
-import os
-import zipfile
+import signal
+import threading
+import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
-FOLDER = "checkpoints"
-LAST = "last.ckpt"
+from lightning_app.checkpoint_io import FOLDER, LAST
+from lightning_app.heartbeat import Heartbeat
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a local checkpoint beside its place and moves it there when it is whole."""
+class Stopped(Exception):
+    """A run was told to stop, has saved its state, and ends.
 
-    @override
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        if "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        with unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+    Attributes:
+        signum: The signal that told it.
+    """
+
+    def __init__(self, signum: int, path: Path | None) -> None:
+        saved = f"saved {path}; continue with --ckpt_path last" if path else "nothing to save"
+        super().__init__(f"stopped by {signal.Signals(signum).name}: {saved}")
+        self.signum = signum
 
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoint with the lowest `val/loss`, for models that log one."""
 
     def __init__(self) -> None:
-        super().__init__(
-            filename="best-{epoch}",
-            monitor="val/loss",
-            save_on_train_epoch_end=True,
-        )
+        super().__init__(filename="best-{epoch}", monitor="val/loss", save_on_train_epoch_end=True)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,43 +45,121 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`, the end of the last epoch."""
+    """Saves `last.ckpt` at each epoch's end, on a clock, and when the run is told to stop.
+
+    SIGTERM or Ctrl-C on any rank ends the run on all of them, with the state saved. A second
+    signal ends it at once.
+
+    Args:
+        every_s: Seconds after which to save within an epoch, too; never if not given.
+    """
+
+    def __init__(self, every_s: float | None = None) -> None:
+        self.every_s = every_s
+        self._signum = 0
+        self._pending = [0, 0]  # agreed by all ranks: the signal to stop by, whether to save
+        self._saved_s = time.monotonic()
+        self._heartbeat: Heartbeat | None = None
+
+    @override
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen(trainer)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen(trainer)
+        self._saved_s = time.monotonic()
+        self._heartbeat = Heartbeat(trainer.strategy.root_device)
+        loop = trainer.fit_loop
+        if loop.restarting and loop.epoch_loop.batch_progress.current.ready == 0:
+            # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
+            loop._restarting = loop.epoch_loop.restarting = False
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if any(self._agree()):
+            loop = trainer.fit_loop.epoch_loop
+            # An epoch's end or a validation that comes next belongs to this step, and to what is
+            # saved of it. Gradients that are still accumulated would be lost.
+            more_to_come = loop._num_ready_batches_reached() or loop._should_check_val_fx(
+                trainer.fit_loop._data_fetcher
+            )
+            if not more_to_come and not loop._should_accumulate():
+                self._act(trainer)
+
+    @override
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any
+    ) -> None:
+        if self._heartbeat is not None and trainer.training is False and self._agree()[0]:
+            self._act(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.save(trainer)
+        self._act(trainer)
 
-    def save(self, trainer: Trainer) -> None:
-        """Write `last.ckpt`; every process has to call this.
+    @override
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        progress = checkpoint["loops"]["fit_loop"]
+        epoch, batch = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
+        validation = progress["epoch_loop.val_loop.batch_progress"]
+        if validation["current"]["processed"] != validation["current"]["completed"]:
+            # In mid-validation. Its metrics are not saved: all of it is run again.
+            for counts in (validation["total"], validation["current"]):
+                counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+        elif epoch["current"]["processed"] == epoch["current"]["completed"] + 1:
+            if batch["is_last_batch"] or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+                _end_epoch(progress)
+            else:  # `max_steps`, say, came first
+                epoch["total"]["processed"] -= 1
+                epoch["current"]["processed"] -= 1
 
-        Args:
-            trainer: Its state is what is saved. Without a folder for its logs, nothing is.
-        """
+    def _listen(self, trainer: Trainer) -> None:
+        """Take over from Lightning, which sends what it heard to all ranks in every step."""
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum:
+            raise KeyboardInterrupt
+        self._signum = signum
+
+    def _agree(self) -> list[int]:
+        """What all ranks have agreed to do as soon as the state can be saved."""
+        assert self._heartbeat is not None
+        overdue = self.every_s is not None and time.monotonic() - self._saved_s >= self.every_s
+        agreed = self._heartbeat.beat(self._signum, int(overdue))
+        self._pending = [max(flags) for flags in zip(self._pending, agreed, strict=True)]
+        return self._pending
+
+    def _act(self, trainer: Trainer) -> None:
         folder = trainer.log_dir  # the same on every rank
+        stop, self._pending = self._pending[0], [0, 0]
+        path = None
         if folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(Path(folder, FOLDER, LAST), weights_only=False)
+            path = Path(folder, FOLDER, LAST)
+            trainer.save_checkpoint(path, weights_only=False)
+        self._saved_s = time.monotonic()
+        if stop:
+            raise Stopped(stop, path)
 
 
-def find_checkpoint(root: Path, which: str) -> Path | None:
-    """The newest whole checkpoint of the runs below a folder.
-
-    Args:
-        root: Holds `lightning_logs`.
-        which: `last` or `best`.
-
-    Returns:
-        Its path; `None` where there is none.
-    """
-    pattern = "*.ckpt" if which == "last" else "best*.ckpt"
-    found = root.glob(f"lightning_logs/*/{FOLDER}/{pattern}")
-    newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path for path in newest_first if is_whole(path)), None)
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a file is a checkpoint written to its end: an archive, every part of it readable."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
+def _end_epoch(progress: dict[str, Any]) -> None:
+    """Make of the progress at an epoch's end that between two epochs."""
+    for counts in progress["epoch_progress"].values():
+        counts["completed"] = counts["processed"]
+    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
+    optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    for part in (
+        progress["epoch_loop.batch_progress"],
+        progress["epoch_loop.scheduler_progress"],
+        optimizer["step"],
+        optimizer["zero_grad"],
+    ):
+        part["current"] = dict.fromkeys(part["current"], 0)

@@ -6,6 +6,7 @@ into one this machine has; a model and data come along.
 """
 
 import logging
+import os
 import shutil
 import sys
 import warnings
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from jsonargparse.typing import PositiveFloat
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
@@ -26,14 +29,10 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from lightning_app import strategies
-from lightning_app.checkpoint import (
-    AtomicCheckpointIO,
-    BestCheckpoint,
-    LastCheckpoint,
-    find_checkpoint,
-    is_whole,
-)
+from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint, Stopped
+from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO, find_checkpoint, is_whole
 from lightning_app.console import Console
+from lightning_app.coverage import Coverage
 from lightning_app.dashboard import RunLogger
 from lightning_app.errors import UsageError, one_line
 from lightning_app.layout import Layout, resolve
@@ -59,6 +58,12 @@ def main() -> None:
     except (ArgumentError, MisconfigurationException, UsageError) as error:
         rank_zero_only(print)(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stop:
+        rank_zero_only(print)(f"train.py: {stop}", file=sys.stderr)
+        # A rank that fails makes Lightning kill the others: only the first one tells.
+        raise SystemExit(
+            128 + stop.signum if int(os.environ.get("LOCAL_RANK", 0)) == 0 else 0
+        ) from None
 
 
 class CommandLine(LightningCLI):
@@ -90,6 +95,12 @@ class CommandLine(LightningCLI):
         )
         for size in ("input_size", "output_size"):
             parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
+        parser.add_argument(
+            "--save_every_s",
+            type=PositiveFloat | None,
+            default=None,
+            help="Seconds after which to save a checkpoint within an epoch, too.",
+        )
         _add_short_flags(parser)
 
     @override
@@ -130,16 +141,29 @@ class CommandLine(LightningCLI):
         if asked.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if asked.logger in (None, True):
-            kwargs["logger"] = RunLogger(asked.default_root_dir or ".")
+            kwargs["logger"] = self._logger(asked.default_root_dir or ".")
         if not any(isinstance(plugin, CheckpointIO) for plugin in asked.plugins or []):
             kwargs["plugins"] = [*(asked.plugins or []), AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
+    def _own(self, flag: str) -> Any:
+        return self._get(self.config, flag)
+
+    def _logger(self, root: str) -> RunLogger:
+        """A new run's logger, or that of the run that `last.ckpt` continues."""
+        checkpoint = Path(self._own("ckpt_path") or ".")
+        runs = Path(root, "lightning_logs")
+        if self.subcommand == "fit" and checkpoint.name == LAST:
+            folder = checkpoint.resolve().parent.parent
+            if folder.parent == runs.resolve():
+                return RunLogger(root, folder.name)
+        return RunLogger(root)
+
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
-        callbacks += [ShapeLogger(), LossLogger(), Console()]
+        callbacks += [ShapeLogger(), LossLogger(), Coverage(), Console()]
         if config["enable_checkpointing"] is not False:
-            callbacks += [BestCheckpoint(), LastCheckpoint()]
+            callbacks += [BestCheckpoint(), LastCheckpoint(self._own("save_every_s"))]
         if config["enable_progress_bar"]:
             callbacks.append(RichProgressBar(refresh_rate=20))
         return super()._instantiate_trainer(config, callbacks)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
+from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
 from lightning.pytorch.trainer import Trainer
 from torch import Tensor
@@ -45,6 +46,12 @@ class DDPStrategy(LightningDDPStrategy):
                 "leave it out, or train with `--devices 1`"
             )
         super().setup(trainer)
+
+    @property
+    @override
+    def restore_checkpoint_after_setup(self) -> bool:
+        # Before it, the weights are still float32, and the checkpoint's would be rounded.
+        return isinstance(self.precision_plugin, DoublePrecision)
 
     @override
     def process_dataloader(self, dataloader: object) -> object:

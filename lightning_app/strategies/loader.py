@@ -38,7 +38,12 @@ class ShardedLoader:
         rank: The rank whose shards these are, from 0.
         world_size: Number of ranks that share each batch.
         seed: Seeds the shuffling of samplers that draw from the global generators.
-        on_shard: Told each shard just before its batch is handed out.
+        on_shard: The first of `listeners`.
+
+    Attributes:
+        epoch: Whose order the batches come in.
+        position: Global batches of the epoch that have been handed out.
+        listeners: Called with this loader and each shard, just before its batch is handed out.
 
     Raises:
         MisconfigurationException: The loader cannot be split by index.
@@ -50,14 +55,14 @@ class ShardedLoader:
         rank: int,
         world_size: int,
         seed: int = 0,
-        on_shard: "Callable[[ShardedLoader, Shard], None] | None" = None,
+        on_shard: "Listener | None" = None,
     ) -> None:
         _check_splittable(loader, world_size)
         self.loader = loader
         self.seed = seed
         self.epoch = 0
         self.position = 0
-        self._on_shard = on_shard
+        self.listeners = [] if on_shard is None else [on_shard]
         self._rank, self._world_size = rank, world_size
         self._pending: deque[Shard] = deque()
         self._generators = _generators(loader)
@@ -137,19 +142,20 @@ class ShardedLoader:
         for batch in self._own:
             shard = self._pending.popleft()
             self.position += 1
-            if self._on_shard is not None:
-                self._on_shard(self, shard)
+            for listener in self.listeners:
+                listener(self, shard)
             yield batch if shard.size else _no_samples(batch)
 
     def _shard_indices(self) -> Iterator[Indices]:
-        for indices in self._global_indices():
+        for indices in self.global_batches(self.position):
             start, stop = shard_bounds(len(indices), self._rank, self._world_size)
             own = indices[start:stop]
             self._pending.append(Shard(own, len(indices)))
             # No `collate_fn` takes an empty list: fetch one sample, to be cut off afterwards.
             yield own if len(own) else indices[:1]
 
-    def _global_indices(self) -> Iterator[Indices]:
+    def global_batches(self, start: int = 0) -> Iterator[Indices]:
+        """The current epoch's batches of indices, over all ranks, from a position on."""
         sampler: Any = _index_sampler(self.loader)
         for part in (sampler, getattr(sampler, "sampler", None)):
             if callable(set_epoch := getattr(part, "set_epoch", None)):
@@ -157,15 +163,18 @@ class ShardedLoader:
         for generator, seed in self._generators:
             generator.manual_seed(seed + self.epoch)
         if hasattr(sampler, "__getitem__"):  # any position at once
-            return (sampler[i] for i in range(self.position, len(self)))
-        return islice(_OwnRandomness(sampler, self.seed, self.epoch), self.position, None)
+            return (sampler[i] for i in range(start, len(self)))
+        return islice(_OwnRandomness(sampler, self.seed, self.epoch), start, None)
+
+
+Listener = Callable[[ShardedLoader, Shard], None]
 
 
 def shard_loader(
     loader: object,
     rank: int,
     world_size: int,
-    on_shard: Callable[[ShardedLoader, Shard], None] | None = None,
+    on_shard: Listener | None = None,
 ) -> object:
     """What a strategy makes of a loader: `rank`'s shards of it, seeded by the run's seed.
 
@@ -196,7 +205,7 @@ def _check_splittable(loader: DataLoader[Any], world_size: int) -> None:
             "comes, or one device, or a map-style data set"
         )
     sampler: Any = loader.sampler
-    if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
+    if world_size > 1 and isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
         raise MisconfigurationException(
             f"the loader has a DistributedSampler for {sampler.num_replicas} ranks and would be "
             "split twice: leave it out, the strategy splits every batch"

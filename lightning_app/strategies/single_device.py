@@ -2,6 +2,7 @@
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy as LightningSingleDeviceStrategy
 from typing_extensions import override
 
@@ -24,6 +25,12 @@ class SingleDeviceStrategy(LightningSingleDeviceStrategy):
                 "use `--devices 1`, or `--strategy ddp`"
             )
         self._root_device = devices[0]
+
+    @property
+    @override
+    def restore_checkpoint_after_setup(self) -> bool:
+        # Before it, the weights are still float32, and the checkpoint's would be rounded.
+        return isinstance(self.precision_plugin, DoublePrecision)
 
     @override
     def process_dataloader(self, dataloader: object) -> object:

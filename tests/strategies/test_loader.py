@@ -128,7 +128,7 @@ def test_the_runs_generators_are_left_alone() -> None:
     torch.manual_seed(7)
     random.seed(7)
     np.random.seed(7)
-    batches = loader._global_indices()
+    batches = loader.global_batches()
     next(batches)
     first = torch.rand(())
     next(batches)
