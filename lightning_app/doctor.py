@@ -13,6 +13,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from lightning_app.devices import Facts, diagnose, exit_code, probe
+from lightning_app.devices.redact import redact
 from lightning_app.devices.report import as_json, render
 
 
@@ -30,10 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        facts = probe(uuids=options.uuids) if options.facts is None else read_facts(options.facts)
-    except (OSError, ValueError) as error:
+        facts = probe(uuids=True) if options.facts is None else read_facts(options.facts)
+    except (OSError, ValueError, RecursionError) as error:
         print(f"doctor: --facts {options.facts}: {_one_line(error)}", file=sys.stderr)
         return 2
+    facts = facts if options.uuids else redact(facts)
     findings = diagnose(facts)
     if isinstance(sys.stdout, TextIOWrapper):
         # A name that the terminal's encoding lacks must not end the report.

@@ -121,6 +121,7 @@ class Process:
     """The process that asks, where PyTorch is already loaded in it."""
 
     device_count: int | None = None
+    """``torch.cuda.device_count()``, asked only once CUDA has started."""
     initialized: bool | None = None
     """Whether CUDA has started in it."""
     bad_fork: bool | None = None

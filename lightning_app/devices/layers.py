@@ -45,8 +45,9 @@ def num_usable(facts: Facts) -> int:
 
 
 def has_cuda_build(facts: Facts) -> bool:
-    """Returns whether PyTorch is known to be built for CUDA."""
-    return facts.build is not None and facts.build.cuda is not None
+    """Returns whether a PyTorch that can be imported is known to be built for CUDA."""
+    build = facts.build
+    return build is not None and build.cuda is not None and build.error is None
 
 
 def variable(facts: Facts, name: str) -> str | None:
@@ -63,11 +64,13 @@ def messages(facts: Facts) -> tuple[str, ...]:
 def cuda_error(facts: Facts) -> int | None:
     """Returns the error code with which CUDA fails to start; None if it starts or is unknown.
 
-    The process without the variables comes first: it says whether CUDA works on the machine.
+    The process without the variables counts where it is known: in the other, a variable that hides
+    every GPU is an error (100) too.
     """
-    for view in (facts.clean, facts.here):
-        if view is not None and view.driver_error:
-            return view.driver_error
+    views = (view for view in (facts.clean, facts.here) if view is not None)
+    code = next((view.driver_error for view in views if view.driver_error is not None), None)
+    if code:
+        return code
     for message in messages(facts):
         if "CUDA unknown error" in message:
             return 999

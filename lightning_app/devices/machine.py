@@ -85,3 +85,9 @@ class Machine:
         default_factory=lambda: hasattr(sys, "ps1") or bool(sys.flags.interactive)
     )
     num_cpus: int | None = field(default_factory=os.cpu_count)
+    files_s: float = 5.0
+    """Limit in seconds for what files say, and for NVML."""
+    command_s: float = 15.0
+    """Limit in seconds for a command of the system; PowerShell starts slowly."""
+    fresh_s: float = 60.0
+    """Limit in seconds for a fresh process: PyTorch from a slow disk, a context on each GPU."""

@@ -16,15 +16,6 @@ from lightning_app.devices.variables import LOOKED_AT
 T = TypeVar("T")
 Fresh = Asking[tuple[Build | None, TorchView | None]]
 
-FILES_S = 5.0
-"""Limit in seconds for what files say, and for NVML."""
-
-COMMAND_S = 15.0
-"""Limit in seconds for a command of the system; PowerShell starts slowly."""
-
-FRESH_S = 60.0
-"""Limit in seconds for a fresh process: PyTorch from a slow disk, a context on each GPU."""
-
 SLACK_S = 2.0
 """Seconds that a command has beyond its own limit, to be ended in order."""
 
@@ -45,14 +36,14 @@ def probe(machine: Machine | None = None, uuids: bool = False) -> Facts:
     # Both at once: the second takes no GPU, so it cannot be in the way of the first.
     here = _ask_fresh(machine, chosen, "try", "PyTorch in a fresh process")
     clean = here if free == chosen else _ask_fresh(machine, free, "count", "PyTorch, unrestricted")
-    driver = Asking("NVIDIA driver (NVML)", lambda: nvml.nvml(machine), FILES_S)
-    process = Asking("this process", lambda: _process(machine), FILES_S)
+    driver = Asking("NVIDIA driver (NVML)", lambda: nvml.nvml(machine), machine.files_s)
+    process = Asking("this process", lambda: _process(machine), machine.files_s)
     unknown: list[str] = []
     wsl = _on_linux(machine, "WSL", linux.in_wsl).answer(unknown)
     container = _on_linux(machine, "container", linux.in_container)
     kernel_driver = _on_linux(machine, "NVIDIA kernel module", linux.kernel_driver)
     device_nodes = _on_linux(machine, "device nodes", linux.device_nodes)
-    listed = Asking("adapters", lambda: _adapters(machine, bool(wsl)), COMMAND_S + SLACK_S)
+    listed = Asking("adapters", lambda: _adapters(machine, bool(wsl)), machine.command_s + SLACK_S)
     build, view = here.answer(unknown) or (None, None)
     _, unrestricted = (build, view) if clean is here else clean.answer(unknown) or (None, None)
     facts = Facts(
@@ -76,20 +67,26 @@ def probe(machine: Machine | None = None, uuids: bool = False) -> Facts:
 
 
 def _ask_fresh(machine: Machine, environ: Mapping[str, str], mode: str, what: str) -> Fresh:
-    return Asking(what, lambda: fresh.ask_fresh(machine, environ, mode, FRESH_S), FRESH_S + SLACK_S)
+    return Asking(
+        what,
+        lambda: fresh.ask_fresh(machine, environ, mode, machine.fresh_s),
+        machine.fresh_s + SLACK_S,
+    )
 
 
 def _on_linux(machine: Machine, what: str, question: Callable[[Machine], T]) -> Asking[T | None]:
     """Asks on Linux; elsewhere the answer is that there is none."""
-    return Asking(what, lambda: question(machine) if machine.system == "Linux" else None, FILES_S)
+    return Asking(
+        what, lambda: question(machine) if machine.system == "Linux" else None, machine.files_s
+    )
 
 
 def _adapters(machine: Machine, wsl: bool) -> tuple[Adapter, ...]:
     # Linux under WSL2 has no PCI GPU of its own; Windows below it has.
     if machine.system == "Windows" or wsl:
-        return windows.adapters(machine, COMMAND_S)
+        return windows.adapters(machine, machine.command_s)
     if machine.system == "Darwin":
-        return macos.adapters(machine, COMMAND_S)
+        return macos.adapters(machine, machine.command_s)
     if machine.system == "Linux":
         return linux.adapters(machine)
     raise ValueError(f"no way to list them on {machine.system or 'an unknown system'}")
@@ -100,8 +97,10 @@ def _process(machine: Machine) -> Process | None:
     torch = machine.torch()
     if torch is None:
         return None
+    initialized = torch.cuda.is_initialized()
     return Process(
-        device_count=torch.cuda.device_count(),
-        initialized=torch.cuda.is_initialized(),
+        # Before CUDA starts, counting may start it where NVML does not answer.
+        device_count=torch.cuda.device_count() if initialized else None,
+        initialized=initialized,
         bad_fork=torch.cuda._is_in_bad_fork(),
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
 
 from rich.box import ASCII2
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -88,7 +88,9 @@ def _print_finding(number: int, finding: Finding, console: Console) -> None:
 
 
 def _print_indented(text: str, num_columns: int, console: Console, style: str = "") -> None:
-    console.print(Padding(Text(text, style=style), (0, 0, 0, num_columns), expand=False))
+    indent = " " * num_columns
+    lines = wrap(text, console.width, initial_indent=indent, subsequent_indent=indent)
+    console.print(Text("\n".join(lines), style=style), soft_wrap=True)
 
 
 def _all_well(facts: Facts) -> str:

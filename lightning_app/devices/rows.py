@@ -37,6 +37,8 @@ def not_learnt(facts: Facts) -> list[str]:
     lines = list(facts.unknown)
     if facts.nvml is not None and facts.nvml.error is not None:
         lines.append(f"GPUs as the NVIDIA driver lists them: {facts.nvml.error}")
+    if facts.here is None and facts.build is not None and facts.build.error is None:
+        lines.append("PyTorch's count: the fresh process hung or crashed while counting")
     if facts.container and facts.adapters == ():
         lines.append("GPUs of the host: this container's /sys shows none")
     return lines

@@ -112,13 +112,13 @@ def _mig_uuids(library: Any, handle: Any) -> tuple[str, ...] | None:
 
 
 def short_bus_id(bus_id: str) -> str:
-    """Returns a PCI address as the operating system writes it: NVML's domain has 8 digits.
+    """Returns a PCI address as Linux writes it, with 4 digits of domain where NVML has 8.
 
     Args:
         bus_id: ``00000000:01:00.0``.
     """
     domain, _, rest = bus_id.lower().partition(":")
-    return f"{domain[-4:]}:{rest}"
+    return f"{domain.lstrip('0'):0>4}:{rest}"
 
 
 def _library_version(library: Any) -> str | None:

@@ -32,6 +32,9 @@ def no_driver(facts: Facts) -> Finding | None:
     error = facts.nvml.error if facts.nvml else None
     if not cards or error not in NO_DRIVER or works(facts) or container_without_gpus(facts):
         return None
+    # Any other code than "no device" (100) is a driver's own.
+    if cuda_error(facts) not in (None, 100):
+        return None
     bound = sorted({card.driver for card in cards if card.driver})
     where = "on Windows (never inside WSL)" if facts.wsl else "for this GPU"
     return Finding(

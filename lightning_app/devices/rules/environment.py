@@ -58,7 +58,7 @@ def visible_devices_subset(facts: Facts) -> Finding | None:
     left = mask(facts)
     value = variable(facts, VARIABLE)
     # Inside a job the list is SLURM's, and MIG leaves one instance whatever the list says.
-    if slurm_binding(facts) or any(gpu.mig for gpu in nvml_gpus(facts)):
+    if slurm_binding(facts) or any(gpu.mig for gpu in nvml_gpus(facts)) or _sees_all(facts):
         return None
     if left is not None:
         if left.stop is not None or len(left.indices) >= num_maskable(facts):
@@ -134,7 +134,14 @@ def _stopped(facts: Facts, stop: Stop, what: str) -> Finding | None:
     left = mask(facts)
     if left is None or left.stop != stop or len(left.indices) >= num_maskable(facts):
         return None
+    if _sees_all(facts):
+        return None
     return _hides(facts, f"visible-devices-{stop}", what)
+
+
+def _sees_all(facts: Facts) -> bool:
+    """What CUDA counts with the variable outweighs how we read it."""
+    return (cuda_count(facts.here) or 0) >= num_maskable(facts)
 
 
 def _hides(facts: Facts, cause: str, what: str) -> Finding:

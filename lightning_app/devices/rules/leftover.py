@@ -8,11 +8,13 @@ from lightning_app.devices.layers import (
     adapters,
     cuda_count,
     cuda_error,
+    has_cuda_build,
     messages,
     num_nvidia,
     num_usable,
     nvml_gpus,
     tried_gpus,
+    variable,
     works,
 )
 from lightning_app.devices.rules.gpus import healthy
@@ -42,9 +44,13 @@ def counted_not_available(facts: Facts, found: frozenset[str]) -> Finding | None
     torch.cuda.device_count.html: one asks the CUDA runtime, the other NVML.
     """
     here = facts.here
-    if here is None or not here.device_count or here.is_available is not False or found & NO_START:
+    cpu_only = facts.build is not None and not (facts.build.cuda or facts.build.hip)
+    if cpu_only or here is None or not here.device_count or here.is_available is not False:
+        return None
+    if found & NO_START:
         return None
     code = cuda_error(facts)
+    given = variable(facts, "NVIDIA_DRIVER_CAPABILITIES")
     return Finding(
         cause="counted-not-available",
         explanation="PyTorch counts GPUs through the driver's library, and CUDA does not start.",
@@ -52,9 +58,11 @@ def counted_not_available(facts: Facts, found: frozenset[str]) -> Finding | None
             f"torch.cuda.device_count() is {here.device_count}, torch.cuda.is_available() is False",
             f"CUDA: {f'error {code}' if code else 'no error code'}",
             *(f"PyTorch: {text}" for text in messages(facts)),
+            *([f"NVIDIA_DRIVER_CAPABILITIES={given}"] if given else []),
         ),
         remedy="Restart the machine; if it stays so, install the driver again, and look for CUDA "
-        "libraries of another version on the library path.",
+        "libraries of another version on the library path; a container needs the driver "
+        "capability compute.",
         command="nvidia-smi",
     )
 
@@ -67,9 +75,11 @@ def nvml_not_cuda(facts: Facts, found: frozenset[str]) -> Finding | None:
     """
     listed = [gpu for gpu in nvml_gpus(facts) if healthy(gpu)]
     count = cuda_count(facts.clean)
-    if works(facts) is not True or count is None or count >= len(listed):
+    if not has_cuda_build(facts) or works(facts) is not True:
         return None
-    if found & (NO_START | {"wsl-sli", "slurm-binding"}):
+    if count is None or count >= len(listed):
+        return None
+    if found & (NO_START | {"counted-not-available", "wsl-sli", "slurm-binding"}):
         return None
     counted = {gpu.bus_id for gpu in tried_gpus(facts)}
     missing = [gpu for gpu in listed if gpu.bus_id and counted and gpu.bus_id not in counted]
@@ -117,7 +127,10 @@ def unexplained(facts: Facts, found: frozenset[str]) -> Finding | None:
     Source: none, by its nature.
     """
     known, usable = num_nvidia(facts), num_usable(facts)
-    if found or facts.system == "Darwin" or facts.here is None or usable >= known:
+    if found or facts.system == "Darwin" or usable >= known:
+        return None
+    # A CUDA build that gave no count hung or crashed; without even a build nothing was learnt.
+    if facts.here is None and not has_cuda_build(facts):
         return None
     return Finding(
         cause="unexplained",
@@ -125,6 +138,7 @@ def unexplained(facts: Facts, found: frozenset[str]) -> Finding | None:
         evidence=(
             f"NVIDIA adapters: {len(adapters(facts, 'nvidia'))}, listed by the driver: "
             f"{len(nvml_gpus(facts))}, usable: {usable}",
+            *(["PyTorch gave no count: it hung or crashed"] if facts.here is None else []),
             *(f"PyTorch: {text}" for text in messages(facts)),
         ),
         remedy="Compare the layers above: the first that counts fewer is the place to look. A "

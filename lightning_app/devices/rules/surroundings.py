@@ -73,11 +73,9 @@ def slurm_binding(facts: Facts) -> Finding | None:
             f"the node {total}",
             *(f"{name}={value}" for name, value in values if value is not None),
         ),
-        remedy="Let every task see all GPUs of its job, with one task for each."
-        if in_job
-        else "Ask SLURM for more GPUs, with one task for each.",
-        command=f"srun --gpus-per-node={wanted} --ntasks-per-node={wanted} --gpu-bind=none "
-        f"python train.py --devices {wanted} --strategy ddp",
+        remedy=("Let every task see all GPUs of its job" if in_job else "Ask SLURM for more GPUs")
+        + f", one task for each, and train with --devices {wanted} --strategy ddp.",
+        command=f"srun --gpus-per-node={wanted} --ntasks-per-node={wanted} --gpu-bind=none ...",
     )
 
 
