@@ -90,6 +90,8 @@ def test_what_could_not_be_learnt() -> None:
         "PyTorch's count: the fresh process hung or crashed while counting"
     ]
     assert not_learnt(machine("healthy-1-gpu")) == []
+    outside = replace(machine("healthy-no-gpu"), container=False)
+    assert not_learnt(outside) == not_learnt(machine("healthy-no-gpu"))[:1]
 
 
 def test_rows_show_each_layer() -> None:

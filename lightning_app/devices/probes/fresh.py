@@ -47,10 +47,10 @@ def ask_fresh(
         if answer.returncode is None:
             raise TimeoutError(f"no answer in {limit_s:g} s")
         raise ValueError(f"it ended with {answer.returncode} and no answer")
-    return _read(answer.stdout, mode, finished=answer.returncode == 0)
+    return _read(answer.stdout, mode)
 
 
-def _read(stdout: str, mode: str, finished: bool) -> tuple[Build | None, TorchView | None]:
+def _read(stdout: str, mode: str) -> tuple[Build | None, TorchView | None]:
     build: Build | None = None
     view: TorchView | None = None
     gpus: list[TorchGpu] = []
@@ -65,7 +65,7 @@ def _read(stdout: str, mode: str, finished: bool) -> tuple[Build | None, TorchVi
     if view is None or mode != "try":
         return build, view
     # A process that ended early ended at the GPU whose line is missing.
-    if not finished and len(gpus) < (view.runtime_count or 0):
+    if len(gpus) < (view.runtime_count or 0):
         stuck = TorchGpu(index=len(gpus), allocated=False, error="no answer: it hung or crashed")
         gpus.append(stuck)
     return build, replace(view, gpus=tuple(gpus))

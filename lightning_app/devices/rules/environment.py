@@ -146,7 +146,7 @@ def _sees_all(facts: Facts) -> bool:
 
 def _hides(facts: Facts, cause: str, what: str) -> Finding:
     left, count = mask(facts), cuda_count(facts.here)
-    entry = [f"reading ends at the entry {left.entry!r}"] if left and left.stop else []
+    entry = [f"reading ends at the entry {left.entry!r}"] if left and left.entry else []
     if left is not None:
         entry.append(f"it leaves {len(left.indices)} of {num_maskable(facts)} GPUs")
     if facts.clean is not None and facts.here is not None:
