@@ -59,10 +59,7 @@ def train_line(facts: Facts) -> Line:
         return Line("python train.py --devices 1", "CUDA gives a process one MIG instance")
     if usable:
         return Line(f"python train.py --devices {_devices(usable)}", "one GPU can be used")
-    if (facts.num_cpus or 1) > 1:
-        command = "python train.py --accelerator cpu --devices 2 --strategy ddp"
-        return Line(command, "no GPU can be used: two ranks on the CPU, the same numbers")
-    return Line("python train.py --accelerator cpu --devices 1", "no GPU can be used")
+    return _on_cpu(facts)
 
 
 def _usable(facts: Facts) -> list[int]:
@@ -86,6 +83,15 @@ def _on_gpus(facts: Facts, usable: list[int]) -> Line:
         f"python train.py --devices {devices} --strategy ddp",
         f"{len(usable)} GPUs can be used, a process on each",
     )
+
+
+def _on_cpu(facts: Facts) -> Line:
+    if facts.build is not None and facts.build.error is not None:
+        return Line("python train.py --accelerator cpu", "once PyTorch can be imported")
+    if (facts.num_cpus or 1) > 1:
+        command = "python train.py --accelerator cpu --devices 2 --strategy ddp"
+        return Line(command, "no GPU can be used: two ranks on the CPU, the same numbers")
+    return Line("python train.py --accelerator cpu --devices 1", "no GPU can be used")
 
 
 def _devices(usable: list[int]) -> str:

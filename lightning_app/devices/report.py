@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from textwrap import wrap
+from textwrap import indent, wrap
 from typing import Any
 
 from rich.box import ASCII2
@@ -88,9 +88,9 @@ def _print_finding(number: int, finding: Finding, console: Console) -> None:
 
 
 def _print_indented(text: str, num_columns: int, console: Console, style: str = "") -> None:
-    indent = " " * num_columns
-    lines = wrap(text, console.width, initial_indent=indent, subsequent_indent=indent)
-    console.print(Text("\n".join(lines), style=style), soft_wrap=True)
+    # Commands, flags and addresses have hyphens, and are copied.
+    lines = wrap(text, console.width - num_columns, break_on_hyphens=False)
+    console.print(Text(indent("\n".join(lines), " " * num_columns), style=style), soft_wrap=True)
 
 
 def _all_well(facts: Facts) -> str:

@@ -59,6 +59,12 @@ def test_knowing_nothing_the_cpu_runs() -> None:
     )
 
 
+def test_nothing_runs_before_pytorch_can_be_imported() -> None:
+    assert train_line(machine("torch-not-importable")) == Line(
+        "python train.py --accelerator cpu", "once PyTorch can be imported"
+    )
+
+
 def test_a_bad_fork_can_use_no_gpu() -> None:
     facts = replace(machine("healthy-2-gpus"), process=Process(bad_fork=True))
     assert "--accelerator cpu" in train_line(facts).command

@@ -55,6 +55,16 @@ def test_says_everything_there_is_to_say(name: str) -> None:
         assert layer in report
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_addresses_and_commands_are_never_broken(name: str) -> None:
+    facts = machine(name)
+    report = text(facts)
+    for finding in diagnose(facts):
+        assert finding.command is None or f"       {finding.command}\n" in report
+        for address in re.findall(r"https://[^ ;)]+", finding.remedy):
+            assert address in report
+
+
 def test_a_name_that_is_markup_is_printed_as_it_is() -> None:
     facts = machine("adapter-without-cuda")
     assert facts.adapters is not None
