@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
 from lightning_app.checkpoint_io import FOLDER, LAST
+from lightning_app.dashboard import RunLogger
 from lightning_app.heartbeat import Heartbeat
 
 
@@ -83,8 +84,8 @@ class LastCheckpoint(Checkpoint):
             loop = trainer.fit_loop.epoch_loop
             # An epoch's end or a validation that comes next belongs to this step, and to what is
             # saved of it. Gradients that are still accumulated would be lost.
-            more_to_come = loop._num_ready_batches_reached() or loop._should_check_val_fx(
-                trainer.fit_loop._data_fetcher
+            more_to_come = loop._is_training_done or loop._should_check_val_fx(
+                trainer.fit_loop._data_fetcher  # type: ignore[arg-type]
             )
             if not more_to_come and not loop._should_accumulate():
                 self._act(trainer)
@@ -104,19 +105,17 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        progress = checkpoint["loops"]["fit_loop"]
-        epoch, batch = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
-        validation = progress["epoch_loop.val_loop.batch_progress"]
-        if validation["current"]["processed"] != validation["current"]["completed"]:
-            # In mid-validation. Its metrics are not saved: all of it is run again.
-            for counts in (validation["total"], validation["current"]):
-                counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-        elif epoch["current"]["processed"] == epoch["current"]["completed"] + 1:
-            if batch["is_last_batch"] or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
-                _end_epoch(progress)
-            else:  # `max_steps`, say, came first
-                epoch["total"]["processed"] -= 1
-                epoch["current"]["processed"] -= 1
+        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
+            checkpoint["event_files"] = trainer.logger.position()
+        _put_right(trainer, checkpoint["loops"]["fit_loop"])
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        logger = trainer.logger
+        if isinstance(logger, RunLogger) and trainer.is_global_zero:
+            logger.rewind(checkpoint.get("event_files", {}))
 
     def _listen(self, trainer: Trainer) -> None:
         """Take over from Lightning, which sends what it heard to all ranks in every step."""
@@ -148,6 +147,22 @@ class LastCheckpoint(Checkpoint):
         self._saved_s = time.monotonic()
         if stop:
             raise Stopped(stop, path)
+
+
+def _put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
+    """Make saved loop progress such that Lightning restarts exactly there."""
+    epoch, batch = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
+    validation = progress["epoch_loop.val_loop.batch_progress"]
+    if validation["current"]["processed"] != validation["current"]["completed"]:
+        # In mid-validation. Its metrics are not saved: all of it is run again.
+        for counts in (validation["total"], validation["current"]):
+            counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    elif epoch["current"]["processed"] == epoch["current"]["completed"] + 1:
+        if batch["is_last_batch"] or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            _end_epoch(progress)
+        else:  # `max_steps`, say, came before the epoch's end
+            epoch["total"]["processed"] -= 1
+            epoch["current"]["processed"] -= 1
 
 
 def _end_epoch(progress: dict[str, Any]) -> None:

@@ -60,10 +60,12 @@ def main() -> None:
         raise SystemExit(2) from None
     except Stopped as stop:
         rank_zero_only(print)(f"train.py: {stop}", file=sys.stderr)
-        # A rank that fails makes Lightning kill the others: only the first one tells.
-        raise SystemExit(
-            128 + stop.signum if int(os.environ.get("LOCAL_RANK", 0)) == 0 else 0
-        ) from None
+        # Lightning takes another rank's status for a crash, and kills the first one.
+        is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+        raise SystemExit(128 + stop.signum if is_first else 0) from None
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
 
 
 class CommandLine(LightningCLI):

@@ -61,7 +61,7 @@ class Coverage(Callback):
         self._count()
         device = trainer.strategy.root_device
         visits = self._visits.to(device, copy=True)
-        return trainer.strategy.reduce(visits, reduce_op="sum").cpu()  # type: ignore[union-attr]
+        return trainer.strategy.reduce(visits, reduce_op="sum").cpu()
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,7 +71,7 @@ class Coverage(Callback):
         self._visits.zero_()
         if not trainer.is_global_zero:
             return
-        planned = _planned_visits(self._loader, int(trainer.num_training_batches), visits)
+        planned = _planned_visits(self._loader, _num_planned_batches(trainer), visits)
         missing = int((planned - visits).clamp(min=0).sum())
         repeated = int((visits - planned).clamp(min=0).sum())
         metrics: dict[str, float] = {"coverage/missing": missing, "coverage/repeated": repeated}
@@ -102,6 +102,12 @@ def _add_visits(visits: Tensor, batches: Iterable[Indices]) -> Tensor:
     return visits.index_add_(0, indices, torch.ones_like(indices, dtype=visits.dtype))
 
 
+def _num_planned_batches(trainer: Trainer) -> int:
+    if trainer.should_stop or trainer.global_step == trainer.max_steps:
+        return trainer.fit_loop.batch_idx + 1  # the run ends in mid-epoch
+    return int(trainer.num_training_batches)
+
+
 def _planned_visits(loader: ShardedLoader, num_batches: int, visits: Tensor) -> Tensor:
     """How often an epoch of so many batches should visit each sample, given what it did."""
     own = loader.loader
@@ -117,8 +123,8 @@ def _observe_loaders(trainer: Trainer) -> None:
     strategy = trainer.strategy
     process = strategy.process_dataloader
 
-    def observed(loader: object) -> object:
-        loader = process(loader)
+    def observed(dataloader: object) -> object:
+        loader = process(dataloader)
         if trainer.training and isinstance(loader, DataLoader):
             return ShardedLoader(loader, rank=0, world_size=1)
         return loader

@@ -1,7 +1,9 @@
 """What a run writes to TensorBoard."""
 
+import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -23,6 +25,27 @@ class RunLogger(TensorBoardLogger):
         super().__init__(
             save_dir, "lightning_logs", version, default_hp_metric=False, max_queue=100_000
         )
+        self._earlier = [] if version is None else self._event_files()  # of the run it continues
+
+    def _event_files(self) -> list[Path]:
+        return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
+
+    def position(self) -> dict[str, int]:
+        """Where the events written so far end: the size of each file, in bytes, by its name."""
+        self.experiment.flush()
+        return {path.name: path.stat().st_size for path in self._event_files()}
+
+    def rewind(self, position: Mapping[str, int]) -> None:
+        """Cut off what an interrupted run wrote after a position, as it will be written again.
+
+        Args:
+            position: As `position` told it when the checkpoint was made that is continued.
+        """
+        for path in self._earlier:
+            if size := position.get(path.name):
+                os.truncate(path, size)
+            else:
+                path.unlink()
 
     @override
     @rank_zero_only

@@ -32,17 +32,39 @@ class LossLogger(Callback):
             self._log(trainer)
 
     @override
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if (loss := self._global_loss(trainer)) is not None:
+            checkpoint["unlogged_loss"] = loss
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._unlogged = checkpoint.get("unlogged_loss")
+
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log(trainer)
 
-    def _log(self, trainer: Trainer) -> None:
-        outputs, self._unlogged = self._unlogged, None
+    def _global_loss(self, trainer: Trainer) -> Tensor | None:
+        """The unlogged loss, over all ranks; all of them have to call this."""
+        outputs = self._unlogged
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if not isinstance(loss, Tensor) or loss.ndim or TAG in trainer.logged_metrics:
-            return
+        if not isinstance(loss, Tensor) or loss.ndim:
+            return None
         global_mean = getattr(trainer.strategy, "mean_over_batch", trainer.strategy.reduce)
+        mean: Tensor = global_mean(loss.detach().clone())
+        return mean
+
+    def _log(self, trainer: Trainer) -> None:
+        loss = self._global_loss(trainer)
+        self._unlogged = None
+        if loss is None or TAG in trainer.logged_metrics:
+            return
         # Lightning has divided the loss by the number of batches accumulated.
-        value = global_mean(loss.detach() * trainer.accumulate_grad_batches)
+        value = loss * trainer.accumulate_grad_batches
         trainer.callback_metrics[TAG] = value  # for the progress display and for checkpoints
         for logger in trainer.loggers:
             logger.log_metrics({TAG: float(value)}, step=trainer.global_step - 1)

@@ -89,11 +89,16 @@ def fit(
     return Run(weights, curves, metrics)
 
 
-def assert_same(run: Run, other: Run, tolerance: float = 1e-12) -> None:
-    """Assert that two runs have the same weights and curves, to a relative tolerance."""
+def assert_same_weights(run: Run, other: Run, tolerance: float = 1e-12) -> None:
+    """Assert that two runs ended with the same weights, to a relative tolerance."""
     assert run.weights.keys() == other.weights.keys()
     for name, weight in run.weights.items():
         torch.testing.assert_close(weight, other.weights[name], rtol=tolerance, atol=tolerance)
+
+
+def assert_same(run: Run, other: Run, tolerance: float = 1e-12) -> None:
+    """Assert that two runs have the same weights and curves, to a relative tolerance."""
+    assert_same_weights(run, other, tolerance)
     shared = [tag for tag in run.curves if not tag.startswith(("batch_size/rank", "epoch"))]
     for tag in shared:
         assert run.curves[tag].keys() == other.curves[tag].keys(), tag

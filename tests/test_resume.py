@@ -1,0 +1,177 @@
+"""A run continued from any checkpoint equals the run that was never interrupted, to the bit."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_app.checkpoint import LastCheckpoint
+from lightning_app.coverage import Coverage
+from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
+from tests.ranks import run_ranks
+from tests.runs import MemoryLogger, Run, assert_same_weights, fit
+from tests.user_modules import Shuffled, Submodule
+
+Curves = dict[str, dict[int, float]]
+
+
+class Scheduled(LinearModule):
+    """The project's model with momentum and a learning rate that changes."""
+
+    def __init__(self, interval: str) -> None:
+        super().__init__(log_shapes="off")
+        self.interval = interval
+
+    @override
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9)
+        return [optimizer], [{"scheduler": scheduler, "interval": self.interval}]
+
+
+class Progress(LastCheckpoint):
+    """Puts the progress in checkpoints right, and saves none of its own."""
+
+    @override
+    def _act(self, trainer: Trainer) -> None: ...
+
+
+class SaveAlways(Callback):
+    """Saves wherever `LastCheckpoint` may: after steps, in validation, at an epoch's end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logged: dict[str, Curves] = {}  # by checkpoint: what had been logged
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        name = f"{trainer.global_step:03}-{name}-{len(self.logged):03}.ckpt"
+        trainer.save_checkpoint(self.folder / name)
+        assert isinstance(trainer.logger, MemoryLogger)
+        self.logged[name] = copy.deepcopy(trainer.logger.curves)
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        fetcher: Any = trainer.fit_loop._data_fetcher
+        last = loop._is_training_done
+        if not (last or loop._should_check_val_fx(fetcher) or loop._should_accumulate()):
+            self._save(trainer, "step")
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._save(trainer, "validation")
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, "epoch")
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("epoch", {}),
+    "scheduled by steps": ("step", {}),
+    "validation within epochs": ("step", {"val_check_interval": 0.5}),
+    "validation across epochs": (
+        "epoch",
+        {"val_check_interval": 3, "check_val_every_n_epoch": None},
+    ),
+    "validation every other epoch": ("epoch", {"check_val_every_n_epoch": 2}),
+    "accumulation": ("step", {"accumulate_grad_batches": 3}),
+    "limited": ("epoch", {"limit_train_batches": 5}),
+    "by steps": ("epoch", {"max_steps": 17}),
+    "by steps, validation within epochs": ("epoch", {"max_steps": 17, "val_check_interval": 0.5}),
+}
+
+
+def train(case: str, callback: Callback | None, ckpt_path: str | None = None, **more: Any) -> Run:
+    interval, flags = CASES[case]
+    torch.manual_seed(1)
+    data = RandomDataModule(length=50, batch_size=7, val_length=10)
+    callbacks = [Coverage(), *([callback] if callback else []), Progress()]
+    flags = {"max_epochs": 3} | flags | more
+    return fit(
+        flags.pop("strategy", "single_device"),
+        flags.pop("devices", 1),
+        model=Scheduled(interval),
+        data=data,
+        ckpt_path=ckpt_path,
+        callbacks=callbacks,
+        enable_checkpointing=True,
+        **flags,
+    )
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("case", CASES)
+def test_every_checkpoint_continues_the_run(case: str, tmp_path: Path) -> None:
+    saver = SaveAlways(tmp_path)
+    whole = train(case, saver)
+    assert whole.curves["coverage/missing"].keys() == whole.curves["coverage/repeated"].keys()
+    assert set(whole.curves["coverage/missing"].values()) == {0}
+    assert set(whole.curves["coverage/repeated"].values()) == {0}
+    assert len(saver.logged) > 10
+    for name, logged in saver.logged.items():
+        run = train(case, None, str(tmp_path / name))
+        assert_same_weights(run, whole, tolerance=0)
+        assert_continues(logged, run.curves, whole.curves, name)
+
+
+def assert_continues(before: Curves, after: Curves, whole: Curves, name: str) -> None:
+    """Assert that two parts of a run's curves make up the whole, with no point twice."""
+    for tag, curve in whole.items():
+        if tag != "epoch":
+            first, second = before.get(tag, {}), after.get(tag, {})
+            assert not first.keys() & second.keys(), (name, tag)
+            assert first | second == curve, (name, tag)
+
+
+def test_a_longer_run_continues_one_that_ended_in_mid_epoch(tmp_path: Path) -> None:
+    saver = SaveAlways(tmp_path)
+    train("plain", saver, max_steps=11)
+    last = list(saver.logged)[-1]
+    assert last.startswith("011-epoch")
+    whole = train("plain", None, max_steps=20)
+    run = train("plain", None, str(tmp_path / last), max_steps=20)
+    assert_same_weights(run, whole, tolerance=0)
+
+
+def train_ddp(devices: int, save_to: Path | None, ckpt_path: str | None) -> Run:
+    saver = SaveAlways(save_to) if save_to else None
+    return train("plain", saver, ckpt_path, strategy="ddp", devices=devices)
+
+
+def test_another_layout_continues_the_run(tmp_path: Path) -> None:
+    whole = train("plain", None)
+    run_ranks(train_ddp, 2, 2, tmp_path, None)
+    checkpoints = sorted(map(str, tmp_path.iterdir()))
+    assert len(checkpoints) > 20
+    for checkpoint in checkpoints[::5]:
+        assert_same_weights(train("plain", None, checkpoint), whole)
+        replicated = train("plain", None, checkpoint, strategy="dp", devices=3)
+        assert_same_weights(replicated, whole)
+    for run in run_ranks(train_ddp, 3, 3, None, checkpoints[11]):
+        assert_same_weights(run, whole)
+
+
+def test_foreign_loaders_continue_as_well(tmp_path: Path) -> None:
+    def train(ckpt_path: str | None, *callbacks: Callback) -> Run:
+        return fit(
+            "single_device",
+            1,
+            Submodule(),
+            Shuffled(),
+            ckpt_path,
+            max_epochs=2,
+            enable_checkpointing=True,
+            callbacks=[*callbacks, Progress()],
+        )
+
+    saver = SaveAlways(tmp_path)
+    whole = train(None, saver)
+    for name in saver.logged:
+        run = train(str(tmp_path / name))
+        assert_same_weights(run, whole, tolerance=0)
