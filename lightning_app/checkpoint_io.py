@@ -34,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def find_checkpoint(root: Path, which: str) -> Path | None:
-    """The newest whole checkpoint of the runs below a folder.
+    """The newest whole checkpoint of a kind in the runs below a folder.
 
     Args:
         root: Holds `lightning_logs`.
@@ -43,8 +43,7 @@ def find_checkpoint(root: Path, which: str) -> Path | None:
     Returns:
         Its path; `None` where there is none.
     """
-    pattern = "*.ckpt" if which == "last" else "best*.ckpt"
-    found = root.glob(f"lightning_logs/*/{FOLDER}/{pattern}")
+    found = root.glob(f"lightning_logs/*/{FOLDER}/{which}*.ckpt")
     newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     return next((path for path in newest_first if is_whole(path)), None)
 

@@ -144,8 +144,10 @@ class CommandLine(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if asked.logger in (None, True):
             kwargs["logger"] = self._logger(asked.default_root_dir or ".")
-        if not any(isinstance(plugin, CheckpointIO) for plugin in asked.plugins or []):
-            kwargs["plugins"] = [*(asked.plugins or []), AtomicCheckpointIO()]
+        plugins = asked.plugins if isinstance(asked.plugins, list) else [asked.plugins]
+        plugins = [plugin for plugin in plugins if plugin is not None]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def _own(self, flag: str) -> Any:
@@ -232,5 +234,6 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
         ".*LeafSpec.*deprecated.*",
+        ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's
     ):
         warnings.filterwarnings("ignore", message)

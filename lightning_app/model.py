@@ -85,11 +85,9 @@ class LinearModule(LightningModule):
         return mse_loss(self(x), y)
 
     @override
-    def on_fit_start(self) -> None:
+    def on_validation_start(self) -> None:
         # In the model's precision: torchmetrics ignores `.double()`, by design.
         self.val_metrics.set_dtype(self.dtype)
-
-    on_validation_start = on_fit_start
 
     @override
     def on_test_start(self) -> None:

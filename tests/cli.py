@@ -20,10 +20,10 @@ class Outcome:
     stderr: str
 
 
-def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
-    """Run `python train.py *args` in a folder; its whole process group ends with it."""
+def start(*args: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start `python train.py *args` in a folder, in a process group of its own."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "TORCHELASTIC"))}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *args],
         cwd=cwd,
         env=env | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -32,15 +32,20 @@ def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
         text=True,
         start_new_session=True,
     )
+
+
+def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
+    """Run `python train.py *args` in a folder; its whole process group ends with it."""
+    process = start(*args, cwd=cwd)
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
     finally:
-        alive = _outlives(process.pid, seconds=5)
+        alive = outlives(process.pid, seconds=5)
     assert not alive, "train.py left processes behind"
     return Outcome(process.returncode, stdout, stderr)
 
 
-def _outlives(group: int, seconds: float) -> bool:
+def outlives(group: int, seconds: float) -> bool:
     """Whether a process group is still there after some time; if so, it is killed."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -135,3 +135,13 @@ class Stream(LightningDataModule):
     @override
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(NumberStream(), 6)
+
+
+class Faulty(Submodule):
+    """Fails in its second epoch, on one rank alone."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if self.current_epoch == 1 and self.global_rank == 1:
+            raise ZeroDivisionError("on rank 1")
+        return super().training_step(batch, batch_idx)

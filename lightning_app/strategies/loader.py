@@ -62,6 +62,7 @@ class ShardedLoader:
         self.seed = seed
         self.epoch = 0
         self.position = 0
+        self._start = 0  # of the next iteration
         self.listeners = [] if on_shard is None else [on_shard]
         self._rank, self._world_size = rank, world_size
         self._pending: deque[Shard] = deque()
@@ -102,9 +103,9 @@ class ShardedLoader:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's order; another epoch than the current one starts at its beginning."""
+        """Choose the epoch's order; another epoch than a loaded one starts at its beginning."""
         if epoch != self.epoch:
-            self.epoch, self.position = epoch, 0
+            self.epoch, self._start = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
         """The position in global batches, the same on every rank and under every layout."""
@@ -128,7 +129,7 @@ class ShardedLoader:
                 f"{state['num_batches']}, and an epoch now has {len(self)}: continue with the data "
                 "and the batch size it was begun with"
             )
-        self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
+        self.epoch, self._start, self.seed = state["epoch"], state["position"], state["seed"]
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -136,8 +137,7 @@ class ShardedLoader:
     def __iter__(self) -> Iterator[Any]:
         # A generator: nothing is fetched, and no epoch's order fixed, before the first batch is
         # asked for. Lightning calls `iter` before it tells the epoch.
-        if self.position >= len(self):
-            self.position = 0
+        self.position, self._start = self._start, 0
         self._pending.clear()
         for batch in self._own:
             shard = self._pending.popleft()

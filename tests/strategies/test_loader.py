@@ -91,7 +91,8 @@ def shards(name: str, world_size: int, epoch: int = 0, position: int = 0) -> lis
         np.random.seed(rank)
         loader = ShardedLoader(LOADERS[name](), rank, world_size, seed=5)
         loader.set_epoch(epoch)
-        loader.position = position
+        if position:
+            loader.load_state_dict(loader.state_dict() | {"position": position})
         ranks.append(read(loader))
     return ranks
 
@@ -170,6 +171,13 @@ def test_position_is_saved_in_global_batches() -> None:
     other = ShardedLoader(LOADERS["shuffled"](), 0, 1)
     other.load_state_dict(state)
     assert read(other) == whole[2:]
+
+
+def test_an_abandoned_iteration_is_not_continued() -> None:
+    loader = ShardedLoader(LOADERS["shuffled"](), 0, 1)
+    whole = read(loader)
+    next(iter(loader))
+    assert read(loader) == whole
 
 
 def test_another_number_of_batches_cannot_continue_an_epoch() -> None:

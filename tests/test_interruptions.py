@@ -1,0 +1,128 @@
+"""Kills and signals: nothing is lost, nothing is done twice, no process stays behind."""
+
+import os
+import random
+import signal
+import time
+from itertools import cycle
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+import torch
+
+from tests.cli import outlives, start, train
+from tests.events import scalars
+
+NUM_KILLS = 20
+FLAGS = (
+    *("--model", "tests.slow.Slow", "--trainer.plugins", "tests.slow.SlowIO"),
+    *("--precision", "64-true", "--log_every_n_steps", "5", "--max_epochs", "40"),
+    *("--data.length", "101", "--data.batch_size", "4", "--data.val_length", "30"),
+    *("--accelerator", "cpu", "--save_every_s", "0.1"),
+)
+LAYOUTS = {
+    "single": ("--devices", "1"),
+    "ddp": ("--devices", "2", "--strategy", "ddp"),
+    "dp": ("--devices", "3", "--strategy", "dp"),
+}
+
+
+def kill_in(process: Popen[str], cwd: Path, moment: str, delay_s: float) -> bool:
+    """Kill a run's whole process group in a moment of its life; whether it was still alive."""
+    deadline = time.monotonic() + 60
+    log = cwd / "lightning_logs" / "version_0"
+    began = {path.name for path in log.glob("events*")}
+    while not {path.name for path in log.glob("events*")} - began:
+        assert time.monotonic() < deadline, "the run did not start"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    while moment and not (cwd / moment).exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    alive = process.poll() is None
+    if alive:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return alive
+
+
+@pytest.mark.timeout(600)
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    outcome = train(*FLAGS, *LAYOUTS["single"], cwd=whole, timeout_s=200)
+    assert outcome.status == 0, outcome.stderr
+
+    dice = random.Random(3)
+    moments = cycle(["", "writing", "", "validating"])
+    layouts = cycle(LAYOUTS.values())
+    resume: tuple[str, ...] = ()
+    num_kills = 0
+    while num_kills < NUM_KILLS:
+        process = start(*FLAGS, *next(layouts), *resume, cwd=killed)
+        assert kill_in(process, killed, next(moments), dice.uniform(0.2, 0.8)), "ended too early"
+        num_kills += 1
+        for name in ("writing", "validating"):
+            (killed / name).unlink(missing_ok=True)
+        if list(killed.glob("lightning_logs/version_0/checkpoints/last.ckpt")):
+            resume = ("--ckpt_path", "last")
+    outcome = train(*FLAGS, *next(layouts), *resume, cwd=killed, timeout_s=200)
+    assert outcome.status == 0, outcome.stderr
+    assert [path.name for path in (killed / "lightning_logs").iterdir()] == ["version_0"]
+    assert_same_run(killed / "lightning_logs" / "version_0", whole / "lightning_logs" / "version_0")
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Assert that two finished runs have the same weights and events, and visited everything."""
+    last = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, other)]
+    for name, weight in last[0]["state_dict"].items():
+        torch.testing.assert_close(weight, last[1]["state_dict"][name], rtol=1e-12, atol=1e-12)
+    curves, expected = scalars(folder), scalars(other)
+    assert len(expected["coverage/missing"]) == 40
+    assert set(expected["coverage/missing"].values()) == {0}
+    for tag, curve in expected.items():
+        assert curves[tag].keys() == curve.keys(), tag
+        if not tag.startswith(("batch_size/rank", "epoch")):
+            for step, value in curve.items():
+                assert curves[tag][step] == pytest.approx(value, rel=1e-6), (tag, step)
+
+
+@pytest.mark.parametrize(("signum", "target"), [("SIGTERM", "first"), ("SIGINT", "second")])
+def test_a_signal_on_any_rank_saves_and_stops_all(signum: str, target: str, tmp_path: Path) -> None:
+    process = start(*FLAGS, *LAYOUTS["ddp"], cwd=tmp_path)
+    last = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    while not last.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    pid = process.pid if target == "first" else child_of(process.pid)
+    os.kill(pid, getattr(signal, signum))
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 128 + getattr(signal, signum)
+    assert not outlives(process.pid, seconds=5)
+    assert f"stopped by {signum}: saved" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    step = torch.load(last, weights_only=True)["global_step"]
+    sizes = scalars(last.parent.parent)["batch_size/global"]
+    assert list(sizes) == list(range(step))  # to the last step, and no further
+
+
+def child_of(pid: int) -> int:
+    """The process with a rank that another started."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        fields = path.read_text().rsplit(")", 1)[1].split()
+        command = (path.parent / "cmdline").read_text()
+        if int(fields[1]) == pid and "train.py" in command:
+            return int(path.parent.name)
+    raise AssertionError("no second rank")
+
+
+def test_a_fault_keeps_its_traceback_and_the_last_checkpoint(tmp_path: Path) -> None:
+    flags = ("--model", "tests.user_modules.Faulty", "--max_epochs", "3", *LAYOUTS["ddp"])
+    outcome = train(*flags, "--accelerator", "cpu", cwd=tmp_path)
+    assert outcome.status == 1
+    assert "ZeroDivisionError: on rank 1" in outcome.stderr
+    last = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 34
