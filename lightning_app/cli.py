@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jsonargparse.typing import PositiveFloat
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
@@ -34,9 +34,12 @@ from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO, find_checkpoin
 from lightning_app.console import Console
 from lightning_app.coverage import Coverage
 from lightning_app.dashboard import RunLogger
+from lightning_app.direct_step import DirectStep
 from lightning_app.errors import UsageError, one_line
+from lightning_app.executions import StepsPerExecution
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
+from lightning_app.profiler import NoProfiler
 from lightning_app.shapes import ShapeLogger
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -103,6 +106,12 @@ class CommandLine(LightningCLI):
             default=None,
             help="Seconds after which to save a checkpoint within an epoch, too.",
         )
+        parser.add_argument(
+            "--steps_per_execution",
+            type=PositiveInt,
+            default=1,
+            help="Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
+        )
         _add_short_flags(parser)
 
     @override
@@ -144,6 +153,8 @@ class CommandLine(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if asked.logger in (None, True):
             kwargs["logger"] = self._logger(asked.default_root_dir or ".")
+        if asked.profiler is None:
+            kwargs["profiler"] = NoProfiler()
         plugins = asked.plugins if isinstance(asked.plugins, list) else [asked.plugins]
         plugins = [plugin for plugin in plugins if plugin is not None]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -165,6 +176,9 @@ class CommandLine(LightningCLI):
 
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        callbacks.append(DirectStep())
+        if (steps := self._own("steps_per_execution")) > 1:
+            callbacks.append(StepsPerExecution(steps))
         callbacks += [ShapeLogger(), LossLogger(), Coverage(), Console()]
         if config["enable_checkpointing"] is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint(self._own("save_every_s"))]

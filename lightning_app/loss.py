@@ -27,8 +27,8 @@ class LossLogger(Callback):
     ) -> None:
         self._unlogged = outputs
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        accumulated = trainer.accumulate_grad_batches
-        if every and (batch_idx + 1) % accumulated == 0 and trainer.global_step % every == 0:
+        steps = not trainer.fit_loop._should_accumulate()
+        if every and steps and trainer.global_step % every == 0:
             self._log(trainer)
 
     @override

@@ -118,6 +118,11 @@ class ShapeLogger(Callback):
         if every and self._recorder.num_steps >= every:
             self._report(trainer, pl_module)
 
+    def on_step_end(self) -> None:
+        """Called between the steps of one execution."""
+        assert self._recorder is not None
+        self._recorder.end_step()
+
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer, pl_module)

@@ -97,9 +97,11 @@ class DDPStrategy(LightningDDPStrategy):
     def backward(
         self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
     ) -> Tensor:
-        if self._weight != 1.0:
-            closure_loss = closure_loss * self._weight
-        return super().backward(closure_loss, optimizer, *args, **kwargs)
+        return super().backward(self.weigh(closure_loss), optimizer, *args, **kwargs)
+
+    def weigh(self, loss: Tensor) -> Tensor:
+        """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
+        return loss if self._weight == 1.0 else loss * self._weight
 
     def mean_over_batch(self, value: Tensor) -> Tensor:
         """Over the last training step's global batch, of what is a mean over each rank's shard."""

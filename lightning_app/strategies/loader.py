@@ -44,6 +44,7 @@ class ShardedLoader:
         epoch: Whose order the batches come in.
         position: Global batches of the epoch that have been handed out.
         listeners: Called with this loader and each shard, just before its batch is handed out.
+        group_size: Tells how many batches to hand out next, in a list; one at a time if not set.
 
     Raises:
         MisconfigurationException: The loader cannot be split by index.
@@ -64,8 +65,10 @@ class ShardedLoader:
         self.position = 0
         self._start = 0  # of the next iteration
         self.listeners = [] if on_shard is None else [on_shard]
+        self.group_size: Callable[[], int] | None = None
         self._rank, self._world_size = rank, world_size
-        self._pending: deque[Shard] = deque()
+        self._pending: deque[Shard] = deque()  # asked of the workers
+        self._fetched: deque[Shard] = deque()  # not announced
         self._generators = _generators(loader)
         self._own = copy.copy(loader)
         # DataLoader forbids to assign its sampler; its workers and `collate_fn` are kept this way.
@@ -139,12 +142,28 @@ class ShardedLoader:
         # asked for. Lightning calls `iter` before it tells the epoch.
         self.position, self._start = self._start, 0
         self._pending.clear()
+        self._fetched.clear()
+        batches = self._batches()
+        if self.group_size is None:
+            for batch in batches:
+                self.announce()
+                yield batch
+        else:
+            while group := list(islice(batches, self.group_size())):
+                yield group
+
+    def _batches(self) -> Iterator[Any]:
         for batch in self._own:
             shard = self._pending.popleft()
+            self._fetched.append(shard)
             self.position += 1
-            for listener in self.listeners:
-                listener(self, shard)
             yield batch if shard.size else _no_samples(batch)
+
+    def announce(self) -> None:
+        """Tell the listeners of the next batch's shard; who takes batches in groups calls it."""
+        shard = self._fetched.popleft()
+        for listener in self.listeners:
+            listener(self, shard)
 
     def _shard_indices(self) -> Iterator[Indices]:
         for indices in self.global_batches(self.position):

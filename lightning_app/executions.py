@@ -1,0 +1,103 @@
+"""`--steps_per_execution K`: up to K optimizer steps in one iteration of the Trainer's loop.
+
+Keras's word and meaning. What the loop does around a step (fetching, hooks of callbacks, progress,
+signals) is done once per execution. Every step is the same as with K = 1: its own batch, backward
+pass, optimizer step and learning rate, so weights, sizes, coverage, checkpoints and logged curves
+are, too. An execution ends early where the loop has something to do: at a step that is logged,
+before a validation, at the epoch's and the run's end.
+
+Hooks that fire per batch (`on_train_batch_start`, `on_train_batch_end`, the transfer hooks) fire
+per execution, with the list of its batches. This drives Lightning's training loop from within,
+which is not public; tests notice if it changes.
+"""
+
+from collections import OrderedDict
+from itertools import count
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_app.strategies.loader import ShardedLoader
+
+
+class StepsPerExecution(Callback):
+    """Groups training steps.
+
+    Args:
+        steps: The most optimizer steps in one execution.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loader: Any = trainer.train_dataloader
+        if not isinstance(loader, ShardedLoader) or not pl_module.automatic_optimization:
+            raise MisconfigurationException(
+                f"--steps_per_execution {self.steps}: it needs one training loader with a length, "
+                "a strategy of this project (dp, ddp, one device) and automatic optimization; "
+                "leave it out"
+            )
+        loader.group_size = lambda: self._num_next(trainer)
+        loop = trainer.fit_loop.epoch_loop.automatic_optimization
+        run_step = loop.run
+        listeners = [c.on_step_end for c in trainer.callbacks if hasattr(c, "on_step_end")]  # type: ignore[attr-defined]
+
+        def run(optimizer: torch.optim.Optimizer, batch_idx: int, kwargs: Any) -> Any:
+            batches = kwargs["batch"]
+            for i, batch in enumerate(batches):
+                loader.announce()
+                trainer._results.batch, trainer._results.batch_size = batch, None  # type: ignore[union-attr]
+                own = OrderedDict(kwargs, batch=batch)
+                if "batch_idx" in own:
+                    own["batch_idx"] = batch_idx + i
+                outputs = run_step(optimizer, batch_idx + i, own)
+                if i + 1 < len(batches):
+                    for listener in listeners:
+                        listener()
+                    _next_step(trainer)
+            return outputs
+
+        loop.run = run  # type: ignore[method-assign]
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
+
+    def _num_next(self, trainer: Trainer) -> int:
+        """How many batches the next execution takes."""
+        batches, total = trainer.fit_loop.batch_idx + 1, trainer.fit_loop.total_batch_idx + 1
+        step, last_step = trainer.global_step, trainer.global_step + self.steps
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        check = trainer.val_check_batch or torch.inf
+        for num in count(1):
+            end_of_epoch = batches + num == trainer.num_training_batches
+            if (batches + num) % trainer.accumulate_grad_batches == 0 or end_of_epoch:
+                step += 1
+                if step in (last_step, trainer.max_steps) or (every and step % every == 0):
+                    return num
+            validated = (total if trainer.check_val_every_n_epoch is None else batches) + num
+            if end_of_epoch or validated % check == 0:
+                return num
+        raise AssertionError("an epoch ends")
+
+
+def _next_step(trainer: Trainer) -> None:
+    """What the training loop does between two steps, as far as steps depend on it."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    progress = loop.batch_progress
+    progress.increment_processed()
+    loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+    progress.increment_completed()
+    loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+    if not loop._should_accumulate():
+        loop._batches_that_stepped += 1
+    fetcher.fetched += 1
+    progress.increment_ready()
+    progress.increment_started()
+    progress.is_last_batch = progress.current.ready == trainer.num_training_batches
