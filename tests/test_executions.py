@@ -1,0 +1,183 @@
+"""K steps per execution, and the short way through a step, change no number."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from typing_extensions import override
+
+from lightning_app.checkpoint import LastCheckpoint
+from lightning_app.coverage import Coverage
+from lightning_app.data import RandomDataModule
+from lightning_app.direct_step import DirectStep, nothing_is_skipped
+from lightning_app.executions import StepsPerExecution
+from lightning_app.model import LinearModule
+from tests.ranks import run_ranks
+from tests.runs import Run, assert_same, fit, make_trainer
+from tests.test_resume import Scheduled
+from tests.user_modules import Shuffled, Stream, Submodule, TwoOptimizers
+
+Case = Callable[[], tuple[LightningModule, Any, dict[str, Any]]]
+CASES: dict[str, Case] = {
+    "plain": lambda: (Scheduled("epoch"), data(), {}),
+    "scheduled by steps": lambda: (Scheduled("step"), data(), {}),
+    "validation within epochs": lambda: (Scheduled("step"), data(), {"val_check_interval": 0.5}),
+    "accumulation": lambda: (Scheduled("step"), data(), {"accumulate_grad_batches": 3}),
+    "by steps": lambda: (Scheduled("step"), data(), {"max_steps": 17}),
+    "limited": lambda: (Scheduled("step"), data(), {"limit_train_batches": 5}),
+    "clipping": lambda: (Submodule(), Shuffled(), {"gradient_clip_val": 0.05}),
+    "logs in each step": lambda: (Submodule(), Shuffled(), {"log_every_n_steps": 4}),
+}
+
+
+def data() -> RandomDataModule:
+    return RandomDataModule(length=50, batch_size=7, val_length=10)
+
+
+def run_all(strategy: str, devices: int, steps: int) -> dict[str, Run]:
+    runs = {}
+    for name, case in CASES.items():
+        torch.manual_seed(1)
+        model, module, flags = case()
+        callbacks: list[Callback] = [Coverage(), DirectStep()]
+        callbacks += [StepsPerExecution(steps)] if steps > 1 else []
+        flags |= {"max_epochs": 2, "callbacks": callbacks}
+        flags.setdefault("log_every_n_steps", 3)
+        runs[name] = fit(strategy, devices, model, module, **flags)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def by_single_steps() -> dict[str, Run]:
+    """Lightning's own way, one device."""
+    runs = {}
+    for name, case in CASES.items():
+        torch.manual_seed(1)
+        model, module, flags = case()
+        flags |= {"max_epochs": 2, "callbacks": [Coverage()]}
+        flags.setdefault("log_every_n_steps", 3)
+        runs[name] = fit("single_device", 1, model, module, **flags)
+    return runs
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+@pytest.mark.parametrize(("strategy", "devices"), [("single_device", 1), ("dp", 3)])
+def test_one_process(
+    strategy: str, devices: int, steps: int, by_single_steps: dict[str, Run]
+) -> None:
+    for name, run in run_all(strategy, devices, steps).items():
+        assert_same(run, by_single_steps[name], tolerance=0 if devices == 1 else 1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_two_processes(steps: int, by_single_steps: dict[str, Run]) -> None:
+    for runs in run_ranks(run_all, 2, "ddp", 2, steps):
+        for name, run in runs.items():
+            assert_same(run, by_single_steps[name])
+
+
+class Counter(Callback):
+    """Counts executions and the steps in them."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    @override
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.sizes.append(len(args[3]))
+
+
+def test_an_execution_ends_where_the_loop_has_something_to_do() -> None:
+    counter = Counter()
+    flags: dict[str, Any] = {"log_every_n_steps": 5, "val_check_interval": 4, "max_steps": 15}
+    fit("single_device", 1, data=data(), callbacks=[counter, StepsPerExecution(3)], **flags)
+    # An epoch of 8: validated at 4 and 8; logged at steps 5, 10, 15.
+    assert counter.sizes == [3, 1, 1, 3, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "module"), [(TwoOptimizers(), Shuffled()), (Submodule(), Stream())]
+)
+def test_what_cannot_be_grouped_is_refused(model: LightningModule, module: Any) -> None:
+    with pytest.raises(MisconfigurationException, match="--steps_per_execution 2: it needs one"):
+        fit("single_device", 1, model, module, max_epochs=1, callbacks=[StepsPerExecution(2)])
+
+
+class Clipping(LinearModule):
+    """Has something to do between backward and step."""
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None: ...
+
+
+class Watching(Callback):
+    """Wants to know of each backward pass."""
+
+    @override
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+
+
+def test_a_hook_that_is_overridden_is_called() -> None:
+    plain = make_trainer("single_device", 1)
+    assert nothing_is_skipped(plain, LinearModule())
+    assert not nothing_is_skipped(plain, Clipping())
+    assert not nothing_is_skipped(plain, TwoOptimizers())
+    watched = make_trainer("single_device", 1, callbacks=[Watching()])
+    assert not nothing_is_skipped(watched, LinearModule())
+    clipped = make_trainer("single_device", 1, gradient_clip_val=1.0)
+    assert not nothing_is_skipped(clipped, LinearModule())
+    mixed = make_trainer("single_device", 1, precision="bf16-mixed")
+    assert not nothing_is_skipped(mixed, LinearModule())
+
+
+def test_lightning_still_asks_about_signals_in_every_step() -> None:
+    """Which `LastCheckpoint` takes out: if this fails, see whether it is still needed."""
+    assert "_broadcast_sigterm_tensor" in _TrainingEpochLoop.advance.__code__.co_names
+
+
+def collectives_after_first_step(num_steps: int) -> list[str]:
+    """Train on two ranks and tell the collectives that were called, DDP's own in C++ aside."""
+    calls: list[str] = []
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    class Spy(Callback):
+        @override
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            if trainer.global_step == 1:
+                for name in ("all_reduce", "broadcast", "all_gather", "all_gather_object"):
+                    setattr(dist, name, counted(name, getattr(dist, name)))
+
+    callbacks = [Spy(), Coverage(), DirectStep(), LastCheckpoint()]
+    module = RandomDataModule(length=8 * num_steps, batch_size=4)
+    flags: dict[str, Any] = {
+        "log_every_n_steps": 1000,
+        "max_steps": num_steps,
+        "limit_val_batches": 0,
+    }
+    fit(
+        "ddp",
+        2,
+        data=module,
+        callbacks=callbacks,
+        enable_checkpointing=True,
+        log_every_n_steps=1000,
+        **flags,
+    )
+    return calls
+
+
+def test_a_step_costs_no_collective() -> None:
+    for calls in run_ranks(collectives_after_first_step, 2, 200):
+        # A few heartbeats, and what the end of the epoch gathers.
+        assert 3 <= len(calls) <= 20, calls
