@@ -165,15 +165,7 @@ def collectives_after_first_step(num_steps: int) -> list[str]:
         "max_steps": num_steps,
         "limit_val_batches": 0,
     }
-    fit(
-        "ddp",
-        2,
-        data=module,
-        callbacks=callbacks,
-        enable_checkpointing=True,
-        log_every_n_steps=1000,
-        **flags,
-    )
+    fit("ddp", 2, data=module, callbacks=callbacks, enable_checkpointing=True, **flags)
     return calls
 
 
