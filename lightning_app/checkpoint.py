@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
 from lightning_app.checkpoint_io import FOLDER, LAST
-from lightning_app.dashboard import RunLogger
+from lightning_app.dashboard.logger import RunLogger
 from lightning_app.heartbeat import Heartbeat
 
 

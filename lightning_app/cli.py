@@ -33,7 +33,7 @@ from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint, Stopped
 from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO, find_checkpoint, is_whole
 from lightning_app.console import Console
 from lightning_app.coverage import Coverage
-from lightning_app.dashboard import RunLogger
+from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.direct_step import DirectStep
 from lightning_app.errors import UsageError, one_line
 from lightning_app.executions import StepsPerExecution
@@ -179,7 +179,9 @@ class CommandLine(LightningCLI):
         callbacks.append(DirectStep())
         if (steps := self._own("steps_per_execution")) > 1:
             callbacks.append(StepsPerExecution(steps))
-        callbacks += [ShapeLogger(), LossLogger(), Coverage(), Console()]
+        shapes = ShapeLogger()
+        callbacks += [shapes, LossLogger(), Coverage(), Throughput(shapes), Dashboard(shapes)]
+        callbacks.append(Console())
         if config["enable_checkpointing"] is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint(self._own("save_every_s"))]
         if config["enable_progress_bar"]:

@@ -5,7 +5,7 @@ their rank until a log step or the epoch's end; then they are gathered, and one 
 them (the transcript) and logs `batch_size/global` and `batch_size/rank_k` for every step.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -89,11 +89,13 @@ class ShapeLogger(Callback):
         self._recorder: SizeRecorder | None = None
         self._seen: set[tuple[Sizes, ...]] = set()
         self._next_step = 0
+        # Told, on the first rank, what is logged: the first step, and each step's sizes by rank.
+        self.listeners: list[Callable[[int, list[list[int]]], None]] = []
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         replicas_only = isinstance(trainer.strategy, DataParallelStrategy)
-        self._recorder = SizeRecorder(_called_modules(pl_module), replicas_only)
+        self._recorder = SizeRecorder(called_modules(pl_module), replicas_only)
         self._recorder.enabled = False
 
     @override
@@ -124,6 +126,11 @@ class ShapeLogger(Callback):
         self._recorder.end_step()
 
     @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._recorder is not None and not trainer.sanity_checking:
+            self._report(trainer, pl_module)
+
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer, pl_module)
 
@@ -151,25 +158,28 @@ class ShapeLogger(Callback):
         devices = [device for _, device in gathered]
         if isinstance(trainer.strategy, DataParallelStrategy):
             devices = [str(device) for device in trainer.strategy.parallel_devices]
+        first_step, logged = self._next_step, []
         for step in _by_rank([runs for runs, _ in gathered]):
-            self._log(trainer, step, len(devices))
+            if step:  # else the model called no module that is hooked
+                sizes = [step[r].input[0] if r in step else 0 for r in range(len(devices))]
+                self._log(trainer, sizes)
+                logged.append(sizes)
             split = tuple(step.values())
             if split and (mode == "every" or (mode == "change" and split not in self._seen)):
                 pl_module.print("\n".join(_transcript(step, devices)))
             self._seen.add(split)
             self._next_step += 1
+        for listener in self.listeners:
+            listener(first_step, logged)
 
-    def _log(self, trainer: Trainer, step: dict[int, Sizes], num_ranks: int) -> None:
-        if not step:  # the model called no module that is hooked
-            return
-        sizes = {rank: step[rank].input[0] if rank in step else 0 for rank in range(num_ranks)}
-        scalars: dict[str, float] = {"batch_size/global": sum(sizes.values())}
-        scalars |= {f"batch_size/rank_{rank}": size for rank, size in sizes.items()}
+    def _log(self, trainer: Trainer, sizes: list[int]) -> None:
+        scalars: dict[str, float] = {"batch_size/global": sum(sizes)}
+        scalars |= {f"batch_size/rank_{rank}": size for rank, size in enumerate(sizes)}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=self._next_step)
 
 
-def _called_modules(root: nn.Module) -> list[nn.Module]:
+def called_modules(root: nn.Module) -> list[nn.Module]:
     """The root's own modules that have parameters; the root where it has none.
 
     A `ModuleList` or `ModuleDict` is never called, so its members stand for it.
@@ -177,7 +187,7 @@ def _called_modules(root: nn.Module) -> list[nn.Module]:
     found: list[nn.Module] = []
     for child in root.children():
         if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
-            found += [module for module in _called_modules(child) if module is not child]
+            found += [module for module in called_modules(child) if module is not child]
         elif next(child.parameters(), None) is not None:
             found.append(child)
     return found or [root]

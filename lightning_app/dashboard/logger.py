@@ -1,4 +1,4 @@
-"""What a run writes to TensorBoard."""
+"""The run's event files: written without waiting, and cut back where a run is continued."""
 
 import os
 import time

@@ -1,0 +1,167 @@
+"""Writes what is no curve: the charts' layout, the run card, hyperparameters, graph, pictures."""
+
+import os
+import platform
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch import Tensor, nn
+from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
+from typing_extensions import override
+
+from lightning_app.collectives import gather_objects
+from lightning_app.dashboard.card import run_card, splits_table
+from lightning_app.dashboard.charts import charts
+from lightning_app.dashboard.logger import RunLogger
+from lightning_app.dashboard.pictures import who_got_what
+from lightning_app.describe import describe_layout, num_ranks, run_name
+from lightning_app.shapes import ShapeLogger, called_modules
+
+NUM_PICTURES = 3  # of the first epochs
+MAX_STEPS = 1000  # in a picture
+
+
+class Dashboard(Callback):
+    """Lays out a run's TensorBoard page.
+
+    Args:
+        shapes: Tells how batches were split.
+    """
+
+    def __init__(self, shapes: ShapeLogger) -> None:
+        self._shapes = shapes
+        self._splits: dict[tuple[int, ...], tuple[int, int, int]] = {}
+        self._epoch_sizes: list[list[int]] = []
+        self._sample: tuple[nn.Module, tuple[Any, ...]] | None = None
+        self._described = False
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        devices = gather_objects(device_names(trainer))
+        writer = _writer(trainer)
+        if writer is None:
+            return
+        self._shapes.listeners.append(self._note)
+        writer.add_custom_scalars(charts(num_ranks(trainer)))
+        seed = os.environ.get("PL_GLOBAL_SEED")
+        card = run_card(
+            describe_layout(trainer),
+            [name for names in devices for name in names],
+            None if seed is None else int(seed),
+        )
+        writer.add_text("run", card, trainer.global_step)
+        if trainer.global_step == 0:
+            self._catch_sample(pl_module)
+
+    def _catch_sample(self, pl_module: LightningModule) -> None:
+        """Keep the first inputs of the net that are seen, for its graph."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._sample = (module, tuple(a.detach() if isinstance(a, Tensor) else a for a in args))
+            handle.remove()
+
+        handle = called_modules(pl_module)[0].register_forward_pre_hook(hook)
+
+    def _note(self, first_step: int, sizes: list[list[int]]) -> None:
+        for step, split in enumerate(map(tuple, sizes), first_step):
+            first, _, number = self._splits.get(split, (step, step, 0))
+            self._splits[split] = (first, step, number + 1)
+        if len(self._epoch_sizes) < MAX_STEPS:
+            self._epoch_sizes += sizes
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer = _writer(trainer)
+        if writer is None:
+            return
+        step = trainer.global_step - 1
+        sizes, self._epoch_sizes = self._epoch_sizes[:MAX_STEPS], []
+        if sizes and trainer.current_epoch < NUM_PICTURES:
+            picture = who_got_what(
+                np.array(sizes), trainer.fit_loop.total_batch_idx + 1 - len(sizes)
+            )
+            writer.add_image("who_got_what", picture, step, dataformats="HWC")
+        if not self._described:
+            self._described = True
+            self._describe(trainer, pl_module, writer)
+        if self._sample is not None:
+            _add_graph(writer, *self._sample)
+            self._sample = None
+
+    def _describe(
+        self, trainer: Trainer, pl_module: LightningModule, writer: SummaryWriter
+    ) -> None:
+        """Enter the run in the table of hyperparameters; its metrics are those of the curves."""
+        simple = {k: v for k, v in pl_module.hparams.items() if isinstance(v, (int, float, str))}
+        strategy = trainer.strategy
+        params = simple | {
+            "layout": run_name(trainer),
+            "strategy": getattr(strategy, "strategy_name", type(strategy).__name__),
+            "ranks": num_ranks(trainer),
+            "global_batch": sum(max(self._splits, key=sum, default=())),
+        }
+        params.pop("_class_path", None)
+        metrics = {k: 0.0 for k in trainer.callback_metrics if k.startswith(("train/", "val/"))}
+        session = f"{os.path.basename(trainer.logger.log_dir or '')} {run_name(trainer)}"  # type: ignore[union-attr]
+        for summary in hparams(params, metrics):  # type: ignore[no-untyped-call]
+            data = HParamsPluginData.FromString(summary.value[0].metadata.plugin_data.content)
+            if data.HasField("session_start_info"):
+                data.session_start_info.group_name = session  # what the table calls the run
+                content = data.SerializeToString()
+                summary.value[0].metadata.plugin_data.content = content
+            writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end(trainer)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._end(trainer)
+
+    def _end(self, trainer: Trainer) -> None:
+        writer = _writer(trainer)
+        if writer is not None and self._splits:
+            writer.add_text("splits", splits_table(self._splits), trainer.global_step)
+
+
+def device_names(trainer: Trainer) -> list[str]:
+    """The names of this process's devices, in the order of its ranks."""
+    strategy = trainer.strategy
+    devices = [strategy.root_device]
+    if num_ranks(trainer) > trainer.world_size:  # replicas
+        devices = strategy.parallel_devices  # type: ignore[attr-defined]
+    return [
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+        for device in devices
+    ]
+
+
+def _writer(trainer: Trainer) -> SummaryWriter | None:
+    """Where to write, on the rank that does."""
+    logger = trainer.logger
+    if isinstance(logger, RunLogger) and trainer.is_global_zero:
+        writer: SummaryWriter = logger.experiment
+        return writer
+    return None
+
+
+def _add_graph(writer: SummaryWriter, module: nn.Module, args: tuple[Any, ...]) -> None:
+    training = module.training
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            writer.add_graph(module.eval(), args)
+        except Exception as error:  # whatever a foreign module does when it is traced
+            print(f"no graph of {type(module).__name__}: {str(error).splitlines()[0]}")
+        finally:
+            module.train(training)

@@ -1,0 +1,76 @@
+"""The Text tab: what run this is, and how its batches were split."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
+    """A Markdown table with what there is to know of this process's run.
+
+    Args:
+        layout: The line that describes the layout.
+        devices: Their names, in rank order.
+        seed: What `seed_everything` was called with.
+    """
+    rows = {
+        "layout": layout,
+        "devices": ", ".join(devices),
+        "seed": "none" if seed is None else str(seed),
+        "command": "python " + " ".join(map(shlex.quote, [Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "git commit": git_commit() or "none",
+        "Python": platform.python_version(),
+    }
+    for package in ("torch", "lightning", "lightning-any-devices"):
+        rows[package] = _version(package)
+    return _table(("", "this run"), rows.items())
+
+
+def splits_table(splits: Mapping[tuple[int, ...], tuple[int, int, int]]) -> str:
+    """A Markdown table of the distinct splits.
+
+    Args:
+        splits: For each, sizes in rank order, its first and last step and the number of steps.
+    """
+    rows = (
+        (
+            " + ".join(map(str, sizes)) if len(sizes) > 1 else "not split",
+            str(sum(sizes)),
+            f"{first} to {last}",
+            str(num_steps),
+        )
+        for sizes, (first, last, num_steps) in splits.items()
+    )
+    return _table(("ranks 0, 1, …", "global batch", "steps", "how many"), rows)
+
+
+def git_commit() -> str | None:
+    """The working folder's commit, with a note if it has changes; `None` outside a repository."""
+
+    def git(*args: str) -> str:
+        call = subprocess.run(
+            ["git", *args], capture_output=True, text=True, timeout=5, check=True, encoding="utf-8"
+        )
+        return call.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + (" with changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)

@@ -1,0 +1,46 @@
+"""A run's layout in words: on the console, in TensorBoard, in tables."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_app.strategies.dp import DataParallelStrategy
+from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
+
+
+def describe_layout(trainer: Trainer) -> str:
+    """One line with the layout and the split, like `2 CPU processes, ddp, global batch 30 = …`."""
+    loader: Any = trainer.train_dataloader
+    batch = loader.batch_size if isinstance(loader, ShardedLoader) else None
+    number, device = num_ranks(trainer), _device_type(trainer).upper()
+    replicas = isinstance(trainer.strategy, DataParallelStrategy)
+    kind = "replica" if replicas else "process"
+    plural = "" if number == 1 else "s" if replicas else "es"
+    line = f"{number} {device} {kind}{plural}, {_strategy_name(trainer)}"
+    if batch is None:
+        return line
+    parts = chunk_sizes(batch, number) if replicas else shard_sizes(batch, number)
+    return f"{line}, global batch {batch}" + (f" = {' + '.join(map(str, parts))}" * (number > 1))
+
+
+def run_name(trainer: Trainer) -> str:
+    """A short name of the layout, like `ddp-2xcpu`."""
+    return f"{_strategy_name(trainer)}-{num_ranks(trainer)}x{_device_type(trainer)}"
+
+
+def num_ranks(trainer: Trainer) -> int:
+    """The world size: processes, or replicas under `dp`."""
+    strategy = trainer.strategy
+    if isinstance(strategy, DataParallelStrategy):
+        return len(strategy.parallel_devices)
+    return trainer.world_size
+
+
+def _strategy_name(trainer: Trainer) -> str:
+    name: str = getattr(trainer.strategy, "strategy_name", type(trainer.strategy).__name__)
+    return name
+
+
+def _device_type(trainer: Trainer) -> str:
+    return trainer.strategy.root_device.type.replace("cuda", "gpu")
