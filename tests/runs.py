@@ -50,6 +50,7 @@ def make_trainer(strategy: str, devices: int, **flags: Any) -> Trainer:
     """A quiet CPU Trainer with the callbacks of `train.py`, in float64, that writes nothing."""
     callbacks: list[Callback] = [ShapeLogger(), LossLogger(), *flags.pop("callbacks", [])]
     defaults: dict[str, Any] = {
+        "accelerator": "cpu",
         "precision": "64-true",
         "logger": MemoryLogger(),
         "log_every_n_steps": 2,
@@ -60,7 +61,6 @@ def make_trainer(strategy: str, devices: int, **flags: Any) -> Trainer:
         "use_distributed_sampler": False,
     }
     return Trainer(
-        accelerator="cpu",
         strategy=strategy,
         devices=devices,
         callbacks=callbacks,

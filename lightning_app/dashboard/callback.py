@@ -1,7 +1,6 @@
 """Writes what is no curve: the charts' layout, the run card, hyperparameters, graph, pictures."""
 
 import os
-import platform
 import warnings
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from typing_extensions import override
 
 from lightning_app.collectives import gather_objects
-from lightning_app.dashboard.card import run_card, splits_table
+from lightning_app.dashboard.card import cpu_name, run_card, splits_table
 from lightning_app.dashboard.charts import charts
 from lightning_app.dashboard.logger import RunLogger
 from lightning_app.dashboard.pictures import who_got_what
@@ -97,7 +96,11 @@ class Dashboard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, writer: SummaryWriter
     ) -> None:
         """Enter the run in the table of hyperparameters; its metrics are those of the curves."""
-        simple = {k: v for k, v in pl_module.hparams.items() if isinstance(v, (int, float, str))}
+        simple = {
+            name: value
+            for name, value in pl_module.hparams.items()
+            if isinstance(value, (int, float, str)) and not name.startswith("_")
+        }
         strategy = trainer.strategy
         params = simple | {
             "layout": run_name(trainer),
@@ -105,7 +108,6 @@ class Dashboard(Callback):
             "ranks": num_ranks(trainer),
             "global_batch": sum(max(self._splits, key=sum, default=())),
         }
-        params.pop("_class_path", None)
         metrics = {k: 0.0 for k in trainer.callback_metrics if k.startswith(("train/", "val/"))}
         session = f"{os.path.basename(trainer.logger.log_dir or '')} {run_name(trainer)}"  # type: ignore[union-attr]
         for summary in hparams(params, metrics):  # type: ignore[no-untyped-call]
@@ -139,9 +141,7 @@ def device_names(trainer: Trainer) -> list[str]:
     if num_ranks(trainer) > trainer.world_size:  # replicas
         devices = strategy.parallel_devices  # type: ignore[attr-defined]
     return [
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
+        torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
         for device in devices
     ]
 

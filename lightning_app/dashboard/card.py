@@ -21,7 +21,7 @@ def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
         "layout": layout,
         "devices": ", ".join(devices),
         "seed": "none" if seed is None else str(seed),
-        "command": "python " + " ".join(map(shlex.quote, [Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": f"`python {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`",
         "git commit": git_commit() or "none",
         "Python": platform.python_version(),
     }
@@ -62,6 +62,16 @@ def git_commit() -> str | None:
         return commit + (" with changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def cpu_name() -> str:
+    """The CPU's model, or at least its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def _version(package: str) -> str:

@@ -38,7 +38,7 @@ def who_got_what(sizes: npt.NDArray[np.int64], first_step: int) -> Picture:
         for column, size in enumerate(sizes[:, rank]):
             left = MARGIN_LEFT + cell_width * column
             share = int(size) / max(int(sizes.max()), 1)
-            box = (left, top, left + cell_width - (cell_width > 4), top + CELL_HEIGHT - 2)
+            box = (left, top, left + cell_width - 1 - (cell_width > 4), top + CELL_HEIGHT - 2)
             draw.rectangle(box, tuple(np.round(LOW + share * (HIGH - LOW)).astype(int)))
             if cell_width >= 18:
                 color = WHITE if share > 0.5 else BLACK

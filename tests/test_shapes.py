@@ -1,0 +1,68 @@
+"""Sizes are those that hooks saw, on any module, and the hooks are removed again."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_app.shapes import SizeRecorder, Sizes, called_modules
+from lightning_app.strategies.dp import replica_rank
+from tests.runs import fit
+from tests.user_modules import Shuffled, Submodule
+
+
+class Branches(nn.Module):
+    """Takes and gives more than one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])
+        self.loss = nn.MSELoss()
+
+    def forward(self, batch: dict[str, Any]) -> tuple[int, Tensor]:
+        """Predict."""
+        return 1, self.parts[1](self.parts[0](batch["x"]))
+
+
+def test_the_first_input_and_the_last_output_are_noted() -> None:
+    module = Branches()
+    recorder = SizeRecorder(called_modules(module))
+    module({"name": "n", "x": torch.zeros(7, 3)})
+    recorder.end_step()
+    assert recorder.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
+    whole = SizeRecorder([module])
+    module({"name": "n", "x": torch.zeros(7, 3)})
+    whole.end_step()
+    assert whole.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
+
+
+def test_equal_steps_are_counted_not_stored() -> None:
+    net = nn.Linear(3, 2)
+    recorder = SizeRecorder([net])
+    for size in (5, 5, 5, 4, 5):
+        net(torch.zeros(size, 3))
+        recorder.end_step()
+    assert recorder.num_steps == 5
+    assert [count for _, count in recorder.take()] == [3, 1, 1]
+    assert recorder.num_steps == 0
+
+
+def test_hooks_are_removed() -> None:
+    net = nn.Linear(3, 2)
+    SizeRecorder([net]).remove()
+    assert not net._forward_hooks
+    model = Submodule()
+    fit("single_device", 1, model, Shuffled(), max_epochs=1)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_under_dp_only_replicas_count() -> None:
+    net = nn.Linear(3, 2)
+    recorder = SizeRecorder([net], replicas_only=True)
+    net(torch.zeros(9, 3))
+    for rank in (1, 0):
+        token = replica_rank.set(rank)
+        net(torch.zeros(4 + rank, 3))
+        replica_rank.reset(token)
+    recorder.end_step()
+    assert recorder.take() == [({1: Sizes((5, 3), (5, 2)), 0: Sizes((4, 3), (4, 2))}, 1)]
