@@ -20,7 +20,9 @@ def main() -> None:
         command = [sys.executable, "-m", "pytest", "tests/dashboard/test_page.py"]
         subprocess.run([*command, f"--basetemp={folder}/pytest"], cwd=root, check=True)
         for name, box in PICTURES.items():
-            picture = Image.open(Path(folder, "pytest", "page0", f"{name}.png")).convert("RGB").crop(box)
+            picture = (
+                Image.open(Path(folder, "pytest", "page0", f"{name}.png")).convert("RGB").crop(box)
+            )
             target = root / "docs" / "images" / f"{name}.png"
             target.parent.mkdir(exist_ok=True)
             picture.quantize(64).save(target, optimize=True)

@@ -69,25 +69,30 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
     weigh: Callable[[Tensor], Tensor] = getattr(strategy, "weigh", lambda loss: loss)
 
     def run(optimizer: Optimizer, batch_idx: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-        result = ClosureResult(None)
+        output: Any = None
 
         def closure() -> Tensor | None:
-            nonlocal result
-            pl_module._current_fx_name = "training_step"  # where `self.log` is called
+            nonlocal output
             output = strategy.training_step(*kwargs.values())
-            result = ClosureResult.from_training_step_output(output)
+            if not isinstance(output, Tensor):  # checked as Lightning does
+                output = ClosureResult.from_training_step_output(output)
+            loss: Tensor | None = getattr(output, "closure_loss", output)
             progress.zero_grad.increment_ready()
             progress.zero_grad.increment_started()
             optimizer.zero_grad()
             progress.zero_grad.increment_completed()
-            if result.closure_loss is not None:
-                weigh(result.closure_loss).backward()  # type: ignore[no-untyped-call]
-            return result.loss
+            if loss is not None:
+                weigh(loss).backward()  # type: ignore[no-untyped-call]
+            return loss
 
+        names = vars(pl_module)  # not by `nn.Module.__setattr__`, which looks at much else
+        names["_current_fx_name"] = "training_step"  # where `self.log` is called
         progress.step.increment_ready()
         optimizer.step(closure)  # type: ignore[arg-type]
         progress.step.increment_completed()
-        pl_module._current_fx_name = None
-        return {} if result.loss is None else result.asdict()
+        names["_current_fx_name"] = None
+        if isinstance(output, Tensor):
+            return {"loss": output.detach()}
+        return {} if output.loss is None else output.asdict()
 
     return run

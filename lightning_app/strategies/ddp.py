@@ -6,9 +6,7 @@ differ in size. A training step costs no collective more than Lightning's.
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from fractions import Fraction
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -61,33 +59,32 @@ class DDPStrategy(LightningDDPStrategy):
 
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        with self._step("training_step"):
-            return super().training_step(*args, **kwargs)
+        return self._run("training_step", super().training_step, args, kwargs)
 
     @override
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        with self._step("validation_step"):
-            return super().validation_step(*args, **kwargs)
+        return self._run("validation_step", super().validation_step, args, kwargs)
 
     @override
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        with self._step("test_step"):
-            return super().test_step(*args, **kwargs)
+        return self._run("test_step", super().test_step, args, kwargs)
 
-    @contextmanager
-    def _step(self, hook: str) -> Iterator[None]:
-        shards = list(self._arrived.values())
+    def _run(
+        self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if not self._arrived:  # a loader that is not split: one rank
+            return step(*args, **kwargs)
+        shard = _common_shard(self._arrived.values())
         self._arrived.clear()
-        if not shards:  # a loader that is not split: one rank
-            yield
-            return
         assert self.lightning_module is not None
-        shard = _common_shard(shards)
+        trainer = self.lightning_module.trainer
         previous, self._weight = self._weight, shard.loss_weight(self.world_size)
         self._in_step = True
         try:
-            with self._logs.of_step(self.lightning_module.trainer, hook, shard):
-                yield
+            self._logs.before_step(trainer, hook, shard)
+            output = step(*args, **kwargs)
+            self._logs.after_step(trainer, hook, shard)
+            return output
         finally:
             self._in_step = False
             if hook != "training_step":
@@ -125,13 +122,14 @@ class DDPStrategy(LightningDDPStrategy):
         return super()._get_process_group_backend()
 
 
-def _common_shard(shards: list[Shard]) -> Shard:
+def _common_shard(shards: Collection[Shard]) -> Shard:
     """The shard that weighs a step's loss, where several loaders may have given it a batch."""
-    parts = {Fraction(shard.size, shard.global_size) for shard in shards}
-    if len(parts) > 1:
-        sizes = ", ".join(f"{shard.size} of {shard.global_size}" for shard in shards)
-        raise MisconfigurationException(
-            f"this step's loaders gave this rank different parts of their batches ({sizes}), so "
-            "the loss has no one weight: use batch sizes and lengths that divide alike"
-        )
-    return shards[0]
+    first, *others = shards
+    for other in others:
+        if first.size * other.global_size != other.size * first.global_size:
+            sizes = ", ".join(f"{shard.size} of {shard.global_size}" for shard in shards)
+            raise MisconfigurationException(
+                f"this step's loaders gave this rank different parts of their batches ({sizes}), "
+                "so the loss has no one weight: use batch sizes and lengths that divide alike"
+            )
+    return first

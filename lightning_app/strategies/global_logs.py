@@ -12,8 +12,6 @@ torchmetrics objects synchronise themselves and are left alone. This reads Light
 of logged values, which is not public; tests notice if it changes.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -26,30 +24,27 @@ class GlobalLogs:
 
     def __init__(self) -> None:
         self._asked: dict[str, bool] = {}  # what the model passes as `sync_dist`, by what it logs
+        self._before: dict[str, Any] = {}  # the values before the step
 
-    @contextmanager
-    def of_step(self, trainer: Trainer, hook: str, shard: Shard) -> Iterator[None]:
-        """Runs one step.
-
-        Args:
-            trainer: The Trainer that runs the step.
-            hook: The step's name, as in `training_step`.
-            shard: This rank's part of the batch. What a step logs of an empty part (the mean of
-                nothing is NaN) is forgotten.
-        """
-        logged = _logged(trainer, hook)
-        for key, metric in logged.items():
+    def before_step(self, trainer: Trainer, hook: str, shard: Shard) -> None:
+        """Make ready for a step: `hook` is its name, as in `training_step`."""
+        self._before = {}
+        for key, metric in _logged(trainer, hook):
             # Lightning compares these at each `self.log` with what the model passes.
             metric.meta.sync.should = self._asked[key]
             metric.meta.sync.op = metric.meta.reduce_fx.__name__
-        before = {} if shard.size else {key: metric.value for key, metric in logged.items()}
-        yield
-        is_logged = trainer._logger_connector.should_update_logs or trainer.fast_dev_run  # type: ignore[attr-defined]
-        for key, metric in _logged(trainer, hook).items():
+            self._before[key] = metric.value
+
+    def after_step(self, trainer: Trainer, hook: str, shard: Shard) -> None:
+        """Take over what a step logged of its shard.
+
+        What it logged of an empty one (the mean of nothing is NaN) is forgotten.
+        """
+        for key, metric in _logged(trainer, hook):
             asked = self._asked.setdefault(key, metric.meta.sync.should)
             if not shard.size:
-                metric.value = before.get(key, metric._defaults["value"])
-            if hook == "training_step" and metric.meta.on_step and is_logged and not asked:
+                metric.value = self._before.get(key, metric._defaults["value"])
+            if hook == "training_step" and metric.meta.on_step and not asked:
                 _share_step_value(trainer, metric, shard)
             if metric.meta.on_epoch:
                 metric.meta.sync.should = True
@@ -57,14 +52,18 @@ class GlobalLogs:
                     metric.meta.sync.op = "sum"
 
 
-def _logged(trainer: Trainer, hook: str) -> dict[str, Any]:
-    results: dict[str, Any] = trainer._results or {}
-    return {k: m for k, m in results.items() if m.is_tensor and k.startswith(hook + ".")}
+def _logged(trainer: Trainer, hook: str) -> list[tuple[str, Any]]:
+    results: dict[str, Any] | None = trainer._results
+    if not results:
+        return []
+    return [(k, m) for k, m in results.items() if m.is_tensor and k.startswith(hook + ".")]
 
 
 def _share_step_value(trainer: Trainer, metric: Any, shard: Shard) -> None:
-    value = metric._forward_cache if shard.size else metric._defaults["value"]
-    operation = metric.meta.reduce_fx.__name__
-    metric._forward_cache = trainer.strategy.reduce(value.clone(), reduce_op=operation)
-    if not metric.meta.on_epoch:
-        metric.value = metric._forward_cache
+    """Put together a step's value, if this step is one that is logged."""
+    if trainer._logger_connector.should_update_logs or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        value = metric._forward_cache if shard.size else metric._defaults["value"]
+        operation = metric.meta.reduce_fx.__name__
+        metric._forward_cache = trainer.strategy.reduce(value.clone(), reduce_op=operation)
+        if not metric.meta.on_epoch:
+            metric.value = metric._forward_cache

@@ -11,7 +11,7 @@ import copy
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -153,7 +153,14 @@ class ShardedLoader:
                 yield group
 
     def _batches(self) -> Iterator[Any]:
-        for batch in self._own:
+        own = self._own
+        batches: Iterable[Any] = own
+        if own.batch_sampler is None and own.num_workers == 0 and not own.pin_memory:
+            # Whole batches from this process: the same calls, without a DataLoader's iterator,
+            # which takes longer than to fetch a small batch.
+            collate, dataset = own.collate_fn, own.dataset
+            batches = (collate(dataset[indices]) for indices in self._shard_indices())
+        for batch in batches:
             shard = self._pending.popleft()
             self._fetched.append(shard)
             self.position += 1
