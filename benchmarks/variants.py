@@ -73,7 +73,7 @@ def plain(dataset: Dataset[Any], processes: int, accelerator: Any = None) -> Non
     """A loop as in PyTorch's tutorials; with several processes DDP over gloo, as by `torchrun`."""
     rank = int(os.environ.get("RANK", 0))
     net: Any = torch.nn.Linear(5, 2)
-    sampler = DistributedSampler(dataset) if processes > 1 else None  # type: ignore[arg-type]
+    sampler: Any = DistributedSampler(dataset) if processes > 1 else None
     size = BATCH_SIZE // processes
     loader: Any = DataLoader(dataset, size, shuffle=sampler is None, sampler=sampler)
     optimizer: Any = torch.optim.SGD(net.parameters(), lr=0.05)
@@ -89,7 +89,8 @@ def plain(dataset: Dataset[Any], processes: int, accelerator: Any = None) -> Non
         for x, y in loader:
             optimizer.zero_grad()
             loss = mse_loss(net(x), y)
-            loss.backward() if accelerator is None else accelerator.backward(loss)
+            backward: Any = torch.Tensor.backward if accelerator is None else accelerator.backward
+            backward(loss)
             optimizer.step()
             step += 1
             if writer is not None and step % LOG_EVERY == 0:

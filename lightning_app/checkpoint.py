@@ -61,6 +61,7 @@ class LastCheckpoint(Checkpoint):
         self._pending = [0, 0]  # agreed by all ranks: the signal to stop by, whether to save
         self._saved_s = time.monotonic()
         self._heartbeat: Heartbeat | None = None
+        self._event_files: dict[str, int] | None = None  # of the run that is continued
 
     @override
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,6 +70,9 @@ class LastCheckpoint(Checkpoint):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
+        logger = trainer.logger
+        if isinstance(logger, RunLogger) and trainer.is_global_zero and self._event_files:
+            logger.rewind(self._event_files)  # not before: the run may still be refused
         self._saved_s = time.monotonic()
         self._heartbeat = Heartbeat(trainer.strategy.root_device)
         loop = trainer.fit_loop
@@ -113,9 +117,7 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        logger = trainer.logger
-        if isinstance(logger, RunLogger) and trainer.is_global_zero:
-            logger.rewind(checkpoint.get("event_files", {}))
+        self._event_files = checkpoint.get("event_files")
 
     def _listen(self, trainer: Trainer) -> None:
         """Take over from Lightning, which sends what it heard to all ranks in every step."""

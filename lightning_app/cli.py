@@ -7,11 +7,9 @@ into one this machine has; a model and data come along.
 
 import logging
 import os
-import shutil
 import sys
 import warnings
 from argparse import ArgumentError
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,15 @@ import torch
 import torch.distributed as dist
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
+from lightning.pytorch.cli import (
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+    instantiate_class,
+)
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -39,9 +42,14 @@ from lightning_app.errors import UsageError, one_line
 from lightning_app.executions import StepsPerExecution
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
+from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
 from lightning_app.shapes import ShapeLogger
 
+DEFAULT_CLASSES = (
+    "--model=lightning_app.model.LinearModule",
+    "--data=lightning_app.data.RandomDataModule",
+)
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -51,13 +59,14 @@ def main() -> None:
     Raises:
         SystemExit: With status 2, after one line on stderr, if the user got something wrong.
     """
-    if len(sys.argv) < 2 or sys.argv[1] not in SUBCOMMANDS:
-        # Where it belongs, because `ddp` starts its processes with the same arguments.
-        sys.argv.insert(1, "fit")
+    arguments = sys.argv[1:]
+    subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
     strategies.register()
     _quieten()
     try:
-        CommandLine()
+        # The first of several `--model`: not a default of the parser, whose `lr`, say, would
+        # become that of a user's class.
+        CommandLine(subcommand, [*DEFAULT_CLASSES, *arguments])
     except (ArgumentError, MisconfigurationException, UsageError) as error:
         rank_zero_only(print)(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -71,33 +80,41 @@ def main() -> None:
             dist.destroy_process_group()
 
 
-class CommandLine(LightningCLI):
-    """Parses this process's command line and runs it."""
+class _SaveConfigOnce(SaveConfigCallback):
+    """Leaves the `config.yaml` of a run that is continued as it is."""
 
-    def __init__(self) -> None:
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not Path(trainer.log_dir or ".", self.config_filename).exists():
+            super().setup(trainer, pl_module, stage)
+
+
+class CommandLine(LightningCLI):
+    """Parses a command line and runs it.
+
+    Args:
+        subcommand: `fit`, `validate`, `test` or `predict`.
+        arguments: What follows it.
+    """
+
+    def __init__(self, subcommand: str, arguments: list[str]) -> None:
+        self._chosen = subcommand
         super().__init__(
             trainer_defaults={"max_epochs": 10, "enable_model_summary": False},
-            save_config_kwargs={"overwrite": True},  # only a continued run finds one
+            save_config_callback=_SaveConfigOnce,
             seed_everything_default=42,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            parser_kwargs={"exit_on_error": False, sys.argv[1]: {"exit_on_error": False}},
+            parser_kwargs={"exit_on_error": False, subcommand: {"exit_on_error": False}},
+            args=[subcommand, *arguments],
         )
 
-    @staticmethod
-    @override
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Only the one that is called: each costs a parser of every flag."""
-        return {sys.argv[1]: LightningCLI.subcommands()[sys.argv[1]]}
+        return {self._chosen: LightningCLI.subcommands()[self._chosen]}
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.set_defaults(
-            {
-                "model": {"class_path": "lightning_app.model.LinearModule"},
-                "data": {"class_path": "lightning_app.data.RandomDataModule"},
-            }
-        )
         for size in ("input_size", "output_size"):
             parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
         parser.add_argument(
@@ -117,9 +134,13 @@ class CommandLine(LightningCLI):
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
-        config = self.config[sys.argv[1]]
+        config = self.config[self._chosen]
         if config.ckpt_path is not None:
             config.ckpt_path = _checkpoint(config.ckpt_path, config.trainer.default_root_dir)
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would have a checkpoint's hyperparameters win over the command line's."""
 
     @override
     def instantiate_classes(self) -> None:
@@ -132,9 +153,15 @@ class CommandLine(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except MisconfigurationException:
-            rank_zero_only(_discard_logs)(self.trainer)
-            raise
+        except (MisconfigurationException, RuntimeError) as error:
+            message = str(error)
+            if "loading state_dict" in message:
+                message = f"--ckpt_path: of another model, or of other sizes: {message}"
+            elif not isinstance(error, MisconfigurationException):
+                raise
+            if isinstance(self.trainer.logger, RunLogger):  # nothing was trained
+                rank_zero_only(self.trainer.logger.discard)()
+            raise UsageError(message) from None
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -181,22 +208,12 @@ class CommandLine(LightningCLI):
             callbacks.append(StepsPerExecution(steps))
         shapes = ShapeLogger()
         callbacks += [shapes, LossLogger(), Coverage(), Throughput(shapes), Dashboard(shapes)]
-        callbacks.append(Console())
+        callbacks += [Console(), PredictionWriter()]
         if config["enable_checkpointing"] is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint(self._own("save_every_s"))]
         if config["enable_progress_bar"]:
             callbacks.append(RichProgressBar(refresh_rate=20))
         return super()._instantiate_trainer(config, callbacks)
-
-
-def _discard_logs(trainer: Trainer) -> None:
-    """Leave nothing of a run that was refused before its first step."""
-    logger = trainer.logger
-    if isinstance(logger, RunLogger) and trainer.global_step == 0:
-        logger.finalize("aborted")
-        shutil.rmtree(logger.log_dir, ignore_errors=True)
-        with suppress(OSError):  # other runs are in it
-            Path(logger.root_dir).rmdir()
 
 
 def _add_short_flags(parser: LightningArgumentParser) -> None:
@@ -215,7 +232,10 @@ def _strategy(asked: Any) -> Any:
     if not isinstance(asked, str) or asked == "auto" or asked in StrategyRegistry:
         return asked
     if "." in asked:
-        return instantiate_class((), {"class_path": asked})
+        try:
+            return instantiate_class((), {"class_path": asked})
+        except (TypeError, ImportError, AttributeError) as error:
+            raise UsageError(f"--strategy {asked} is no class of a strategy: {error}") from None
     names = sorted(name for name in StrategyRegistry if "_find_unused_" not in name)
     raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
 
@@ -229,7 +249,7 @@ def _checkpoint(which: str, root: str | None) -> str:
                 f"--ckpt_path {which}: no checkpoint in {Path(root or '.', 'lightning_logs')}; "
                 "leave it out to start anew, or name a file"
             )
-        rank_zero_only(print)(f"Continuing from {path}")
+        rank_zero_only(print)(f"From {path}")
     elif "://" in which:
         return which
     elif not is_whole(path := Path(which)):
@@ -250,6 +270,8 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
         ".*LeafSpec.*deprecated.*",
+        ".*args parameter is intended.*",
+        ".*The dirpath has changed.*",  # a checkpoint of another run
         ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,6 +1,7 @@
 """What a run tells on the console besides the transcript: its layout, its progress, its end."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
 from lightning_app.describe import describe_layout
@@ -9,8 +10,12 @@ from lightning_app.describe import describe_layout
 class Console(Callback):
     """Prints a line at the start, one per epoch if there is no progress bar, one at the end."""
 
+    def __init__(self) -> None:
+        self._trained = False
+
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._trained = True
         pl_module.print(describe_layout(trainer))
 
     @override
@@ -25,5 +30,11 @@ class Console(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = trainer.log_dir  # on all ranks: they agree on it
-        if folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if isinstance(trainer.logger, TensorBoardLogger):
             pl_module.print(f"Saved in {folder}. To see it: tensorboard --logdir lightning_logs")
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._trained and trainer.is_global_zero:
+            limits = f"max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}"
+            print(f"Nothing to train: the run is at its end, or has no batches ({limits})")

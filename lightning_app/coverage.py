@@ -47,6 +47,10 @@ class Coverage(Callback):
             if len(self._visits) != len(loader.dataset) or not trainer.is_global_zero:
                 self._visits = torch.zeros(len(loader.dataset), dtype=torch.int32)
 
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._visits.zero_()  # not at the end, which may be in mid-epoch: it is saved then
+
     def _note(self, loader: ShardedLoader, shard: Shard) -> None:
         self._notes.append(shard.indices)
         if len(self._notes) >= MAX_NOTES:
@@ -68,7 +72,6 @@ class Coverage(Callback):
         if self._loader is None:
             return
         visits = self._all_visits(trainer)
-        self._visits.zero_()
         if not trainer.is_global_zero:
             return
         planned = _planned_visits(self._loader, _num_planned_batches(trainer), visits)

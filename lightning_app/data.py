@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from typing_extensions import override
 
 from lightning_app.order import SeededOrder
@@ -101,6 +101,13 @@ class SeededBatches(Sampler[Tensor]):
         return (self[position] for position in range(len(self)))
 
 
+class BatchesInOrder(SeededBatches, SequentialSampler):  # type: ignore[misc]
+    """Batches of the samples as they lie: a sequential sampler, for Lightning to see."""
+
+    def __init__(self, length: int, batch_size: int) -> None:
+        super().__init__(length, batch_size, shuffle=False)
+
+
 class RandomDataModule(LightningDataModule):
     """Random training, validation and test samples of one hidden linear map.
 
@@ -117,7 +124,8 @@ class RandomDataModule(LightningDataModule):
         pin_memory: Copy batches to pinned memory first, for faster transfers to a GPU.
 
     Raises:
-        ValueError: A size is not positive, or `noise_std` or `num_workers` is negative.
+        ValueError: A size is not positive, `noise_std` or `num_workers` is negative, or there are
+            less than two samples to validate or test.
     """
 
     def __init__(
@@ -138,10 +146,11 @@ class RandomDataModule(LightningDataModule):
             input_size=input_size,
             output_size=output_size,
             length=length,
-            val_length=val_length,
-            test_length=test_length,
             batch_size=batch_size,
         )
+        for name, size in (("val_length", val_length), ("test_length", test_length)):
+            if size < 2:
+                raise ValueError(f"{name} is {size}: it must be 2 or more, for R² to be defined")
         if num_workers < 0:
             raise ValueError(f"num_workers is {num_workers}: it must be 0 or more")
         if noise_std < 0:
@@ -164,7 +173,9 @@ class RandomDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        return self._loader(self.train, shuffle=True)
+        # To overfit is to see the same batches again.
+        overfits = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
+        return self._loader(self.train, shuffle=not overfits)
 
     @override
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -182,9 +193,10 @@ class RandomDataModule(LightningDataModule):
         self, dataset: RandomDataset, shuffle: bool = False
     ) -> DataLoader[tuple[Tensor, Tensor]]:
         p: Any = self.hparams
+        sizes = len(dataset), p.batch_size
         return DataLoader(
             dataset,
-            sampler=SeededBatches(len(dataset), p.batch_size, p.seed, shuffle),
+            sampler=SeededBatches(*sizes, p.seed) if shuffle else BatchesInOrder(*sizes),
             batch_size=None,  # the sampler's index tensors are whole batches
             num_workers=p.num_workers,
             pin_memory=p.pin_memory,

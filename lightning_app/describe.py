@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lightning_app import strategies
 from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.strategies.loader import ShardedLoader
 from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
@@ -12,7 +13,8 @@ from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
 def describe_layout(trainer: Trainer) -> str:
     """One line with the layout and the split, like `2 CPU processes, ddp, global batch 30 = …`."""
     loader: Any = trainer.train_dataloader
-    batch = loader.batch_size if isinstance(loader, ShardedLoader) else None
+    splits = isinstance(loader, ShardedLoader) and strategies.splits_batches(trainer.strategy)
+    batch = loader.batch_size if splits else None
     number, device = num_ranks(trainer), _device_type(trainer).upper()
     replicas = isinstance(trainer.strategy, DataParallelStrategy)
     kind = "replica" if replicas else "process"

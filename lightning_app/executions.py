@@ -20,6 +20,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_app import strategies
 from lightning_app.strategies.loader import ShardedLoader
 
 
@@ -36,7 +37,11 @@ class StepsPerExecution(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loader: Any = trainer.train_dataloader
-        if not isinstance(loader, ShardedLoader) or not pl_module.automatic_optimization:
+        if not (
+            isinstance(loader, ShardedLoader)
+            and strategies.splits_batches(trainer.strategy)
+            and pl_module.automatic_optimization
+        ):
             raise MisconfigurationException(
                 f"--steps_per_execution {self.steps}: it needs one training loader with a length, "
                 "a strategy of this project (dp, ddp, one device) and automatic optimization; "

@@ -136,6 +136,7 @@ def test_a_longer_run_continues_one_that_ended_in_mid_epoch(tmp_path: Path) -> N
     assert last.startswith("011-epoch")
     whole = train("plain", None, max_steps=20)
     run = train("plain", None, str(tmp_path / last), max_steps=20)
+    assert set(run.curves["coverage/missing"].values()) == {0}
     assert_same_weights(run, whole, tolerance=0)
 
 

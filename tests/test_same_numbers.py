@@ -39,7 +39,7 @@ class Momentum(LinearModule):
 def train(strategy: str, devices: int, case: tuple[int, int, str, int]) -> Run:
     batch_size, length, optimizer, accumulate = case
     torch.manual_seed(1)
-    data = RandomDataModule(length=length, batch_size=batch_size, val_length=31, test_length=1)
+    data = RandomDataModule(length=length, batch_size=batch_size, val_length=31)
     flags: dict[str, Any] = {"max_epochs": 3, "accumulate_grad_batches": accumulate}
     return fit(strategy, devices, Momentum(optimizer), data, **flags)
 

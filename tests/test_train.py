@@ -1,5 +1,6 @@
 """The commands of the README, run as a user runs them."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 import yaml
 
 from lightning_app.cli import main
+from lightning_app.data import RandomDataset
 from tests.cli import ROOT, train, transcript
 from tests.events import scalars
 
@@ -152,9 +154,15 @@ def test_subcommands_use_the_last_checkpoint(
     subcommand: str, ddp_run: tuple[str, Path], tmp_path: Path
 ) -> None:
     last = str(ddp_run[1] / "checkpoints" / "last.ckpt")
-    outcome = train(subcommand, "--ckpt_path", last, "--accelerator", "cpu", cwd=tmp_path)
+    flags = ("--accelerator", "cpu", "--devices", "3", "--strategy", "ddp")
+    outcome = train(subcommand, "--ckpt_path", last, *flags, cwd=tmp_path)
     assert outcome.status == 0, outcome.stderr
-    if subcommand != "predict":
+    if subcommand == "predict":
+        predictions = torch.load(tmp_path / "lightning_logs" / "version_0" / "predictions.pt")
+        data = RandomDataset(5, 200, part="test")
+        assert predictions.shape == data.y.shape
+        assert torch.nn.functional.mse_loss(predictions, data.y) < 0.02  # sample for sample
+    else:
         tag = {"validate": "val", "test": "test"}[subcommand]
         curves = scalars(tmp_path / "lightning_logs" / "version_0")
         assert next(iter(curves[f"{tag}/r2"].values())) > 0.95
@@ -239,6 +247,37 @@ def test_a_refused_run_ends_every_process_and_leaves_nothing(command: str, tmp_p
     assert outcome.stderr.count("error:") == 1
     assert REFUSED[command] in outcome.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_continuation_leaves_the_run_as_it_was(
+    ddp_run: tuple[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "lightning_logs" / "version_0"
+    shutil.copytree(ddp_run[1], run)
+    before = {path: path.stat().st_size for path in run.rglob("*") if path.is_file()}
+    for flags in (
+        ("--devices", "2", "--strategy", "ddp", "--sync_batchnorm"),
+        ("--model", f"{BORING}.BoringModel"),
+    ):
+        more = ("--accelerator", "cpu", "--max_epochs", "20", "--ckpt_path", "last")
+        outcome = train(*more, *flags, cwd=tmp_path)
+        assert outcome.status == 2
+        assert outcome.stderr.count("\n") == 1, outcome.stderr
+        assert {path: path.stat().st_size for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_our_defaults_are_not_those_of_a_users_classes(tmp_path: Path) -> None:
+    outcome = train("--data", "tests.user_modules.Shuffled", "--print_config", cwd=tmp_path)
+    assert yaml.safe_load(outcome.stdout)["data"]["init_args"]["length"] == 41
+
+
+def test_the_same_batches_are_overfitted(tmp_path: Path) -> None:
+    flags = ("--overfit_batches", "2", "--max_epochs", "2", "--accelerator", "cpu")
+    outcome = train(*flags, cwd=tmp_path)
+    assert outcome.status == 0, outcome.stderr
+    curves = scalars(tmp_path / "lightning_logs" / "version_0")
+    assert list(curves["batch_size/global"].values()) == [30, 30, 30, 30]
+    assert list(curves["coverage/missing"].values()) == [0, 0]
 
 
 def test_gpus_demanded_by_name_are_an_error_where_there_is_none(tmp_path: Path) -> None:

@@ -40,6 +40,14 @@ class Dashboard(Callback):
         self._described = False
 
     @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"splits": list(self._splits.items())}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._splits = dict(state_dict["splits"])
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         devices = gather_objects(device_names(trainer))
         writer = _writer(trainer)

@@ -1,8 +1,10 @@
 """The run's event files: written without waiting, and cut back where a run is continued."""
 
 import os
+import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -25,7 +27,8 @@ class RunLogger(TensorBoardLogger):
         super().__init__(
             save_dir, "lightning_logs", version, default_hp_metric=False, max_queue=100_000
         )
-        self._earlier = [] if version is None else self._event_files()  # of the run it continues
+        self.continues = version is not None
+        self._earlier = self._event_files() if self.continues else []
 
     def _event_files(self) -> list[Path]:
         return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
@@ -46,6 +49,17 @@ class RunLogger(TensorBoardLogger):
                 os.truncate(path, size)
             else:
                 path.unlink()
+
+    def discard(self) -> None:
+        """Remove what this process wrote: a new run's folder, or its events of a continued run."""
+        self.finalize("aborted")
+        if self.continues:
+            for path in set(self._event_files()) - set(self._earlier):
+                path.unlink()
+            return
+        shutil.rmtree(self.log_dir, ignore_errors=True)
+        with suppress(OSError):  # other runs are in it
+            Path(self.root_dir).rmdir()
 
     @override
     @rank_zero_only

@@ -119,7 +119,7 @@ def test_charts(browser: Any, url: str, folder: Path) -> None:
 
 def test_run_card(browser: Any, url: str, folder: Path) -> None:
     open_page(browser, f"{url}/#text")
-    wanted = ("2 CPU processes, ddp, global batch 30 = 15 + 15", "train.py fit --devices 2", "42")
+    wanted = ("2 CPU processes, ddp, global batch 30 = 15 + 15", "train.py --devices 2", "42")
     splits = ("15 + 15", "5 + 5", "0 to 134", "33 to 135", "132")
     wait_for(browser, shows(*wanted, *splits), folder / "card.png")
 
