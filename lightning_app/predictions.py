@@ -28,11 +28,8 @@ class PredictionWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         folder = trainer.log_dir  # the same on every rank
-        if (
-            trainer.fast_dev_run
-            or folder is None
-            or not all(isinstance(p, Tensor) and p.ndim for p in predictions)
-        ):
+        joinable = all(isinstance(p, Tensor) and p.ndim for p in predictions)
+        if folder is None or not joinable or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         ranks = gather_objects([prediction.cpu() for prediction in predictions])
         if trainer.is_global_zero:
