@@ -73,15 +73,15 @@ def plain(dataset: Dataset[Any], processes: int, accelerator: Any = None) -> Non
     """A loop as in PyTorch's tutorials; with several processes DDP over gloo, as by `torchrun`."""
     rank = int(os.environ.get("RANK", 0))
     net: Any = torch.nn.Linear(5, 2)
-    sampler: Any = DistributedSampler(dataset) if processes > 1 else None
+    if processes > 1 and accelerator is None:
+        dist.init_process_group("gloo")
+        net = DistributedDataParallel(net)
+    sampler: Any = DistributedSampler(dataset) if dist.is_initialized() else None
     size = BATCH_SIZE // processes
     loader: Any = DataLoader(dataset, size, shuffle=sampler is None, sampler=sampler)
     optimizer: Any = torch.optim.SGD(net.parameters(), lr=0.05)
     if accelerator is not None:
         net, optimizer, loader = accelerator.prepare(net, optimizer, loader)
-    elif processes > 1:
-        dist.init_process_group("gloo")
-        net = DistributedDataParallel(net)
     writer = SummaryWriter(tempfile.mkdtemp()) if rank == 0 else None
     step_us, step = [], 0
     for _ in range(EPOCHS):

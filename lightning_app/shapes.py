@@ -5,11 +5,13 @@ their rank until a log step or the epoch's end; then they are gathered, and one 
 them (the transcript) and logs `batch_size/global` and `batch_size/rank_k` for every step.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
@@ -18,6 +20,14 @@ from lightning_app.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy, replica_rank
 
 Shape = tuple[int, ...]
+
+
+@runtime_checkable
+class LogsSteps(Protocol):
+    """A logger that takes the same values for several steps at once."""
+
+    def log_steps(self, metrics: Mapping[str, float], steps: range) -> None:
+        """Log the values at each of the steps."""
 
 
 class Sizes(NamedTuple):
@@ -161,22 +171,30 @@ class ShapeLogger(Callback):
         first_step, logged = self._next_step, []
         for step in _by_rank([runs for runs, _ in gathered]):
             if step:  # else the model called no module that is hooked
-                sizes = [step[r].input[0] if r in step else 0 for r in range(len(devices))]
-                self._log(trainer, sizes)
-                logged.append(sizes)
+                logged.append([step[r].input[0] if r in step else 0 for r in range(len(devices))])
             split = tuple(step.values())
             if split and (mode == "every" or (mode == "change" and split not in self._seen)):
                 pl_module.print("\n".join(_transcript(step, devices)))
             self._seen.add(split)
             self._next_step += 1
+        for logger in trainer.loggers:
+            _log_sizes(logger, first_step, logged)
         for listener in self.listeners:
             listener(first_step, logged)
 
-    def _log(self, trainer: Trainer, sizes: list[int]) -> None:
-        scalars: dict[str, float] = {"batch_size/global": sum(sizes)}
-        scalars |= {f"batch_size/rank_{rank}": size for rank, size in enumerate(sizes)}
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=self._next_step)
+
+def _log_sizes(logger: Logger, first_step: int, sizes: list[list[int]]) -> None:
+    """Log each step's sizes; those of equal steps in a row at once, where the logger can."""
+    stop = first_step
+    for split, equal in groupby(sizes):
+        start, stop = stop, stop + len(list(equal))
+        scalars: dict[str, float] = {"batch_size/global": sum(split)}
+        scalars |= {f"batch_size/rank_{rank}": size for rank, size in enumerate(split)}
+        if isinstance(logger, LogsSteps):
+            logger.log_steps(scalars, range(start, stop))
+        else:
+            for step in range(start, stop):
+                logger.log_metrics(scalars, step)
 
 
 def called_modules(root: nn.Module) -> list[nn.Module]:

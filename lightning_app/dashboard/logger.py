@@ -9,10 +9,11 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
-from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from typing_extensions import override
+
+from lightning_app.dashboard.records import records_of_steps, take_records
 
 
 class RunLogger(TensorBoardLogger):
@@ -27,6 +28,7 @@ class RunLogger(TensorBoardLogger):
         super().__init__(
             save_dir, "lightning_logs", version, default_hp_metric=False, max_queue=100_000
         )
+        self._taught: object = None  # the writer that takes records
         self.continues = version is not None
         self._earlier = self._event_files() if self.continues else []
 
@@ -64,9 +66,23 @@ class RunLogger(TensorBoardLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.log_steps(metrics, range(step or 0, (step or 0) + 1))
+
+    @rank_zero_only
+    def log_steps(self, metrics: Mapping[str, float], steps: range) -> None:
+        """Log the same values for several steps.
+
+        Args:
+            metrics: The values, by their tags.
+            steps: The numbers of the steps.
+        """
         values = [
             Summary.Value(tag=tag, simple_value=v.item() if isinstance(v, Tensor) else v)
             for tag, v in metrics.items()
         ]
-        event = Event(wall_time=time.time(), step=step or 0, summary=Summary(value=values))
-        self.experiment._get_file_writer().event_writer.add_event(event)
+        writer = self.experiment._get_file_writer().event_writer
+        if writer is not self._taught:
+            take_records(writer)
+            self._taught = writer
+        records = records_of_steps(Summary(value=values), steps, time.time())
+        writer._async_writer.write(records)
