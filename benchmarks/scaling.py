@@ -86,19 +86,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if platform.system() != "Linux":
         sys.exit("benchmarks.scaling reads /proc, which only Linux has")
 
-    lengths, rounds = ([10**3, 10**5], 1) if args.quick else (args.lengths, args.rounds)
+    if args.quick:
+        args.lengths, args.order_lengths, args.rounds = [10**3], [10**9], 1
     print(timing.machine())
     loaders = {
         f"{name}, {length:,}": partial(measure_loader, name, length)
         for name in (OURS, DEFAULTS)
-        for length in lengths
+        for length in args.lengths
     }
     orders = {
         f"order, {length:,}": partial(first_batch, length, BATCH_SIZE)
         for length in args.order_lengths
     }
-    done = compare("First batch of a loader", loaders, rounds)
-    done += compare("First batch of the order alone (bar: <= 50 ms, <= 64 MB)", orders, rounds)
+    done = compare("First batch of a loader", loaders, args.rounds)
+    done += compare("First batch of the order alone (bar: <= 50 ms, <= 64 MB)", orders, args.rounds)
     timing.write(done, args.out, "scaling")
 
 

@@ -1,7 +1,8 @@
 """What the benchmarks share: measure in turn, tell medians and spread, name the machine.
 
 Whatever is compared runs interleaved (A B C, C B A, …), so that a machine that is slower for a
-while is slower for all. A ratio is taken within each round, and the median of those is told.
+while is slower for all. A ratio is taken within each round, and the median of those is told. Beside
+it stands the ratio of the lowest figures, which other work on the machine disturbs least.
 """
 
 import argparse
@@ -16,13 +17,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-import lightning
 import torch
 
 ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 900  # of one measurement
 MARK = "benchmark: "  # begins the line in which a process tells its figures
 
 
@@ -76,7 +78,9 @@ class Comparison:
             if values := self.ratio(ratio):
                 name, bar = f"{ratio.over} / {ratio.under}", ratio.bar and f"   bar: {ratio.bar}"
                 spread = f"{min(values):.3f}-{max(values):.3f}"
-                lines.append(f"  {name:{2 * width}} {median(values):.3f}   {spread}{bar}")
+                lowest = min(self.values[ratio.over]) / min(self.values[ratio.under])
+                figures = f"{median(values):.3f}   {spread}   of the lowest: {lowest:.3f}"
+                lines.append(f"  {name:{2 * width}} {figures}{bar}")
         return "\n".join(lines)
 
 
@@ -115,8 +119,12 @@ def tell(**figures: float) -> None:
     print(f"\n{MARK}{json.dumps(figures)}", flush=True)
 
 
-def run(*argv: str, timeout_s: float = 900) -> dict[str, float]:
+def run(*argv: str, **variables: str) -> dict[str, float]:
     """Run `python *argv` in a fresh process and an empty folder, with one thread a process.
+
+    Args:
+        argv: What comes after `python`.
+        variables: Environment variables to set.
 
     Returns:
         What the process told by `tell`, and `wall_s`, the seconds from its start to its end.
@@ -128,6 +136,7 @@ def run(*argv: str, timeout_s: float = 900) -> dict[str, float]:
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "OMP_NUM_THREADS": "1",
+        **variables,
     }
     with tempfile.TemporaryDirectory() as folder:
         start_s = time.perf_counter()
@@ -137,7 +146,7 @@ def run(*argv: str, timeout_s: float = 900) -> dict[str, float]:
             env=env,
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=TIMEOUT_S,
         )
         wall_s = time.perf_counter() - start_s
     if done.returncode:
@@ -155,7 +164,7 @@ def machine() -> str:
         if torch.cuda.is_available()
         else "no GPU",
         f"{platform.system()}, Python {platform.python_version()}",
-        f"torch {torch.__version__}, lightning {lightning.__version__}",
+        f"torch {torch.__version__}, lightning {version('lightning')}",
     ]
     return "; ".join(parts)
 

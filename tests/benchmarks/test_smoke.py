@@ -1,11 +1,10 @@
-"""Every benchmark runs, on tiny sizes, and tells what it should; how long it takes is not judged."""
+"""Every benchmark runs, on tiny sizes, and tells what it should; no time is judged."""
 
 import csv
 import importlib
 import os
-import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -13,48 +12,103 @@ import yaml
 from benchmarks import order, step_cost, timing
 from benchmarks.step_variants import WORKLOADS
 from benchmarks.timing import Comparison, Ratio
-from tests.cli import ROOT
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
-EXPECTED = {
+VARIANTS = {
     "startup": {"minimal Lightning script", "train.py --fast_dev_run"},
     "loader": {"DataLoader defaults", "this project"},
     "telemetry": {"both on", "no ShapeLogger", "no Coverage"},
-    "scaling": {
-        "this project, 10",
-        "DataLoader defaults, 10",
-        "order, 1,000",
+    "scaling": {"this project, 1,000", "DataLoader defaults, 1,000", "order, 1,000,000,000"},
+    "step_cost": {
+        "a plain loop",
+        "b usual Lightning",
+        "d train.py",
+        "d' train.py, bar on",
+        "e train.py, K = 50",
     },
 }
-FLAGS = {"scaling": ["--lengths=10", "--order_lengths=1000", "--rounds=1"]}
+FLAGS = {"step_cost": ["--processes=1"]}
 
 
-def rows_of(out: Path, name: str) -> list[dict[str, str]]:
-    """The CSV's rows; each has a positive figure (an added memory may be none)."""
-    with (out / f"{name}.csv").open(newline="") as file:
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_command_prints_its_tables_and_writes_its_figures(
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(step_cost, "why_not_accelerate", lambda *where: "it takes long to import")
+    command = importlib.import_module(f"benchmarks.{name}")
+    command.main(["--quick", f"--out={tmp_path}", *FLAGS.get(name, [])])
+
+    stdout = capsys.readouterr().out
+    assert f"{os.cpu_count()} cores" in stdout
+    for variant in VARIANTS[name]:
+        assert f"\n  {variant} " in stdout
+    with (tmp_path / f"{name}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["group", "variant", "unit", "round", "value"]
-    for row in rows:
-        assert float(row["value"]) > 0 or (row["unit"] == "MiB more at peak"), row
-    return rows
+    assert {row["variant"] for row in rows} == VARIANTS[name]
+    assert all(float(row["value"]) > 0 for row in rows if row["unit"] != "MiB more at peak")
 
 
-def run_command(name: str, *flags: str, out: Path) -> str:
-    """Run `python -m benchmarks.<name>` as a user does, and give back what it printed."""
-    module: Any = importlib.import_module(f"benchmarks.{name}")
-    code = f"from {module.__name__} import main; main({[*flags, f'--out={out}']!r})"
-    done = timing.subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=55
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_the_plain_loop_runs_in_two_processes() -> None:
+    assert step_cost.us_per_step(*step_cost.peer("plain", "tutorial", 5, 2, "cpu")) > 0
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_command_prints_its_table_and_writes_its_figures(name: str, tmp_path: Path) -> None:
-    stdout = run_command(name, *FLAGS.get(name, ["--quick"]), out=tmp_path)
-    assert f"{os.cpu_count()} cores" in stdout
-    assert {row["variant"] for row in rows_of(tmp_path, name)} == EXPECTED[name]
-    for variant in EXPECTED[name]:
-        assert f"\n  {variant} " in stdout
+def test_the_order_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    order.main(["--lengths=1000", "--batch_sizes=30", "--num_samples=1000", "--repeats=1"])
+    stdout = capsys.readouterr().out
+    assert "1,000     30" in stdout
+    assert "1,000 first batch:" in stdout
+
+
+def test_the_wide_workload_is_that_of_its_config() -> None:
+    config = yaml.safe_load((timing.ROOT / "configs" / "wide.yaml").read_text())
+    wide, data, model = WORKLOADS["wide"], config["data"], config["model"]["init_args"]
+    sizes = (wide.input_size, wide.output_size, wide.batch_size)
+    keys = ("input_size", "output_size", "batch_size")
+    assert sizes == tuple(data["init_args"][key] for key in keys)
+    assert (wide.optimizer, wide.lr) == (model["optimizer"], model["lr"])
+
+
+def test_variants_take_turns_in_alternating_order() -> None:
+    calls: list[str] = []
+
+    def measure(name: str) -> float:
+        calls.append(name)
+        return 1.0
+
+    variants = {name: partial(measure, name) for name in "abc"}
+    timing.compare("turns", "s", variants, rounds=2)
+    assert calls == ["a", "b", "c", "c", "b", "a"]
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    values = {"a": [1.0, 20.0, 3.0], "b": [2.0, 10.0, 3.0]}
+    ratios = [Ratio("a", "b", "<= 1"), Ratio("a", "c")]
+    table = Comparison("pairs", "s", values, ratios, {"c": "not here"})
+    assert table.ratio(ratios[0]) == [0.5, 2.0, 1.0]
+    assert table.ratio(ratios[1]) == []
+    lines = [" ".join(line.split()) for line in str(table).splitlines()]
+    assert lines[1:] == [
+        "pairs",
+        "s median lowest-highest",
+        "a 3.00 1.00-20.00",
+        "b 3.00 2.00-10.00",
+        "c skipped: not here",
+        "a / b 1.000 0.500-2.000 of the lowest: 0.500 bar: <= 1",
+    ]
+
+
+def test_a_failing_program_is_told_with_what_it_said() -> None:
+    with pytest.raises(RuntimeError, match=r"failed:\n(.|\n)*ValueError: why"):
+        timing.run("-c", "raise ValueError('why')")
+
+
+def test_a_program_tells_its_figures_and_takes_time() -> None:
+    code = f"import os; print({timing.MARK!r} + os.environ['FIGURES'])"
+    figures = timing.run("-c", code, FIGURES='{"a": 0.5}')
+    assert figures["a"] == 0.5
+    assert figures["wall_s"] > 0
