@@ -1,0 +1,55 @@
+"""What an epoch's batches cost without a model: `python -m benchmarks.loader`.
+
+The training loader of `RandomDataModule`, as a strategy hands it to one rank, over a DataLoader
+with PyTorch's defaults (sample by sample, collated) on the same data set. Both shuffle.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks import timing
+from benchmarks.timing import Ratio
+from lightning_app.data import RandomDataModule
+from lightning_app.strategies.loader import ShardedLoader
+
+OURS, DEFAULTS = "this project", "DataLoader defaults"
+
+
+def us_per_batch(loader: Iterable[object], num_batches: int) -> float:
+    """Microseconds per batch of an epoch."""
+    start_s = time.perf_counter()
+    count = sum(1 for _ in loader)
+    epoch_s = time.perf_counter() - start_s
+    assert count == num_batches
+    return epoch_s / num_batches * 1e6
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = timing.parser(__doc__, rounds=15)
+    parser.add_argument("--num_batches", type=int, default=2000, help="in an epoch")
+    parser.add_argument("--batch_size", type=int, default=30)
+    args = parser.parse_args(argv)
+    num_batches, rounds = (50, 2) if args.quick else (args.num_batches, args.rounds)
+
+    torch.set_num_threads(1)
+    data = RandomDataModule(length=num_batches * args.batch_size, batch_size=args.batch_size)
+    data.setup("fit")
+    loaders: dict[str, Iterable[object]] = {
+        DEFAULTS: DataLoader(data.train, args.batch_size, shuffle=True),
+        OURS: ShardedLoader(data.train_dataloader(), rank=0, world_size=1),
+    }
+    variants = {name: partial(us_per_batch, own, num_batches) for name, own in loaders.items()}
+    print(timing.machine())
+    ratios = [Ratio(OURS, DEFAULTS, "<= 0.2")]
+    title = f"Loader only: {num_batches} batches of {args.batch_size}"
+    done = timing.compare(title, "µs per batch", variants, rounds, ratios)
+    timing.write([done], args.out, "loader")
+
+
+if __name__ == "__main__":
+    main()
