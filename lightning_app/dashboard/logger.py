@@ -26,7 +26,12 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, save_dir: str, version: int | str | None = None) -> None:
         super().__init__(
-            save_dir, "lightning_logs", version, default_hp_metric=False, max_queue=100_000
+            save_dir,
+            "lightning_logs",
+            version,
+            default_hp_metric=False,
+            max_queue=100_000,
+            flush_secs=10,  # a page that is open shows the run as it goes
         )
         self._taught: object = None  # the writer that takes records
         self.continues = version is not None
