@@ -85,7 +85,9 @@ class _SaveConfigOnce(SaveConfigCallback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not Path(trainer.log_dir or ".", self.config_filename).exists():
+        path = Path(trainer.log_dir or ".", self.config_filename)
+        # What the first rank sees, before it writes: the others might look afterwards.
+        if not trainer.strategy.broadcast(path.exists()):
             super().setup(trainer, pl_module, stage)
 
 
