@@ -9,19 +9,18 @@ Not covered: randomness inside a data set's `__getitem__`.
 
 import copy
 import os
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
+from lightning_app.strategies.randomness import OwnRandomness
 from lightning_app.strategies.sharding import Shard, shard_bounds
 
 Indices = Sequence[int] | Tensor
@@ -190,7 +189,7 @@ class ShardedLoader:
             generator.manual_seed(seed + self.epoch)
         if hasattr(sampler, "__getitem__"):  # any position at once
             return (sampler[i] for i in range(start, len(self)))
-        return islice(_OwnRandomness(sampler, self.seed, self.epoch), start, None)
+        return islice(OwnRandomness(sampler, self.seed, self.epoch), start, None)
 
 
 Listener = Callable[[ShardedLoader, Shard], None]
@@ -259,49 +258,3 @@ def _generators(loader: DataLoader[Any]) -> list[tuple[torch.Generator, int]]:
 def _no_samples(batch: Any) -> Any:
     """The same structure with no samples in it."""
     return apply_to_collection(batch, Tensor, lambda tensor: tensor[:0])
-
-
-class _OwnRandomness:
-    """Goes through a sampler on streams of its own of the torch, NumPy and Python generators.
-
-    What else a rank draws from them neither changes the order nor is changed by it. A generator
-    that the user gave to the sampler is set to its own seed plus the epoch.
-    """
-
-    def __init__(self, sampler: Any, seed: int, epoch: int) -> None:
-        self._sampler, self._seed, self._epoch = sampler, seed, epoch
-
-    def __iter__(self) -> Iterator[Indices]:
-        iterator, own = None, None
-        while True:
-            outside = _random_state()
-            try:
-                if iterator is None:
-                    self._seed_generators()
-                    iterator = iter(self._sampler)
-                else:
-                    _set_random_state(own)
-                indices = next(iterator)
-            except StopIteration:
-                return
-            finally:
-                own = _random_state()
-                _set_random_state(outside)
-            yield indices
-
-    def _seed_generators(self) -> None:
-        seed = (self._seed * 1_000_003 + self._epoch) % 2**32
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA as well
-        random.seed(seed)
-        np.random.seed(seed)
-
-
-def _random_state() -> Any:
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()
-
-
-def _set_random_state(state: Any) -> None:
-    torch_state, python_state, numpy_state = state
-    torch.set_rng_state(torch_state)
-    random.setstate(python_state)
-    np.random.set_state(numpy_state)
