@@ -40,7 +40,7 @@ def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
     finally:
-        alive = outlives(process.pid, seconds=5)
+        alive = outlives(process.pid, seconds=20)
     assert not alive, "train.py left processes behind"
     return Outcome(process.returncode, stdout, stderr)
 
