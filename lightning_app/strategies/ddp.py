@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
 from lightning.pytorch.plugins.precision import DoublePrecision
@@ -114,6 +115,13 @@ class DDPStrategy(LightningDDPStrategy):
         if self._in_step and reduce_op in ("mean", "avg") and isinstance(tensor, Tensor):
             return self.mean_over_batch(tensor)
         return super().reduce(tensor, group, reduce_op)
+
+    @override
+    def teardown(self) -> None:
+        super().teardown()
+        if self._start_method != "popen" and dist.is_initialized():
+            # A spawned process ends here; with the group alive, its threads may abort it.
+            dist.destroy_process_group()
 
     @override
     def _get_process_group_backend(self) -> str:

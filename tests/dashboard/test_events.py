@@ -1,5 +1,6 @@
 """What a run writes, read back with TensorBoard's own reader, under every layout."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,9 +86,11 @@ def test_rewinding_cuts_what_came_after(tmp_path: Path) -> None:
     position = first.position()
     first.log_metrics({"a": 2.0}, 1)
     first.finalize("failed")
+    time.sleep(1.1)  # files are read in the order of their names, which count seconds
     lost = RunLogger(str(tmp_path), "version_0")
     lost.experiment.add_text("never", "saved")
     lost.finalize("failed")
+    time.sleep(1.1)
     again = RunLogger(str(tmp_path), "version_0")
     again.log_metrics({"a": 3.0}, 1)
     again.rewind(position)
