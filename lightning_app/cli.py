@@ -161,7 +161,8 @@ class CommandLine(LightningCLI):
                 message = f"--ckpt_path: of another model, or of other sizes: {message}"
             elif not isinstance(error, MisconfigurationException):
                 raise
-            if isinstance(self.trainer.logger, RunLogger):  # nothing was trained
+            trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed > 0
+            if isinstance(self.trainer.logger, RunLogger) and not trained:
                 rank_zero_only(self.trainer.logger.discard)()
             raise UsageError(message) from None
 

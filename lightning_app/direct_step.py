@@ -66,9 +66,13 @@ def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
 def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., dict[str, Any]]:
     strategy = trainer.strategy
     progress = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer
+    loop = trainer.fit_loop.epoch_loop.automatic_optimization
+    usual = loop.run
     weigh: Callable[[Tensor], Tensor] = getattr(strategy, "weigh", lambda loss: loss)
 
     def run(optimizer: Optimizer, batch_idx: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if trainer.accumulate_grad_batches > 1 or loop._skip_backward:  # callbacks may set them
+            return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
         output: Any = None
 
         def closure() -> Tensor | None:
