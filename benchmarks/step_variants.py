@@ -88,19 +88,13 @@ class StepTimer(Callback):
             timing.tell(us_per_step=self._epoch_s / trainer.num_training_batches * 1e6)
 
 
-def plain_rank(rank: int, workload: Workload, args: argparse.Namespace) -> None:
-    """The loop that the PyTorch tutorials teach, on one rank of `args.processes`."""
+def plain_loop(rank: int, workload: Workload, args: argparse.Namespace) -> float:
+    """The loop that the PyTorch tutorials teach, on one rank; the last epoch's time in seconds."""
     device = torch.device("cuda", rank) if args.accelerator == "gpu" else torch.device("cpu")
     net: nn.Module = workload.make_net().to(device)
     dataset = workload.dataset(args.steps)
     sampler: DistributedSampler[Any] | None = None
     if args.processes > 1:
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            init_method=f"file://{Path('rendezvous').resolve()}",
-            rank=rank,
-            world_size=args.processes,
-        )
         net = DistributedDataParallel(net)
         sampler = DistributedSampler(dataset)
     batch_size = workload.batch_size // args.processes
@@ -123,6 +117,21 @@ def plain_rank(rank: int, workload: Workload, args: argparse.Namespace) -> None:
                 writer.add_scalar("train/loss", loss.item(), step)
                 writer.add_scalar("batch_size/global", len(x) * args.processes, step)
         epoch_s = now_s(device) - start_s
+    return epoch_s
+
+
+def plain_rank(rank: int, workload: Workload, args: argparse.Namespace) -> None:
+    """One process of the plain loop."""
+    if args.processes > 1:
+        dist.init_process_group(
+            "nccl" if args.accelerator == "gpu" else "gloo",
+            init_method=f"file://{Path('rendezvous').resolve()}",
+            rank=rank,
+            world_size=args.processes,
+        )
+    # The wrapped net has ended with the loop: it would end the process group, if it were the last
+    # to hold it, in wait for a thread of gloo's that waits for Python.
+    epoch_s = plain_loop(rank, workload, args)
     if rank == 0:
         timing.tell(us_per_step=epoch_s / args.steps * 1e6)
     if args.processes > 1:
