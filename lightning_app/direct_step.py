@@ -1,9 +1,10 @@
 """The optimizer step of a small model costs less than Lightning's way to it; this is a shorter one.
 
 Between `training_step` and `optimizer.step`, Lightning calls eight hooks of the model, four of
-every callback and several of the precision plugin, and notes the name of each. Where none of them
-is overridden, nothing is lost by not calling them: the same forward and backward pass and the same
-optimizer step, in the same order, with the same progress counted. Where one is, Lightning's way is
+every callback and several of the precision plugin and the strategy, and notes the name of each.
+Where none of them does anything, nothing is lost by not calling them: the same forward and backward
+pass and the same optimizer step, in the same order, with the same progress counted. Where one
+might, also a strategy, precision plugin or profiler that is not known here, Lightning's way is
 taken. This stands in for a loop of Lightning's that is not public; tests notice if it changes.
 """
 
@@ -13,12 +14,14 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import ClosureResult
 from lightning.pytorch.plugins.precision import DoublePrecision, Precision
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_app import strategies
+from lightning_app.profiler import NoProfiler
+from lightning_app.strategies import DataParallelStrategy, DDPStrategy, SingleDeviceStrategy
 
 CALLBACK_HOOKS = (
     "on_before_zero_grad",
@@ -52,13 +55,14 @@ class DirectStep(Callback):
 def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
     """Whether no hook between `training_step` and `optimizer.step` has anything to do."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    strategy = trainer.strategy
     return not (
         any(is_overridden(hook, pl_module) for hook in MODEL_HOOKS)
         or any(is_overridden(hook, c) for hook in CALLBACK_HOOKS for c in callbacks)
         or type(trainer.precision_plugin) not in (Precision, DoublePrecision)
-        or not strategies.splits_batches(trainer.strategy)
-        or trainer.gradient_clip_val
-        or trainer.accumulate_grad_batches > 1
+        or type(trainer.profiler) not in (NoProfiler, PassThroughProfiler)  # type: ignore[attr-defined]
+        or type(strategy) not in (DDPStrategy, DataParallelStrategy, SingleDeviceStrategy)
+        or getattr(strategy, "_model_averager", None) is not None  # steps after the optimizer
         or not pl_module.automatic_optimization
     )
 
@@ -71,7 +75,8 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
     weigh: Callable[[Tensor], Tensor] = getattr(strategy, "weigh", lambda loss: loss)
 
     def run(optimizer: Optimizer, batch_idx: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-        if trainer.accumulate_grad_batches > 1 or loop._skip_backward:  # callbacks may set them
+        # Callbacks may set these in mid-run.
+        if trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val or loop._skip_backward:
             return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
         output: Any = None
 

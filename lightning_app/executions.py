@@ -21,7 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_app import strategies
-from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.strategies.loader import ShardedLoader, step_over_iterator
 
 
 class StepsPerExecution(Callback):
@@ -41,11 +41,12 @@ class StepsPerExecution(Callback):
             isinstance(loader, ShardedLoader)
             and strategies.splits_batches(trainer.strategy)
             and pl_module.automatic_optimization
+            and not step_over_iterator(trainer)
         ):
             raise MisconfigurationException(
                 f"--steps_per_execution {self.steps}: it needs one training loader with a length, "
-                "a strategy of this project (dp, ddp, one device) and automatic optimization; "
-                "leave it out"
+                "a strategy of this project (dp, ddp, one device), automatic optimization and a "
+                "training_step that takes a batch; leave it out"
             )
         loader.group_size = lambda: self._num_next(trainer)
         loop = trainer.fit_loop.epoch_loop.automatic_optimization

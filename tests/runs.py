@@ -46,7 +46,7 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def make_trainer(strategy: str, devices: int, **flags: Any) -> Trainer:
+def make_trainer(strategy: Any, devices: int, **flags: Any) -> Trainer:
     """A quiet CPU Trainer with the callbacks of `train.py`, in float64, that writes nothing."""
     callbacks: list[Callback] = [ShapeLogger(), LossLogger(), *flags.pop("callbacks", [])]
     defaults: dict[str, Any] = {

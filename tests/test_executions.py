@@ -17,10 +17,11 @@ from lightning_app.data import RandomDataModule
 from lightning_app.direct_step import DirectStep, nothing_is_skipped
 from lightning_app.executions import StepsPerExecution
 from lightning_app.model import LinearModule
+from lightning_app.strategies import SingleDeviceStrategy
 from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit, make_trainer
 from tests.test_resume import Scheduled
-from tests.user_modules import Shuffled, Stream, Submodule, TwoOptimizers
+from tests.user_modules import OverIterator, Shuffled, Stream, Submodule, TwoOptimizers
 
 Case = Callable[[], tuple[LightningModule, Any, dict[str, Any]]]
 CASES: dict[str, Case] = {
@@ -101,7 +102,8 @@ def test_an_execution_ends_where_the_loop_has_something_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "module"), [(TwoOptimizers(), Shuffled()), (Submodule(), Stream())]
+    ("model", "module"),
+    [(TwoOptimizers(), Shuffled()), (OverIterator(), Shuffled()), (Submodule(), Stream())],
 )
 def test_what_cannot_be_grouped_is_refused(model: LightningModule, module: Any) -> None:
     with pytest.raises(MisconfigurationException, match="--steps_per_execution 2: it needs one"):
@@ -122,6 +124,10 @@ class Watching(Callback):
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
 
 
+class OwnStrategy(SingleDeviceStrategy):
+    """A user's: what it does in a step is not known."""
+
+
 def test_a_hook_that_is_overridden_is_called() -> None:
     plain = make_trainer("single_device", 1)
     assert nothing_is_skipped(plain, LinearModule())
@@ -129,10 +135,12 @@ def test_a_hook_that_is_overridden_is_called() -> None:
     assert not nothing_is_skipped(plain, TwoOptimizers())
     watched = make_trainer("single_device", 1, callbacks=[Watching()])
     assert not nothing_is_skipped(watched, LinearModule())
-    clipped = make_trainer("single_device", 1, gradient_clip_val=1.0)
-    assert not nothing_is_skipped(clipped, LinearModule())
     mixed = make_trainer("single_device", 1, precision="bf16-mixed")
     assert not nothing_is_skipped(mixed, LinearModule())
+    profiled = make_trainer("single_device", 1, profiler="simple")
+    assert not nothing_is_skipped(profiled, LinearModule())
+    own = make_trainer(OwnStrategy(), 1)
+    assert not nothing_is_skipped(own, LinearModule())
 
 
 def test_lightning_still_asks_about_signals_in_every_step() -> None:

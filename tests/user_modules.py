@@ -33,6 +33,15 @@ class Submodule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class OverIterator(Submodule):
+    """Fetches its batches itself."""
+
+    @override
+    def training_step(self, dataloader_iter: Any) -> Tensor:  # type: ignore[override]
+        batch, _, _ = next(dataloader_iter)
+        return mse_loss(self.body(batch[0]), batch[1])
+
+
 class Functional(LightningModule):
     """Has parameters, but calls no module: nothing that replicas could take over."""
 

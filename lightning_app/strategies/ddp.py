@@ -21,8 +21,8 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app.strategies.global_logs import GlobalLogs
-from lightning_app.strategies.loader import ShardedLoader, shard_loader
-from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.loader import ShardedLoader, shard_loader, step_over_iterator
+from lightning_app.strategies.sharding import Shard, shard_sizes
 
 
 class DDPStrategy(LightningDDPStrategy):
@@ -43,6 +43,11 @@ class DDPStrategy(LightningDDPStrategy):
             raise MisconfigurationException(
                 "--sync_batchnorm needs GPUs: torch's SyncBatchNorm does not run on a CPU; "
                 "leave it out, or train with `--devices 1`"
+            )
+        if self.world_size > 1 and (step := step_over_iterator(trainer)):
+            raise MisconfigurationException(
+                f"{step} takes the loader's iterator, so nothing tells which batch its loss is of, "
+                f"to weigh it over {self.world_size} processes: take a batch, or use one device"
             )
         super().setup(trainer)
 
@@ -73,9 +78,10 @@ class DDPStrategy(LightningDDPStrategy):
     def _run(
         self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if not self._arrived:  # a loader that is not split: one rank
+        if not self._arrived:
+            assert self.world_size == 1, "a loader that was not split"
             return step(*args, **kwargs)
-        shard = _common_shard(self._arrived.values())
+        shard = _common_shard(self._arrived.values(), self.world_size)
         self._arrived.clear()
         assert self.lightning_module is not None
         trainer = self.lightning_module.trainer
@@ -130,14 +136,16 @@ class DDPStrategy(LightningDDPStrategy):
         return super()._get_process_group_backend()
 
 
-def _common_shard(shards: Collection[Shard]) -> Shard:
+def _common_shard(shards: Collection[Shard], world_size: int) -> Shard:
     """The shard that weighs a step's loss, where several loaders may have given it a batch."""
     first, *others = shards
     for other in others:
-        if first.size * other.global_size != other.size * first.global_size:
-            sizes = ", ".join(f"{shard.size} of {shard.global_size}" for shard in shards)
+        # Of all ranks, so that all of them refuse the same step.
+        parts = [shard_sizes(shard.global_size, world_size) for shard in (first, other)]
+        if any(a * other.global_size != b * first.global_size for a, b in zip(*parts, strict=True)):
+            sizes = " and ".join(" + ".join(map(str, part)) for part in parts)
             raise MisconfigurationException(
-                f"this step's loaders gave this rank different parts of their batches ({sizes}), "
+                f"this step's loaders gave the ranks different parts of their batches ({sizes}), "
                 "so the loss has no one weight: use batch sizes and lengths that divide alike"
             )
     return first

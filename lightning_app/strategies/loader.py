@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
@@ -109,28 +111,30 @@ class ShardedLoader:
         if epoch != self.epoch:
             self.epoch, self._start = epoch, 0
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, int | None]:
         """The position in global batches, the same on every rank and under every layout."""
-        return {
-            "epoch": self.epoch,
-            "position": self.position,
-            "num_batches": len(self),
-            "seed": self.seed,
-        }
+        own = {"epoch": self.epoch, "position": self.position, "seed": self.seed}
+        return own | self._sizes()
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def _sizes(self) -> dict[str, int | None]:
+        """Without which a position does not tell which samples are left."""
+        samples, size = len(self.dataset), self.batch_size
+        return {"batches": len(self), "samples": samples, "samples a batch": size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a saved position; the next iteration starts there.
 
         Raises:
-            MisconfigurationException: The epoch was begun with another number of batches, so a
-                position in it does not tell which samples are left.
+            MisconfigurationException: The position is in mid-epoch, and the epoch was begun with
+                other sizes.
         """
-        if state["num_batches"] != len(self) and 0 < state["position"] < state["num_batches"]:
-            raise MisconfigurationException(
-                f"the checkpoint is {state['position']} batches into an epoch of "
-                f"{state['num_batches']}, and an epoch now has {len(self)}: continue with the data "
-                "and the batch size it was begun with"
-            )
+        for name, size in self._sizes().items():
+            if state[name] != size and 0 < state["position"] < state["batches"]:
+                raise MisconfigurationException(
+                    f"the checkpoint is {state['position']} batches into an epoch of "
+                    f"{state[name]} {name}, and now there are {size}: continue with the data "
+                    "and the batch size it was begun with"
+                )
         self.epoch, self._start, self.seed = state["epoch"], state["position"], state["seed"]
 
     def __len__(self) -> int:
@@ -220,6 +224,16 @@ def shard_loader(
         return loader
     seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # what `seed_everything` was called with
     return ShardedLoader(loader, rank, world_size, seed, on_shard)
+
+
+def step_over_iterator(trainer: Trainer) -> str | None:
+    """The name of a step of the model that takes `dataloader_iter` in place of a batch."""
+    module = trainer.lightning_module
+    names = (f"{stage}_step" for stage in ("training", "validation", "test", "predict"))
+    for name in names:
+        if is_param_in_hook_signature(getattr(module, name), "dataloader_iter", explicit=True):
+            return f"{type(module).__name__}.{name}"
+    return None
 
 
 def _check_splittable(loader: DataLoader[Any], world_size: int) -> None:

@@ -167,7 +167,8 @@ def test_position_is_saved_in_global_batches() -> None:
     batches = iter(loader)
     next(batches), next(batches)
     state = loader.state_dict()
-    assert state == {"epoch": 1, "position": 2, "num_batches": 5, "seed": 5}
+    sizes = {"batches": 5, "samples": 23, "samples a batch": 5}
+    assert state == {"epoch": 1, "position": 2, "seed": 5} | sizes
     other = ShardedLoader(LOADERS["shuffled"](), 0, 1)
     other.load_state_dict(state)
     assert read(other) == whole[2:]
@@ -180,10 +181,13 @@ def test_an_abandoned_iteration_is_not_continued() -> None:
     assert read(loader) == whole
 
 
-def test_another_number_of_batches_cannot_continue_an_epoch() -> None:
+@pytest.mark.parametrize("name", ["batches", "samples", "samples a batch"])
+def test_other_sizes_cannot_continue_an_epoch(name: str) -> None:
     loader = ShardedLoader(LOADERS["shuffled"](), 0, 1)
-    with pytest.raises(MisconfigurationException, match=r"2 batches into an epoch of 9, .* has 5"):
-        loader.load_state_dict({"epoch": 0, "position": 2, "num_batches": 9, "seed": 0})
+    state = loader.state_dict() | {"position": 2, name: 90}
+    with pytest.raises(MisconfigurationException, match=f"2 batches into an epoch of 90 {name}, "):
+        loader.load_state_dict(state)
+    loader.load_state_dict(state | {"position": 0})
 
 
 def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:

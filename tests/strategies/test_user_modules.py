@@ -16,6 +16,7 @@ from tests.runs import Run, assert_same, fit
 from tests.user_modules import (
     Functional,
     Normalized,
+    OverIterator,
     Samples,
     Shuffled,
     Stream,
@@ -92,16 +93,30 @@ def test_dp_splits_the_batches_of_a_stream() -> None:
 
 
 def test_sync_batchnorm_is_refused_where_it_cannot_work() -> None:
-    for message in run_ranks(sync_batchnorm_message, 2):
+    for message, _ in run_ranks(refusals, 2):
         assert "--sync_batchnorm needs GPUs" in message
     with pytest.raises(MisconfigurationException, match="does nothing for replicas"):
         fit("dp", 2, Normalized(), Shuffled(), sync_batchnorm=True)
 
 
-def sync_batchnorm_message() -> str:
-    with pytest.raises(MisconfigurationException) as caught:
-        fit("ddp", 2, Normalized(), Shuffled(), sync_batchnorm=True)
-    return str(caught.value)
+def refusals() -> list[str]:
+    """What `ddp` on two CPU ranks says to models it cannot train right."""
+    messages = []
+    cases: list[tuple[Any, dict[str, Any]]] = [
+        (Normalized(), {"sync_batchnorm": True}),
+        (OverIterator(), {}),
+    ]
+    for model, flags in cases:
+        with pytest.raises(MisconfigurationException) as caught:
+            fit("ddp", 2, model, Shuffled(), **flags)
+        messages.append(str(caught.value))
+    return messages
+
+
+def test_a_step_over_the_loaders_iterator_has_one_rank() -> None:
+    for _, message in run_ranks(refusals, 2):
+        assert message.startswith("OverIterator.training_step takes the loader's iterator")
+    fit("ddp", 1, OverIterator(), Shuffled(), max_epochs=1, precision="32-true")
 
 
 class TwoSets(LightningDataModule):
