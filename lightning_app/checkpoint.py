@@ -60,7 +60,8 @@ class LastCheckpoint(Checkpoint):
         self._signum = 0
         self._pending = [0, 0]  # agreed by all ranks: the signal to stop by, whether to save
         self._saved_s = time.monotonic()
-        self._heartbeat: Heartbeat | None = None
+        self._in_training: Heartbeat | None = None
+        self._in_validation: Heartbeat | None = None
         self._event_files: dict[str, int] | None = None  # of the run that is continued
 
     @override
@@ -74,7 +75,7 @@ class LastCheckpoint(Checkpoint):
         if isinstance(logger, RunLogger) and trainer.is_global_zero and self._event_files:
             logger.rewind(self._event_files)  # not before: the run may still be refused
         self._saved_s = time.monotonic()
-        self._heartbeat = Heartbeat(trainer.strategy.root_device)
+        self._in_training = Heartbeat(trainer.strategy.root_device)
         loop = trainer.fit_loop
         if loop.restarting and loop.epoch_loop.batch_progress.current.ready == 0:
             # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
@@ -84,7 +85,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if any(self._agree()):
+        assert self._in_training is not None
+        if any(self._agree(self._in_training)):
             loop = trainer.fit_loop.epoch_loop
             # An epoch's end or a validation that comes next belongs to this step, and to what is
             # saved of it. Gradients that are still accumulated would be lost.
@@ -95,15 +97,30 @@ class LastCheckpoint(Checkpoint):
                 self._act(trainer)
 
     @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._in_training is not None:  # its steps take another time
+            self._in_validation = Heartbeat(trainer.strategy.root_device)
+
+    @override
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any
     ) -> None:
-        if self._heartbeat is not None and trainer.training is False and self._agree()[0]:
+        if self._in_validation is not None and self._agree(self._in_validation)[0]:
             self._act(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._act(trainer)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stop_listening(trainer)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._stop_listening(trainer)
 
     @override
     def on_save_checkpoint(
@@ -126,16 +143,20 @@ class LastCheckpoint(Checkpoint):
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, self._on_signal)
 
+    def _stop_listening(self, trainer: Trainer) -> None:
+        """Lightning puts the signals' handlers back; they were its own for the run."""
+        vars(trainer.fit_loop.epoch_loop).pop("_broadcast_sigterm_tensor", None)
+        self._in_training = self._in_validation = None
+
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._signum:
             raise KeyboardInterrupt
         self._signum = signum
 
-    def _agree(self) -> list[int]:
+    def _agree(self, heartbeat: Heartbeat) -> list[int]:
         """What all ranks have agreed to do as soon as the state can be saved."""
-        assert self._heartbeat is not None
         overdue = self.every_s is not None and time.monotonic() - self._saved_s >= self.every_s
-        agreed = self._heartbeat.beat(self._signum, int(overdue))
+        agreed = heartbeat.beat(self._signum, int(overdue))
         self._pending = [max(flags) for flags in zip(self._pending, agreed, strict=True)]
         return self._pending
 

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def find_checkpoint(root: Path, which: str) -> Path | None:
     Returns:
         Its path; `None` where there is none.
     """
-    found = root.glob(f"lightning_logs/*/{FOLDER}/{which}*.ckpt")
+    folders = f"lightning_logs/*/{FOLDER}", FOLDER  # the other is that of `--logger false`
+    found = chain.from_iterable(root.glob(f"{folder}/{which}*.ckpt") for folder in folders)
     newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     return next((path for path in newest_first if is_whole(path)), None)
 

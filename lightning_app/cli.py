@@ -7,7 +7,9 @@ into one this machine has; a model and data come along.
 
 import logging
 import os
+import re
 import sys
+import traceback
 import warnings
 from argparse import ArgumentError
 from pathlib import Path
@@ -38,7 +40,7 @@ from lightning_app.console import Console
 from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.direct_step import DirectStep
-from lightning_app.errors import UsageError, one_line
+from lightning_app.errors import UsageError, check_trainer_flags, one_line
 from lightning_app.executions import StepsPerExecution
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
@@ -137,8 +139,15 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
         config = self.config[self._chosen]
+        check_trainer_flags(config.trainer)
+        for size in ("input_size", "output_size"):
+            given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
+            if given and size in config.data.init_args:
+                raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
         if config.ckpt_path is not None:
             config.ckpt_path = _checkpoint(config.ckpt_path, config.trainer.default_root_dir)
+        elif self._chosen != "fit":
+            rank_zero_only(print)("No --ckpt_path: with the weights that the model begins with")
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -148,22 +157,22 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, ImportError, AttributeError) as error:
+        except ValueError as error:
             raise UsageError(str(error)) from error
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except (MisconfigurationException, RuntimeError) as error:
+        except (MisconfigurationException, RuntimeError, ValueError) as error:
             message = str(error)
             if "loading state_dict" in message:
                 message = f"--ckpt_path: of another model, or of other sizes: {message}"
-            elif not isinstance(error, MisconfigurationException):
+            elif not (isinstance(error, MisconfigurationException) or _refused_by_loops(error)):
                 raise
-            trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed > 0
-            if isinstance(self.trainer.logger, RunLogger) and not trained:
-                rank_zero_only(self.trainer.logger.discard)()
+            logger = self.trainer.logger
+            if isinstance(logger, RunLogger) and not logger.has_metrics:
+                rank_zero_only(logger.discard)()
             raise UsageError(message) from None
 
     @override
@@ -179,6 +188,8 @@ class CommandLine(LightningCLI):
         kwargs |= vars(layout)
         if strategies.splits_batches(layout.strategy):
             kwargs["use_distributed_sampler"] = False
+        if asked.barebones:  # which takes no logger and no callbacks
+            return super().instantiate_trainer(**kwargs)
         if asked.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if asked.logger in (None, True):
@@ -206,6 +217,8 @@ class CommandLine(LightningCLI):
 
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        if config["barebones"]:
+            return Trainer(**config | {"callbacks": callbacks})
         callbacks.append(DirectStep())
         if (steps := self._own("steps_per_execution")) > 1:
             callbacks.append(StepsPerExecution(steps))
@@ -259,6 +272,13 @@ def _checkpoint(which: str, root: str | None) -> str:
         state = "is no whole checkpoint" if path.exists() else "does not exist"
         raise UsageError(f"--ckpt_path {which} {state}: name a .ckpt file, last or best")
     return str(path)
+
+
+def _refused_by_loops(error: Exception) -> bool:
+    """Whether Lightning's loops did not like a flag's value, say a `--val_check_interval`."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    name: str = frame.f_globals["__name__"]
+    return isinstance(error, ValueError) and name.startswith("lightning.pytorch.loops")
 
 
 def _quieten() -> None:

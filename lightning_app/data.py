@@ -124,8 +124,8 @@ class RandomDataModule(LightningDataModule):
         pin_memory: Copy batches to pinned memory first, for faster transfers to a GPU.
 
     Raises:
-        ValueError: A size is not positive, `noise_std` or `num_workers` is negative, or there are
-            less than two samples to validate or test.
+        ValueError: A size is not positive, `noise_std`, `num_workers` or `seed` is negative, or
+            there are less than two samples to validate or test.
     """
 
     def __init__(
@@ -151,10 +151,13 @@ class RandomDataModule(LightningDataModule):
         for name, size in (("val_length", val_length), ("test_length", test_length)):
             if size < 2:
                 raise ValueError(f"{name} is {size}: it must be 2 or more, for R² to be defined")
-        if num_workers < 0:
-            raise ValueError(f"num_workers is {num_workers}: it must be 0 or more")
-        if noise_std < 0:
-            raise ValueError(f"noise_std is {noise_std}: it must be 0 or more")
+        for name, value in (
+            ("num_workers", num_workers),
+            ("noise_std", noise_std),
+            ("seed", seed),
+        ):
+            if value < 0:
+                raise ValueError(f"{name} is {value}: it must be 0 or more")
         self.save_hyperparameters(logger=False)
 
     def _dataset(self, part: str, length: int) -> RandomDataset:

@@ -15,6 +15,7 @@ from rich.console import Console
 from lightning_app.devices import Facts, diagnose, exit_code, probe
 from lightning_app.devices.redact import redact
 from lightning_app.devices.report import as_json, render
+from lightning_app.errors import first_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,8 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) else None
-    return (text or str(error)).splitlines()[0]
+    return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 
 if __name__ == "__main__":

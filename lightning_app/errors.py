@@ -1,12 +1,52 @@
 """What the user got wrong, said in one line: the value, what is allowed, the remedy."""
 
+import os
 import re
+from pathlib import Path
+from typing import Any
 
 HELP = "`python train.py --help` lists every flag"
 
 
 class UsageError(Exception):
     """Something the user got wrong. Its text is the line that is shown."""
+
+
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+}
+
+
+def check_trainer_flags(flags: Any) -> None:
+    """Refuse what the Trainer takes and then fails at, or does something else with.
+
+    Args:
+        flags: The Trainer's arguments, by their names.
+
+    Raises:
+        UsageError: A number is too small, or no run can be written where it shall be.
+    """
+    for flag, least in LEAST.items():
+        if flags[flag] is not None and flags[flag] < least:
+            raise UsageError(f"--{flag} {flags[flag]}: it must be {least} or more")
+    every = flags["val_check_interval"]
+    if isinstance(every, (int, float)) and every <= 0:
+        raise UsageError(f"--val_check_interval {every}: it must be a number above 0")
+    root = flags["default_root_dir"]
+    if root is not None and "://" not in root:
+        folder = next(
+            path for path in (Path(root), *Path(root).absolute().parents) if path.exists()
+        )
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise UsageError(f"--default_root_dir {root}: no folder can be made in {folder}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def one_line(message: str) -> str:
@@ -24,12 +64,14 @@ def one_line(message: str) -> str:
     reasons = _reasons(message)
     flag = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     value = _value(message)
-    if reasons is None or ("Parser key" in message and value is None and "Option" not in message):
+    if reasons is None:
         line = " ".join(message.split())
+    elif flag:
+        subject = f"--{flag.removeprefix('trainer.')}" + (f" {value}" if value is not None else "")
+        line = f"{subject}: {reasons}"
     else:
-        flag = flag.removeprefix("trainer.")
-        subject = f"--{flag}" + (f" {value}" if value is not None else "") if flag else ""
-        line = f"{subject}: {reasons}" if subject else reasons
+        line = reasons
+    line = re.sub(r"^ambiguous option: (--\w+) could match (--\w+),.*", r"\1: is it \2?", line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
     return f"{line}; {HELP}" if unknown else line
@@ -37,28 +79,38 @@ def one_line(message: str) -> str:
 
 def _reasons(message: str) -> str | None:
     """Why each type refused the value; `None` where the text is no such report."""
+    if positive := re.search(r"Not of type Positive(Int|Float)", message):
+        return f"it must be a {'whole ' * (positive[1] == 'Int')}number above 0"
     match = re.search(r"Errors:\n(.*?)\n\s*Given value type", message, re.DOTALL)
     if match is None:
         return None
-    reasons = [" ".join(reason.split()) for reason in re.split(r"\n?\s*- ", match[1]) if reason]
-    reasons = [reason for reason in reasons if "NoneType" not in reason]
-    expected = [reason for reason in reasons if reason.startswith("Expected a ")]
-    if expected and len(expected) == len(reasons):
-        return "it must be " + " or ".join(_type(e.removeprefix("Expected a ")) for e in expected)
-    texts = [re.sub(r"Problem with given class_path '[\w.]+': ", "", text) for text in reasons]
+    texts = [" ".join(reason.split()) for reason in re.split(r"\n?\s*- ", match[1]) if reason]
+    # A class's own refusal says more than that the value is no other type.
+    classes = [text.split("': ", 1)[1] for text in texts if text.startswith("Problem with given")]
+    texts = classes or [text for text in texts if "NoneType" not in text]
     nested = re.search(r"Expected a (.*?)\.? Got value", texts[0])
-    if nested:
-        return f"it must be {_type(nested[1])}"
+    expected = [
+        text.removeprefix("Expected a ") for text in texts if text.startswith("Expected a ")
+    ]
+    if nested or len(expected) == len(texts):
+        types = [nested[1]] if nested else expected
+        return "it must be " + " or ".join(dict.fromkeys(map(_type, types)))
     return "; ".join(texts)
 
 
 def _type(text: str) -> str:
     """`<class 'int'>` → `int`; `typing.Literal['a', 'b']` → `a, b`."""
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = re.sub(r"^dot import path.*", "the path of a class", text)
     return re.sub(r"typing\.Literal\[(.*?)\]", r"\1", text).replace("'", "")
 
 
 def _value(message: str) -> str | None:
-    nested = re.search(r"Got value: (.*)", message)
-    match = nested or re.search(r"Given value: (?!NestedArg|Namespace)(.*)", message)
-    return match[1].strip() if match else None
+    patterns = (
+        r"Got value: (.*)",
+        r"Given value: (?!NestedArg|Namespace)(.*)",
+        r"Not of type \w+: (\S+) does not",
+        r"Not of type \w+: .* '(.*)'",
+    )
+    matches = (re.search(pattern, message) for pattern in patterns)
+    return next((match[1].strip() for match in matches if match), None)

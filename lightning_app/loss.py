@@ -42,7 +42,8 @@ class LossLogger(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._unlogged = checkpoint.get("unlogged_loss")
+        if (loss := checkpoint.get("unlogged_loss")) is not None:
+            self._unlogged = loss.to(trainer.strategy.root_device)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,7 +62,7 @@ class LossLogger(Callback):
     def _log(self, trainer: Trainer) -> None:
         loss = self._global_loss(trainer)
         self._unlogged = None
-        if loss is None or TAG in trainer.logged_metrics:
+        if loss is None or any(own.meta.name == TAG for own in (trainer._results or {}).values()):
             return
         # Lightning has divided the loss by the number of batches accumulated.
         value = loss * trainer.accumulate_grad_batches

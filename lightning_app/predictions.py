@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_app import strategies
 from lightning_app.collectives import gather_objects
 
 
@@ -30,6 +31,9 @@ class PredictionWriter(BasePredictionWriter):
         folder = trainer.log_dir  # the same on every rank
         joinable = all(isinstance(p, Tensor) and p.ndim for p in predictions)
         if folder is None or not joinable or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if trainer.world_size > 1 and not strategies.splits_batches(trainer.strategy):
+            pl_module.print("Predictions not saved: this strategy's order of samples is not known")
             return
         ranks = gather_objects([prediction.cpu() for prediction in predictions])
         if trainer.is_global_zero:

@@ -19,6 +19,7 @@ from lightning_app.dashboard.charts import charts
 from lightning_app.dashboard.logger import RunLogger
 from lightning_app.dashboard.pictures import who_got_what
 from lightning_app.describe import describe_layout, num_ranks, run_name
+from lightning_app.errors import first_line
 from lightning_app.shapes import ShapeLogger, called_modules
 
 NUM_PICTURES = 3  # of the first epochs
@@ -36,16 +37,22 @@ class Dashboard(Callback):
         self._shapes = shapes
         self._splits: dict[tuple[int, ...], tuple[int, int, int]] = {}
         self._epoch_sizes: list[list[int]] = []
+        self._epoch_start = 0  # the step of the first of them
         self._sample: tuple[nn.Module, tuple[Any, ...]] | None = None
         self._described = False
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"splits": list(self._splits.items())}
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # Not `state_dict`, which is asked for before the last steps' sizes are told.
+        checkpoint["splits"] = list(self._splits.items())
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._splits = dict(state_dict["splits"])
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._splits = dict(checkpoint.get("splits", []))
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,6 +85,8 @@ class Dashboard(Callback):
         for step, split in enumerate(map(tuple, sizes), first_step):
             first, _, number = self._splits.get(split, (step, step, 0))
             self._splits[split] = (first, step, number + 1)
+        if not self._epoch_sizes:
+            self._epoch_start = first_step
         if len(self._epoch_sizes) < MAX_STEPS:
             self._epoch_sizes += sizes
 
@@ -89,9 +98,7 @@ class Dashboard(Callback):
         step = trainer.global_step - 1
         sizes, self._epoch_sizes = self._epoch_sizes[:MAX_STEPS], []
         if sizes and trainer.current_epoch < NUM_PICTURES:
-            picture = who_got_what(
-                np.array(sizes), trainer.fit_loop.total_batch_idx + 1 - len(sizes)
-            )
+            picture = who_got_what(np.array(sizes), self._epoch_start)
             writer.add_image("who_got_what", picture, step, dataformats="HWC")
         if not self._described:
             self._described = True
@@ -170,6 +177,6 @@ def _add_graph(writer: SummaryWriter, module: nn.Module, args: tuple[Any, ...]) 
         try:
             writer.add_graph(module.eval(), args)
         except Exception as error:  # whatever a foreign module does when it is traced
-            print(f"no graph of {type(module).__name__}: {str(error).splitlines()[0]}")
+            print(f"no graph of {type(module).__name__}: {first_line(error)}")
         finally:
             module.train(training)

@@ -34,6 +34,7 @@ class RunLogger(TensorBoardLogger):
             flush_secs=10,  # a page that is open shows the run as it goes
         )
         self._taught: object = None  # the writer that takes records
+        self.has_metrics = False  # of this process
         self.continues = version is not None
         self._earlier = self._event_files() if self.continues else []
 
@@ -81,6 +82,7 @@ class RunLogger(TensorBoardLogger):
             metrics: The values, by their tags.
             steps: The numbers of the steps.
         """
+        self.has_metrics = True
         values = [
             Summary.Value(tag=tag, simple_value=v.item() if isinstance(v, Tensor) else v)
             for tag, v in metrics.items()

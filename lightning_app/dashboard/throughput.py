@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_app.shapes import ShapeLogger
+from lightning_app.strategies.loader import ShardedLoader
 
 
 class Throughput(Callback):
@@ -19,51 +20,46 @@ class Throughput(Callback):
 
     def __init__(self, shapes: ShapeLogger) -> None:
         self._shapes = shapes
-        self._since_s = self._batch_ended_s = 0.0
-        self._waited_s = 0.0
+        self._since_s = self._waited_s = 0.0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._shapes.listeners.append(lambda step, sizes: self._log(trainer, step, sizes))
+        self._start(trainer)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start()
+        self._start(trainer)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start()
+        self._start(trainer)
 
-    def _start(self) -> None:
+    def _start(self, trainer: Trainer) -> None:
         """Begin to measure; a validation, or what is between epochs, does not count."""
-        self._since_s = self._batch_ended_s = time.perf_counter()
-        self._waited_s = 0.0
-
-    @override
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._waited_s += time.perf_counter() - self._batch_ended_s
-
-    @override
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._batch_ended_s = time.perf_counter()
+        self._since_s = time.perf_counter()
+        self._waited_s = _waited_s(trainer) or 0.0
 
     def _log(self, trainer: Trainer, first_step: int, sizes: list[list[int]]) -> None:
-        elapsed_s = self._batch_ended_s - self._since_s
-        if elapsed_s <= 0 or not sizes:  # what is left of an epoch, after its validation
+        if not sizes:  # what is left of an epoch, after its validation
             return
+        elapsed_s = time.perf_counter() - self._since_s
         by_rank = [sum(column) / elapsed_s for column in zip(*sizes, strict=True)]
         metrics = {"throughput/samples_per_s": sum(by_rank)}
         metrics |= {f"throughput/rank_{rank}": rate for rank, rate in enumerate(by_rank)}
-        metrics["throughput/data_wait_share"] = min(self._waited_s / elapsed_s, 1.0)
+        if (waited_s := _waited_s(trainer)) is not None:
+            metrics["throughput/data_wait_share"] = (waited_s - self._waited_s) / elapsed_s
         for device in getattr(trainer.strategy, "parallel_devices", None) or []:
             metrics |= device_use(device)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=first_step + len(sizes) - 1)
-        self._start()
+        self._start(trainer)
+
+
+def _waited_s(trainer: Trainer) -> float | None:
+    """Seconds that the run has waited for batches; `None` where its loader does not tell."""
+    loader: Any = trainer.train_dataloader
+    return loader.waited_s if isinstance(loader, ShardedLoader) else None
 
 
 def device_use(device: torch.device) -> dict[str, float]:

@@ -9,6 +9,7 @@ Not covered: randomness inside a data set's `__getitem__`.
 
 import copy
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -44,6 +45,7 @@ class ShardedLoader:
     Attributes:
         epoch: Whose order the batches come in.
         position: Global batches of the epoch that have been handed out.
+        waited_s: Seconds spent, since this loader was made, waiting for the next batch.
         listeners: Called with this loader and each shard, just before its batch is handed out.
         group_size: Tells how many batches to hand out next, in a list; one at a time if not set.
 
@@ -64,6 +66,7 @@ class ShardedLoader:
         self.seed = seed
         self.epoch = 0
         self.position = 0
+        self.waited_s = 0.0
         self._start = 0  # of the next iteration
         self.listeners = [] if on_shard is None else [on_shard]
         self.group_size: Callable[[], int] | None = None
@@ -163,7 +166,13 @@ class ShardedLoader:
             # which takes longer than to fetch a small batch.
             collate, dataset = own.collate_fn, own.dataset
             batches = (collate(dataset[indices]) for indices in self._shard_indices())
-        for batch in batches:
+        iterator, end = iter(batches), object()
+        while True:
+            asked_s = time.perf_counter()
+            batch = next(iterator, end)
+            self.waited_s += time.perf_counter() - asked_s
+            if batch is end:
+                return
             shard = self._pending.popleft()
             self._fetched.append(shard)
             self.position += 1
