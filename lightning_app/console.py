@@ -1,5 +1,7 @@
 """What a run tells on the console besides the transcript: its layout, its progress, its end."""
 
+from pathlib import Path
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
@@ -31,7 +33,8 @@ class Console(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = trainer.log_dir  # on all ranks: they agree on it
         if isinstance(trainer.logger, TensorBoardLogger):
-            pl_module.print(f"Saved in {folder}. To see it: tensorboard --logdir lightning_logs")
+            runs = Path(folder or ".").parent
+            pl_module.print(f"Saved in {folder}. To see it: tensorboard --logdir {runs}")
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,7 +3,10 @@
 The indices are those handed to the data set for batches that were trained on, under any strategy:
 with Lightning's own `DDPStrategy`, by class path, the samples that its sampler repeats to fill the
 last batch are counted as what they are. What `drop_last` or `limit_train_batches` leave out is not
-missing. Costs a note per step, and four bytes of memory per sample and rank.
+missing.
+
+Costs a note per step, four bytes of memory per sample and rank, and at each epoch's end a sum of
+these over all ranks (at each checkpoint, too) and the sampler's way through the epoch once more.
 
 Not covered: streams, which have no indices, and several training loaders at once.
 """

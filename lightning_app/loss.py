@@ -62,10 +62,16 @@ class LossLogger(Callback):
     def _log(self, trainer: Trainer) -> None:
         loss = self._global_loss(trainer)
         self._unlogged = None
-        if loss is None or any(own.meta.name == TAG for own in (trainer._results or {}).values()):
+        if loss is None or _logs_it(trainer):
             return
         # Lightning has divided the loss by the number of batches accumulated.
         value = loss * trainer.accumulate_grad_batches
         trainer.callback_metrics[TAG] = value  # for the progress display and for checkpoints
         for logger in trainer.loggers:
             logger.log_metrics({TAG: float(value)}, step=trainer.global_step - 1)
+
+
+def _logs_it(trainer: Trainer) -> bool:
+    """Whether the model logs a value of this name."""
+    metas = [metric.meta for metric in (trainer._results or {}).values()]
+    return any(meta.name == TAG and meta.logger and not meta.forked for meta in metas)

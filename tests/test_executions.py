@@ -1,6 +1,8 @@
 """K steps per execution, and the short way through a step, change no number."""
 
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +150,17 @@ def test_lightning_still_asks_about_signals_in_every_step() -> None:
     assert "_broadcast_sigterm_tensor" in _TrainingEpochLoop.advance.__code__.co_names
 
 
+def test_what_a_run_takes_from_lightning_is_given_back(tmp_path: Path) -> None:
+    callbacks = [DirectStep(), StepsPerExecution(2), LastCheckpoint()]
+    flags = {"max_epochs": 1, "enable_checkpointing": True, "default_root_dir": tmp_path}
+    trainer = make_trainer("single_device", 1, callbacks=callbacks, **flags)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    trainer.fit(LinearModule(log_shapes="off"), data())
+    assert "_broadcast_sigterm_tensor" not in vars(trainer.fit_loop.epoch_loop)
+    assert "run" not in vars(trainer.fit_loop.epoch_loop.automatic_optimization)
+    assert {signum: signal.getsignal(signum) for signum in before} == before
+
+
 def collectives_after_first_step(num_steps: int) -> list[str]:
     """Train on two ranks and tell the collectives that were called, DDP's own in C++ aside."""
     calls: list[str] = []
@@ -163,7 +176,7 @@ def collectives_after_first_step(num_steps: int) -> list[str]:
         @override
         def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
             if trainer.global_step == 1:
-                for name in ("all_reduce", "broadcast", "all_gather", "all_gather_object"):
+                for name in ("all_reduce", "broadcast", "all_gather", "gather_object"):
                     setattr(dist, name, counted(name, getattr(dist, name)))
 
     callbacks = [Spy(), Coverage(), DirectStep(), LastCheckpoint()]

@@ -10,7 +10,7 @@ from typing_extensions import override
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 from tests.ranks import run_ranks
-from tests.runs import Run, assert_same, fit
+from tests.runs import Run, assert_same, assert_same_weights, fit
 
 CASES = list(
     product(
@@ -36,12 +36,12 @@ class Momentum(LinearModule):
         return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
 
 
-def train(strategy: str, devices: int, case: tuple[int, int, str, int]) -> Run:
+def train(strategy: str, devices: int, case: tuple[int, int, str, int], **more: Any) -> Run:
     batch_size, length, optimizer, accumulate = case
     torch.manual_seed(1)
     data = RandomDataModule(length=length, batch_size=batch_size, val_length=31)
     flags: dict[str, Any] = {"max_epochs": 3, "accumulate_grad_batches": accumulate}
-    return fit(strategy, devices, Momentum(optimizer), data, **flags)
+    return fit(strategy, devices, Momentum(optimizer), data, **flags, **more)
 
 
 def train_all(strategy: str, devices: int) -> list[Run]:
@@ -68,3 +68,13 @@ def test_dp_gives_the_numbers_of_one_device(single: list[Run], devices: int) -> 
     for run, expected in zip(train_all("dp", devices), single, strict=True):
         assert run.curves.keys() >= {"train/loss", "val/loss", "val/r2"}
         assert_same(run, expected)
+
+
+def train_mixed(strategy: str, devices: int) -> Run:
+    return train(strategy, devices, (3, 100, "sgd", 1), precision="bf16-mixed")
+
+
+def test_mixed_precision_gives_the_same_numbers_up_to_its_rounding() -> None:
+    single = train_mixed("single_device", 1)
+    for run in (train_mixed("dp", 2), *run_ranks(train_mixed, 2, "ddp", 2)):
+        assert_same_weights(run, single, tolerance=0.004)  # bfloat16 has 8 bits: 2**-8
