@@ -150,6 +150,7 @@ def test_lightning_still_asks_about_signals_in_every_step() -> None:
     assert "_broadcast_sigterm_tensor" in _TrainingEpochLoop.advance.__code__.co_names
 
 
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
 def test_what_a_run_takes_from_lightning_is_given_back(tmp_path: Path) -> None:
     callbacks = [DirectStep(), StepsPerExecution(2), LastCheckpoint()]
     flags = {"max_epochs": 1, "enable_checkpointing": True, "default_root_dir": tmp_path}
