@@ -40,6 +40,10 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(filename="best-{epoch}", monitor="val/loss", save_on_train_epoch_end=True)
 
     @override
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Within an epoch there is nothing to compare."""
+
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)

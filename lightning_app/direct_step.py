@@ -8,7 +8,9 @@ might, also a strategy, precision plugin or profiler that is not known here, Lig
 taken. This stands in for a loop of Lightning's that is not public; tests notice if it changes.
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -43,13 +45,54 @@ class DirectStep(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _mute(trainer, pl_module)
+        _remember_signature(trainer)
         if nothing_is_skipped(trainer, pl_module):
             loop = trainer.fit_loop.epoch_loop.automatic_optimization
             loop.run = _direct_run(trainer, pl_module)  # type: ignore[method-assign]
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._give_back(trainer, pl_module)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._give_back(trainer, pl_module)
+
+    def _give_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for owner, hook in _batch_hooks(trainer, pl_module):
+            if vars(owner).get(hook, self) is None:
+                del vars(owner)[hook]
+        vars(trainer.fit_loop.epoch_loop).pop("_build_kwargs", None)
         vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
+
+
+def _batch_hooks(trainer: Trainer, pl_module: LightningModule) -> Iterator[tuple[Any, str]]:
+    owners = (pl_module, *trainer.callbacks)  # type: ignore[attr-defined]
+    return product(owners, ("on_train_batch_start", "on_train_batch_end"))
+
+
+def _mute(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Lightning calls a hook if it is callable. For this run, those that do nothing are not."""
+    for owner, hook in _batch_hooks(trainer, pl_module):
+        if not is_overridden(hook, owner):
+            vars(owner)[hook] = None
+
+
+def _remember_signature(trainer: Trainer) -> None:
+    """Lightning looks up in every step whether `training_step` takes the batch's number."""
+    loop = trainer.fit_loop.epoch_loop
+    takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
+
+    def build(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+        kwargs["batch"] = batch
+        if takes_index:
+            kwargs["batch_idx"] = batch_idx
+        return kwargs
+
+    loop._build_kwargs = build  # type: ignore[method-assign]
 
 
 def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:

@@ -51,13 +51,15 @@ class StepsPerExecution(Callback):
         loader.group_size = lambda: self._num_next(trainer)
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         run_step = loop.run
+        results = trainer.fit_loop.epoch_loop._results
+        has_schedulers = bool(trainer.lr_scheduler_configs)
         listeners = [c.on_step_end for c in trainer.callbacks if hasattr(c, "on_step_end")]  # type: ignore[attr-defined]
 
         def run(optimizer: torch.optim.Optimizer, batch_idx: int, kwargs: Any) -> Any:
             batches = kwargs["batch"]
             for i, batch in enumerate(batches):
                 loader.announce()
-                trainer._results.batch, trainer._results.batch_size = batch, None  # type: ignore[union-attr]
+                results.batch, results.batch_size = batch, None
                 own = OrderedDict(kwargs, batch=batch)
                 if "batch_idx" in own:
                     own["batch_idx"] = batch_idx + i
@@ -65,7 +67,7 @@ class StepsPerExecution(Callback):
                 if i + 1 < len(batches):
                     for listener in listeners:
                         listener()
-                    _next_step(trainer)
+                    _next_step(trainer, has_schedulers)
             return outputs
 
         loop.run = run  # type: ignore[method-assign]
@@ -92,15 +94,16 @@ class StepsPerExecution(Callback):
         raise AssertionError("an epoch ends")
 
 
-def _next_step(trainer: Trainer) -> None:
+def _next_step(trainer: Trainer, has_schedulers: bool) -> None:
     """What the training loop does between two steps, as far as steps depend on it."""
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     assert fetcher is not None
     progress = loop.batch_progress
     progress.increment_processed()
-    loop.update_lr_schedulers("step", update_plateau_schedulers=False)
     progress.increment_completed()
-    loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+    if has_schedulers:
+        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        loop.update_lr_schedulers("step", update_plateau_schedulers=True)
     if not loop._should_accumulate():
         loop._batches_that_stepped += 1
     fetcher.fetched += 1

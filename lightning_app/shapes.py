@@ -64,7 +64,8 @@ class SizeRecorder:
         rank = replica_rank.get()
         if not self.enabled or (rank is None and self._replicas_only):
             return
-        given, made = _first_shape((args, kwargs)), _first_shape(output)
+        given = _first_shape(args) or _first_shape(kwargs)
+        made = _first_shape(output)
         if given is not None and made is not None:
             first = self._step.get(rank or 0)
             self._step[rank or 0] = Sizes(given if first is None else first.input, made)

@@ -23,9 +23,10 @@ from typing_extensions import override
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import ShardedLoader, shard_loader, step_over_iterator
 from lightning_app.strategies.sharding import Shard, shard_sizes
+from lightning_app.strategies.transfer import DirectTransfer
 
 
-class DDPStrategy(LightningDDPStrategy):
+class DDPStrategy(DirectTransfer, LightningDDPStrategy):
     """Trains in one process per device; each rank gets its shard of every global batch."""
 
     strategy_name = "ddp"

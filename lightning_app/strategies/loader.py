@@ -186,11 +186,13 @@ class ShardedLoader:
 
     def _shard_indices(self) -> Iterator[Indices]:
         for indices in self.global_batches(self.position):
-            start, stop = shard_bounds(len(indices), self._rank, self._world_size)
-            own = indices[start:stop]
-            self._pending.append(Shard(own, len(indices)))
+            global_size = len(indices)
+            start, stop = shard_bounds(global_size, self._rank, self._world_size)
+            size = stop - start
+            own = indices if size == global_size else indices[start:stop]
+            self._pending.append(Shard(own, size, global_size))
             # No `collate_fn` takes an empty list: fetch one sample, to be cut off afterwards.
-            yield own if len(own) else indices[:1]
+            yield own if size else indices[:1]
 
     def global_batches(self, start: int = 0) -> Iterator[Indices]:
         """The current epoch's batches of indices, over all ranks, from a position on."""

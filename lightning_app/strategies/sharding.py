@@ -55,16 +55,13 @@ class Shard(NamedTuple):
 
     Attributes:
         indices: The samples this rank takes, as the sampler named them; may be empty.
+        size: How many they are.
         global_size: Samples in the whole batch, over all ranks.
     """
 
     indices: "Sequence[int] | Tensor"
+    size: int
     global_size: int
-
-    @property
-    def size(self) -> int:
-        """Samples in this rank's part."""
-        return len(self.indices)
 
     def loss_weight(self, world_size: int) -> float:
         """What this rank's mean loss counts in the mean of the ranks' gradients.

@@ -7,9 +7,10 @@ from lightning.pytorch.strategies import SingleDeviceStrategy as LightningSingle
 from typing_extensions import override
 
 from lightning_app.strategies.loader import shard_loader
+from lightning_app.strategies.transfer import DirectTransfer
 
 
-class SingleDeviceStrategy(LightningSingleDeviceStrategy):
+class SingleDeviceStrategy(DirectTransfer, LightningSingleDeviceStrategy):
     """Trains in one process on one device; every batch is one shard."""
 
     @property

@@ -40,10 +40,10 @@ def test_weights_turn_means_of_shards_into_the_mean(size: int, world_size: int) 
     mean_of_ranks = 0.0
     for part in values.tensor_split(world_size):
         if len(part):
-            weight = Shard(part, size).loss_weight(world_size)
+            weight = Shard(part, len(part), size).loss_weight(world_size)
             mean_of_ranks += weight * part.mean().item() / world_size
     assert mean_of_ranks == pytest.approx(values.mean().item(), rel=1e-12)
 
 
 def test_an_empty_shard_weighs_nothing() -> None:
-    assert Shard([], 3).loss_weight(5) == 0
+    assert Shard([], 0, 3).loss_weight(5) == 0
