@@ -17,11 +17,13 @@ from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
 from lightning.pytorch.trainer import Trainer
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import ShardedLoader, shard_loader, step_over_iterator
+from lightning_app.strategies.local_sum import LocalSum
 from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.transfer import DirectTransfer
 
@@ -37,6 +39,7 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
         self._in_step = False
         self._weight = 1.0  # of the last training step; while another kind of step runs, its own
         self._logs = GlobalLogs()
+        self._local_sum: LocalSum | None = None
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -51,6 +54,14 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
                 f"to weigh it over {self.world_size} processes: take a batch, or use one device"
             )
         super().setup(trainer)
+        if (
+            isinstance(self.model, DistributedDataParallel)
+            and self.root_device.type == "cpu"
+            and self.num_nodes == 1 < self.world_size
+            and self._ddp_comm_hook is None
+        ):
+            self._local_sum = LocalSum()
+            self.model.register_comm_hook(dist.group.WORLD, self._local_sum.hook)
 
     @property
     @override
@@ -126,6 +137,9 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
     @override
     def teardown(self) -> None:
         super().teardown()
+        if self._local_sum is not None:
+            self._local_sum.close()
+            self._local_sum = None
         if self._start_method != "popen" and dist.is_initialized():
             # A spawned process ends here; with the group alive, its threads may abort it.
             dist.destroy_process_group()
