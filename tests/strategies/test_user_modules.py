@@ -116,7 +116,11 @@ def refusals() -> list[str]:
 def test_a_step_over_the_loaders_iterator_has_one_rank() -> None:
     for _, message in run_ranks(refusals, 2):
         assert message.startswith("OverIterator.training_step takes the loader's iterator")
-    fit("ddp", 1, OverIterator(), Shuffled(), max_epochs=1, precision="32-true")
+    run_ranks(fit_over_iterator, 1)
+
+
+def fit_over_iterator() -> Run:
+    return fit("ddp", 1, OverIterator(), Shuffled(), max_epochs=1, precision="32-true")
 
 
 class TwoSets(LightningDataModule):
