@@ -26,22 +26,21 @@ from lightning.pytorch.cli import (
     LightningArgumentParser,
     LightningCLI,
     SaveConfigCallback,
-    instantiate_class,
 )
 from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.strategies import StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from lightning_app import strategies
 from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint, Stopped
-from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO, find_checkpoint, is_whole
+from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO
 from lightning_app.console import Console
 from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.direct_step import DirectStep
-from lightning_app.errors import UsageError, check_trainer_flags, one_line
+from lightning_app.errors import UsageError, one_line
 from lightning_app.executions import StepsPerExecution
+from lightning_app.flags import add_short_flags, check_trainer_flags, checkpoint_path, find_strategy
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
 from lightning_app.predictions import PredictionWriter
@@ -133,7 +132,7 @@ class CommandLine(LightningCLI):
             default=1,
             help="Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
         )
-        _add_short_flags(parser)
+        add_short_flags(parser)
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -145,7 +144,7 @@ class CommandLine(LightningCLI):
             if given and size in config.data.init_args:
                 raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
         if config.ckpt_path is not None:
-            config.ckpt_path = _checkpoint(config.ckpt_path, config.trainer.default_root_dir)
+            config.ckpt_path = checkpoint_path(config.ckpt_path, config.trainer.default_root_dir)
         elif self._chosen != "fit":
             rank_zero_only(print)("No --ckpt_path: with the weights that the model begins with")
 
@@ -179,7 +178,9 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         asked = self._get(self.config_init, "trainer")
         layout, warning = resolve(
-            Layout(asked.accelerator, asked.devices, asked.num_nodes, _strategy(asked.strategy)),
+            Layout(
+                asked.accelerator, asked.devices, asked.num_nodes, find_strategy(asked.strategy)
+            ),
             torch.cuda.device_count(),
             MPSAccelerator.is_available(),
         )
@@ -230,48 +231,6 @@ class CommandLine(LightningCLI):
         if config["enable_progress_bar"]:
             callbacks.append(RichProgressBar(refresh_rate=20))
         return super()._instantiate_trainer(config, callbacks)
-
-
-def _add_short_flags(parser: LightningArgumentParser) -> None:
-    """`--devices` for `--trainer.devices`, and `--fast_dev_run` for `--fast_dev_run true`."""
-    for action in list(parser._actions):
-        for name in [o for o in action.option_strings if o.startswith("--trainer.")]:
-            short = "--" + name.removeprefix("--trainer.")
-            action.option_strings = [*action.option_strings, short]
-            parser._option_string_actions[short] = action
-            if "bool" in str(getattr(action, "_typehint", "")):
-                action.nargs, action.const = "?", True
-
-
-def _strategy(asked: Any) -> Any:
-    """What `--strategy` names: a registered name, or an object of the class at an import path."""
-    if not isinstance(asked, str) or asked == "auto" or asked in StrategyRegistry:
-        return asked
-    if "." in asked:
-        try:
-            return instantiate_class((), {"class_path": asked})
-        except (TypeError, ImportError, AttributeError) as error:
-            raise UsageError(f"--strategy {asked} is no class of a strategy: {error}") from None
-    names = sorted(name for name in StrategyRegistry if "_find_unused_" not in name)
-    raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
-
-
-def _checkpoint(which: str, root: str | None) -> str:
-    """The path of the checkpoint that `--ckpt_path` asks for, made sure to be whole."""
-    if which in ("last", "best"):
-        path = find_checkpoint(Path(root or "."), which)
-        if path is None:
-            raise UsageError(
-                f"--ckpt_path {which}: no checkpoint in {Path(root or '.', 'lightning_logs')}; "
-                "leave it out to start anew, or name a file"
-            )
-        rank_zero_only(print)(f"From {path}")
-    elif "://" in which:
-        return which
-    elif not is_whole(path := Path(which)):
-        state = "is no whole checkpoint" if path.exists() else "does not exist"
-        raise UsageError(f"--ckpt_path {which} {state}: name a .ckpt file, last or best")
-    return str(path)
 
 
 def _refused_by_loops(error: Exception) -> bool:

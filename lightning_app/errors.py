@@ -1,47 +1,12 @@
 """What the user got wrong, said in one line: the value, what is allowed, the remedy."""
 
-import os
 import re
-from pathlib import Path
-from typing import Any
 
 HELP = "`python train.py --help` lists every flag"
 
 
 class UsageError(Exception):
     """Something the user got wrong. Its text is the line that is shown."""
-
-
-LEAST = {
-    "accumulate_grad_batches": 1,
-    "check_val_every_n_epoch": 1,
-    "log_every_n_steps": 0,
-    "num_sanity_val_steps": -1,
-}
-
-
-def check_trainer_flags(flags: Any) -> None:
-    """Refuse what the Trainer takes and then fails at, or does something else with.
-
-    Args:
-        flags: The Trainer's arguments, by their names.
-
-    Raises:
-        UsageError: A number is too small, or no run can be written where it shall be.
-    """
-    for flag, least in LEAST.items():
-        if flags[flag] is not None and flags[flag] < least:
-            raise UsageError(f"--{flag} {flags[flag]}: it must be {least} or more")
-    every = flags["val_check_interval"]
-    if isinstance(every, (int, float)) and every <= 0:
-        raise UsageError(f"--val_check_interval {every}: it must be a number above 0")
-    root = flags["default_root_dir"]
-    if root is not None and "://" not in root:
-        folder = next(
-            path for path in (Path(root), *Path(root).absolute().parents) if path.exists()
-        )
-        if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise UsageError(f"--default_root_dir {root}: no folder can be made in {folder}")
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,98 @@
+"""What the values of flags stand for; those that stand for nothing are refused, in one line."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser, instantiate_class
+from lightning.pytorch.strategies import StrategyRegistry
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from lightning_app.checkpoint_io import find_checkpoint, is_whole
+from lightning_app.errors import UsageError
+
+
+def add_short_flags(parser: LightningArgumentParser) -> None:
+    """`--devices` for `--trainer.devices`, and `--fast_dev_run` for `--fast_dev_run true`."""
+    for action in list(parser._actions):
+        for name in [o for o in action.option_strings if o.startswith("--trainer.")]:
+            short = "--" + name.removeprefix("--trainer.")
+            action.option_strings = [*action.option_strings, short]
+            parser._option_string_actions[short] = action
+            if "bool" in str(getattr(action, "_typehint", "")):
+                action.nargs, action.const = "?", True
+
+
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+}
+
+
+def check_trainer_flags(flags: Any) -> None:
+    """Refuse what the Trainer takes and then fails at, or does something else with.
+
+    Args:
+        flags: The Trainer's arguments, by their names.
+
+    Raises:
+        UsageError: A number is too small, or no run can be written where it shall be.
+    """
+    for flag, least in _LEAST.items():
+        if flags[flag] is not None and flags[flag] < least:
+            raise UsageError(f"--{flag} {flags[flag]}: it must be {least} or more")
+    every = flags["val_check_interval"]
+    if isinstance(every, (int, float)) and every <= 0:
+        raise UsageError(f"--val_check_interval {every}: it must be a number above 0")
+    root = flags["default_root_dir"]
+    if root is not None and "://" not in root:
+        folder = next(
+            path for path in (Path(root), *Path(root).absolute().parents) if path.exists()
+        )
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise UsageError(f"--default_root_dir {root}: no folder can be made in {folder}")
+
+
+def find_strategy(asked: Any) -> Any:
+    """What `--strategy` names: a registered name, or an object of the class at an import path.
+
+    Raises:
+        UsageError: It is no registered name and no path of a class.
+    """
+    if not isinstance(asked, str) or asked == "auto" or asked in StrategyRegistry:
+        return asked
+    if "." in asked:
+        try:
+            return instantiate_class((), {"class_path": asked})
+        except (TypeError, ImportError, AttributeError) as error:
+            raise UsageError(f"--strategy {asked} is no class of a strategy: {error}") from None
+    names = sorted(name for name in StrategyRegistry if "_find_unused_" not in name)
+    raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
+
+
+def checkpoint_path(which: str, root: str | None) -> str:
+    """The path of the checkpoint that `--ckpt_path` asks for.
+
+    Args:
+        which: `last`, `best`, a path, or a URL, which is taken as it is.
+        root: The Trainer's `default_root_dir`.
+
+    Raises:
+        UsageError: There is none, or it was not written to its end.
+    """
+    if which in ("last", "best"):
+        path = find_checkpoint(Path(root or "."), which)
+        if path is None:
+            raise UsageError(
+                f"--ckpt_path {which}: no checkpoint in {Path(root or '.', 'lightning_logs')}; "
+                "leave it out to start anew, or name a file"
+            )
+        rank_zero_only(print)(f"From {path}")
+    elif "://" in which:
+        return which
+    elif not is_whole(path := Path(which)):
+        state = "is no whole checkpoint" if path.exists() else "does not exist"
+        raise UsageError(f"--ckpt_path {which} {state}: name a .ckpt file, last or best")
+    return str(path)
