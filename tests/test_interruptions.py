@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
 from subprocess import Popen
@@ -48,31 +49,43 @@ def kill_in(process: Popen[str], cwd: Path, moment: str, delay_s: float) -> bool
     return alive
 
 
-@pytest.mark.timeout(600)
-def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir()
-    killed.mkdir()
-    outcome = train(*FLAGS, *LAYOUTS["single"], cwd=whole, timeout_s=200)
+def run_whole(folder: Path) -> None:
+    """Train without an interruption."""
+    folder.mkdir()
+    outcome = train(*FLAGS, *LAYOUTS["single"], cwd=folder, timeout_s=200)
     assert outcome.status == 0, outcome.stderr
 
-    dice = random.Random(3)
+
+def run_killed(folder: Path, seed: int, num_kills: int) -> None:
+    """Train to the end through so many kills, each time on another layout."""
+    folder.mkdir()
+    dice = random.Random(seed)
     moments = cycle(["", "writing", "", "validating"])
     layouts = cycle(LAYOUTS.values())
     resume: tuple[str, ...] = ()
-    num_kills = 0
-    while num_kills < NUM_KILLS:
-        process = start(*FLAGS, *next(layouts), *resume, cwd=killed)
-        assert kill_in(process, killed, next(moments), dice.uniform(0.2, 0.8)), "ended too early"
-        num_kills += 1
+    for _ in range(num_kills):
+        process = start(*FLAGS, *next(layouts), *resume, cwd=folder)
+        assert kill_in(process, folder, next(moments), dice.uniform(0.2, 0.8)), "ended too early"
         for name in ("writing", "validating"):
-            (killed / name).unlink(missing_ok=True)
-        if list(killed.glob("lightning_logs/version_0/checkpoints/last.ckpt")):
+            (folder / name).unlink(missing_ok=True)
+        if list(folder.glob("lightning_logs/version_0/checkpoints/last.ckpt")):
             resume = ("--ckpt_path", "last")
-    outcome = train(*FLAGS, *next(layouts), *resume, cwd=killed, timeout_s=200)
+    outcome = train(*FLAGS, *next(layouts), *resume, cwd=folder, timeout_s=200)
     assert outcome.status == 0, outcome.stderr
-    assert [path.name for path in (killed / "lightning_logs").iterdir()] == ["version_0"]
-    assert_same_run(killed / "lightning_logs" / "version_0", whole / "lightning_logs" / "version_0")
+    assert [path.name for path in (folder / "lightning_logs").iterdir()] == ["version_0"]
+
+
+@pytest.mark.timeout(600)
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    runs = [tmp_path / "whole", tmp_path / "killed", tmp_path / "killed_as_well"]
+    with ThreadPoolExecutor() as pool:  # side by side, as most of it is waiting for a start
+        futures = [pool.submit(run_whole, runs[0])]
+        futures += [pool.submit(run_killed, runs[i], i, NUM_KILLS // 2) for i in (1, 2)]
+    whole, *killed = (run / "lightning_logs" / "version_0" for run in runs)
+    for future in futures:
+        future.result()
+    for run in killed:
+        assert_same_run(run, whole)
 
 
 def assert_same_run(folder: Path, other: Path) -> None:
