@@ -5,8 +5,8 @@ their rank until a log step or the epoch's end; then they are gathered, and one 
 them (the transcript) and logs `batch_size/global` and `batch_size/rank_k` for every step.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -37,6 +37,10 @@ class Sizes(NamedTuple):
     output: Shape
 
 
+StepRun = tuple[dict[int, Sizes], int]  # rank → sizes, and how many steps in a row are like it
+SizeRun = tuple[list[int], int]  # samples by rank, and how many steps in a row are like it
+
+
 class SizeRecorder:
     """Notes sizes by forward hooks on modules, step by step.
 
@@ -50,7 +54,7 @@ class SizeRecorder:
         self.enabled = True
         self._replicas_only = replicas_only
         self._step: dict[int, Sizes] = {}
-        self._runs: list[tuple[dict[int, Sizes], int]] = []  # equal steps in a row, counted
+        self._runs: list[StepRun] = []
         self._handles: list[RemovableHandle] = [
             module.register_forward_hook(self._note, with_kwargs=True) for module in modules
         ]
@@ -78,7 +82,7 @@ class SizeRecorder:
         else:
             self._runs.append((step, 1))
 
-    def take(self) -> list[tuple[dict[int, Sizes], int]]:
+    def take(self) -> list[StepRun]:
         """The steps since the last call: `rank → Sizes`, and how many in a row were like it."""
         runs, self._runs = self._runs, []
         return runs
@@ -100,8 +104,8 @@ class ShapeLogger(Callback):
         self._recorder: SizeRecorder | None = None
         self._seen: set[tuple[Sizes, ...]] = set()
         self._next_step = 0
-        # Told, on the first rank, what is logged: the first step, and each step's sizes by rank.
-        self.listeners: list[Callable[[int, list[list[int]]], None]] = []
+        # Told, on the first rank, what is logged: the first step, and the steps' sizes.
+        self.listeners: list[Callable[[int, list[SizeRun]], None]] = []
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -170,25 +174,28 @@ class ShapeLogger(Callback):
         if isinstance(trainer.strategy, DataParallelStrategy):
             devices = [str(device) for device in trainer.strategy.parallel_devices]
         first_step, logged = self._next_step, []
-        for step in _by_rank([runs for runs, _ in gathered]):
-            if step:  # else the model called no module that is hooked
-                logged.append([step[r].input[0] if r in step else 0 for r in range(len(devices))])
+        for step, count in _by_rank([runs for runs, _ in gathered]):
+            self._next_step += count
+            if not step:  # the model called no module that is hooked
+                continue
+            sizes = [step[r].input[0] if r in step else 0 for r in range(len(devices))]
+            logged.append((sizes, count))
             split = tuple(step.values())
-            if split and (mode == "every" or (mode == "change" and split not in self._seen)):
-                pl_module.print("\n".join(_transcript(step, devices)))
+            is_new = split not in self._seen
             self._seen.add(split)
-            self._next_step += 1
+            for _ in range({"every": count, "change": int(is_new)}.get(mode, 0)):
+                pl_module.print("\n".join(_transcript(step, devices)))
         for logger in trainer.loggers:
             _log_sizes(logger, first_step, logged)
         for listener in self.listeners:
             listener(first_step, logged)
 
 
-def _log_sizes(logger: Logger, first_step: int, sizes: list[list[int]]) -> None:
+def _log_sizes(logger: Logger, first_step: int, runs: list[SizeRun]) -> None:
     """Log each step's sizes; those of equal steps in a row at once, where the logger can."""
     stop = first_step
-    for split, equal in groupby(sizes):
-        start, stop = stop, stop + len(list(equal))
+    for split, count in runs:
+        start, stop = stop, stop + count
         scalars: dict[str, float] = {"batch_size/global": sum(split)}
         scalars |= {f"batch_size/rank_{rank}": size for rank, size in enumerate(split)}
         if isinstance(logger, LogsSteps):
@@ -220,17 +227,26 @@ def _first_shape(values: Any) -> Shape | None:
         values = values.values()
     elif not isinstance(values, (list, tuple)):
         values = vars(values).values() if hasattr(values, "__dataclass_fields__") else ()
-    return next((shape for v in values if (shape := _first_shape(v)) is not None), None)
+    for value in values:
+        if (shape := _first_shape(value)) is not None:
+            return shape
+    return None
 
 
-def _by_rank(processes: list[list[tuple[dict[int, Sizes], int]]]) -> Iterator[dict[int, Sizes]]:
-    """Step by step, `rank → Sizes` in rank order, from each process's runs of equal steps."""
-    expanded = [[step for step, count in runs for _ in range(count)] for runs in processes]
-    for steps in zip(*expanded, strict=True):
-        if len(processes) == 1:  # its ranks are replicas
-            yield dict(sorted(steps[0].items()))
-        else:
-            yield {rank: sizes[0] for rank, sizes in enumerate(steps) if sizes}
+def _by_rank(processes: list[list[StepRun]]) -> Iterator[StepRun]:
+    """Runs of steps that are equal on all ranks, in rank order, from each process's own runs."""
+    if len(processes) == 1:  # its ranks are replicas
+        yield from ((dict(sorted(step.items())), count) for step, count in processes[0])
+        return
+    left = [deque(runs) for runs in processes]
+    while all(left):
+        count = min(runs[0][1] for runs in left)
+        yield {rank: runs[0][0][0] for rank, runs in enumerate(left) if runs[0][0]}, count
+        for runs in left:
+            step, own = runs.popleft()
+            if own > count:
+                runs.appendleft((step, own - count))
+    assert not any(left), "the ranks have made unequal numbers of steps"
 
 
 def _transcript(step: dict[int, Sizes], devices: list[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_app.shapes import SizeRecorder, Sizes, called_modules
+from lightning_app.shapes import SizeRecorder, Sizes, StepRun, _by_rank, called_modules
 from lightning_app.strategies.dp import replica_rank
 from tests.runs import fit
 from tests.user_modules import Shuffled, Submodule
@@ -45,6 +45,18 @@ def test_equal_steps_are_counted_not_stored() -> None:
     assert recorder.num_steps == 5
     assert [count for _, count in recorder.take()] == [3, 1, 1]
     assert recorder.num_steps == 0
+
+
+def test_runs_of_several_processes_are_cut_where_any_of_them_changes() -> None:
+    a, b = Sizes((2, 5), (2, 1)), Sizes((1, 5), (1, 1))
+    first: list[StepRun] = [({0: a}, 3), ({0: b}, 1)]
+    second: list[StepRun] = [({0: a}, 1), ({}, 1), ({0: a}, 2)]
+    assert list(_by_rank([first, second])) == [
+        ({0: a, 1: a}, 1),
+        ({0: a}, 1),
+        ({0: a, 1: a}, 1),
+        ({0: b, 1: a}, 1),
+    ]
 
 
 def test_hooks_are_removed() -> None:

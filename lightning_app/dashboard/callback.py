@@ -20,7 +20,7 @@ from lightning_app.dashboard.logger import RunLogger
 from lightning_app.dashboard.pictures import who_got_what
 from lightning_app.describe import describe_layout, num_ranks, run_name
 from lightning_app.errors import first_line
-from lightning_app.shapes import ShapeLogger, called_modules
+from lightning_app.shapes import ShapeLogger, SizeRun, called_modules
 
 NUM_PICTURES = 3  # of the first epochs
 MAX_STEPS = 1000  # in a picture
@@ -81,14 +81,15 @@ class Dashboard(Callback):
 
         handle = called_modules(pl_module)[0].register_forward_pre_hook(hook)
 
-    def _note(self, first_step: int, sizes: list[list[int]]) -> None:
-        for step, split in enumerate(map(tuple, sizes), first_step):
-            first, _, number = self._splits.get(split, (step, step, 0))
-            self._splits[split] = (first, step, number + 1)
+    def _note(self, first_step: int, runs: list[SizeRun]) -> None:
         if not self._epoch_sizes:
             self._epoch_start = first_step
-        if len(self._epoch_sizes) < MAX_STEPS:
-            self._epoch_sizes += sizes
+        step = first_step
+        for sizes, count in runs:
+            first, _, number = self._splits.get(tuple(sizes), (step, step, 0))
+            step += count
+            self._splits[tuple(sizes)] = (first, step - 1, number + count)
+            self._epoch_sizes += [sizes] * min(count, MAX_STEPS - len(self._epoch_sizes))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,7 +97,7 @@ class Dashboard(Callback):
         if writer is None:
             return
         step = trainer.global_step - 1
-        sizes, self._epoch_sizes = self._epoch_sizes[:MAX_STEPS], []
+        sizes, self._epoch_sizes = self._epoch_sizes, []
         if sizes and trainer.current_epoch < NUM_PICTURES:
             picture = who_got_what(np.array(sizes), self._epoch_start)
             writer.add_image("who_got_what", picture, step, dataformats="HWC")

@@ -51,12 +51,14 @@ def records_of_steps(summary: Summary, steps: range, wall_time_s: float) -> Reco
     """
     start = Event(wall_time=wall_time_s, summary=summary).SerializeToString()
     checksum = crc_update(CRC_INIT, start)
+    beginnings: dict[int, bytes] = {}  # of records, by the length of what differs
     records = []
     for step in steps:
         end = Event(step=step).SerializeToString()
-        length = struct.pack("<Q", len(start) + len(end))
+        if len(end) not in beginnings:
+            length = struct.pack("<Q", len(start) + len(end))
+            beginnings[len(end)] = length + struct.pack("<I", masked_crc32c(length)) + start
         crc = crc_finalize(crc_update(checksum, end))
         masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-        checks = struct.pack("<I", masked_crc32c(length)), struct.pack("<I", masked)
-        records.append(length + checks[0] + start + end + checks[1])
+        records.append(beginnings[len(end)] + end + struct.pack("<I", masked))
     return Records(b"".join(records))

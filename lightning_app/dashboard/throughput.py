@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_app.shapes import ShapeLogger
+from lightning_app.shapes import ShapeLogger, SizeRun
 from lightning_app.strategies.loader import ShardedLoader
 
 
@@ -40,11 +40,12 @@ class Throughput(Callback):
         self._since_s = time.perf_counter()
         self._waited_s = _waited_s(trainer) or 0.0
 
-    def _log(self, trainer: Trainer, first_step: int, sizes: list[list[int]]) -> None:
-        if not sizes:  # what is left of an epoch, after its validation
+    def _log(self, trainer: Trainer, first_step: int, runs: list[SizeRun]) -> None:
+        if not runs:  # what is left of an epoch, after its validation
             return
         elapsed_s = time.perf_counter() - self._since_s
-        by_rank = [sum(column) / elapsed_s for column in zip(*sizes, strict=True)]
+        by_run = ([size * count for size in sizes] for sizes, count in runs)
+        by_rank = [sum(column) / elapsed_s for column in zip(*by_run, strict=True)]
         metrics = {"throughput/samples_per_s": sum(by_rank)}
         metrics |= {f"throughput/rank_{rank}": rate for rank, rate in enumerate(by_rank)}
         if (waited_s := _waited_s(trainer)) is not None:
@@ -52,7 +53,7 @@ class Throughput(Callback):
         for device in getattr(trainer.strategy, "parallel_devices", None) or []:
             metrics |= device_use(device)
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=first_step + len(sizes) - 1)
+            logger.log_metrics(metrics, step=first_step + sum(count for _, count in runs) - 1)
         self._start(trainer)
 
 
