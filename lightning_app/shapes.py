@@ -169,26 +169,33 @@ class ShapeLogger(Callback):
         gathered = gather_objects((self._recorder.take(), device))
         if not trainer.is_global_zero:
             return
-        mode = getattr(pl_module, "log_shapes", "change")
         devices = [device for _, device in gathered]
         if isinstance(trainer.strategy, DataParallelStrategy):
             devices = [str(device) for device in trainer.strategy.parallel_devices]
-        first_step, logged = self._next_step, []
-        for step, count in _by_rank([runs for runs, _ in gathered]):
-            self._next_step += count
-            if not step:  # the model called no module that is hooked
-                continue
-            sizes = [step[r].input[0] if r in step else 0 for r in range(len(devices))]
-            logged.append((sizes, count))
-            split = tuple(step.values())
-            is_new = split not in self._seen
-            self._seen.add(split)
-            for _ in range({"every": count, "change": int(is_new)}.get(mode, 0)):
-                pl_module.print("\n".join(_transcript(step, devices)))
+        steps = list(_by_rank([runs for runs, _ in gathered]))
+        first_step = self._next_step
+        self._next_step += sum(count for _, count in steps)
+        if not any(sizes for sizes, _ in steps):
+            return  # the model calls no module that is hooked
+        logged: list[SizeRun] = []
+        for sizes, count in steps:
+            by_rank = [sizes[r].input[0] if r in sizes else 0 for r in range(len(devices))]
+            logged.append((by_rank, count))
+            for _ in range(self._num_shown(sizes, count, pl_module)):
+                pl_module.print("\n".join(_transcript(sizes, devices)))
         for logger in trainer.loggers:
             _log_sizes(logger, first_step, logged)
         for listener in self.listeners:
             listener(first_step, logged)
+
+    def _num_shown(self, sizes: dict[int, Sizes], count: int, pl_module: LightningModule) -> int:
+        """How many of some equal steps the console shows."""
+        mode, split = getattr(pl_module, "log_shapes", "change"), tuple(sizes.values())
+        if not split or mode == "off":
+            return 0
+        is_new = split not in self._seen
+        self._seen.add(split)
+        return count if mode == "every" else int(is_new)
 
 
 def _log_sizes(logger: Logger, first_step: int, runs: list[SizeRun]) -> None:

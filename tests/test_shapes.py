@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_app.shapes import SizeRecorder, Sizes, StepRun, _by_rank, called_modules
 from lightning_app.strategies.dp import replica_rank
@@ -78,3 +79,18 @@ def test_under_dp_only_replicas_count() -> None:
         replica_rank.reset(token)
     recorder.end_step()
     assert recorder.take() == [({1: Sizes((5, 3), (5, 2)), 0: Sizes((4, 3), (4, 2))}, 1)]
+
+
+class EveryOther(Submodule):
+    """Calls its modules in every other step."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if batch_idx % 2:
+            return torch.stack([p.square().sum() for p in self.parameters()]).sum()
+        return super().training_step(batch, batch_idx)
+
+
+def test_steps_without_a_call_count_as_steps() -> None:
+    run = fit("single_device", 1, EveryOther(), Shuffled(), max_epochs=1)
+    assert run.curves["batch_size/global"] == {0: 7, 1: 0, 2: 7, 3: 0, 4: 7, 5: 0}
