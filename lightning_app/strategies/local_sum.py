@@ -52,8 +52,14 @@ class LocalSum:
         """Make of a CPU tensor `(N,)` its sum over all ranks, which all have to call this.
 
         Raises:
-            EOFError, OSError: Another rank has ended.
+            ConnectionError: Another rank has ended.
         """
+        try:
+            return self._sum(tensor)
+        except (EOFError, OSError) as error:
+            raise ConnectionError("another rank has ended; what it printed tells why") from error
+
+    def _sum(self, tensor: Tensor) -> Tensor:
         own = tensor.view(torch.uint8).numpy().data
         if self._first is not None:
             self._first.send_bytes(own)
