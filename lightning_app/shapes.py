@@ -19,6 +19,8 @@ from typing_extensions import override
 from lightning_app.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy, replica_rank
 
+MAX_CALLS = 1024  # kept as they are
+
 Shape = tuple[int, ...]
 
 
@@ -47,44 +49,68 @@ class SizeRecorder:
     Args:
         modules: Those whose calls count. A step's note has the input of the first call and the
             output of the last, for each rank in this process.
+        model: Note only calls within its `training_step`.
         replicas_only: Note only calls within a replica, which has a rank of its own (`dp`).
     """
 
-    def __init__(self, modules: Iterable[nn.Module], replicas_only: bool = False) -> None:
-        self.enabled = True
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        model: LightningModule | None = None,
+        replicas_only: bool = False,
+    ) -> None:
+        self.num_steps = 0  # noted and not yet taken
+        self._model = model
         self._replicas_only = replicas_only
+        # A call's rank, input and output; `None` where a step ends. What else there is to do with
+        # them is done for many steps at once, which takes a third of the time.
+        self._calls: list[tuple[int, Shape, Shape] | None] = []
         self._step: dict[int, Sizes] = {}
         self._runs: list[StepRun] = []
         self._handles: list[RemovableHandle] = [
             module.register_forward_hook(self._note, with_kwargs=True) for module in modules
         ]
 
-    @property
-    def num_steps(self) -> int:
-        """Steps noted and not yet taken."""
-        return sum(count for _, count in self._runs)
-
     def _note(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        rank = replica_rank.get()
-        if not self.enabled or (rank is None and self._replicas_only):
+        # Lightning notes there which of the model's methods it has called.
+        if self._model is not None and self._model._current_fx_name != "training_step":
             return
-        given = _first_shape(args) or _first_shape(kwargs)
+        rank = replica_rank.get()
+        if rank is None:
+            if self._replicas_only:
+                return
+            rank = 0
+        given = (_first_shape(args[0]) if args else None) or _first_shape((args[1:], kwargs))
         made = _first_shape(output)
-        if given is not None and made is not None:
-            first = self._step.get(rank or 0)
-            self._step[rank or 0] = Sizes(given if first is None else first.input, made)
+        if given and made:
+            self._calls.append((rank, given, made))
 
     def end_step(self) -> None:
         """Close the current step's note."""
-        step, self._step = self._step, {}
-        if self._runs and self._runs[-1][0] == step:
-            self._runs[-1] = (step, self._runs[-1][1] + 1)
-        else:
-            self._runs.append((step, 1))
+        self._calls.append(None)
+        self.num_steps += 1
+        if len(self._calls) >= MAX_CALLS:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Turn the calls of whole steps into runs of equal steps."""
+        calls, self._calls = self._calls, []
+        for call in calls:
+            if call is not None:
+                rank, given, made = call
+                first = self._step.get(rank)
+                self._step[rank] = Sizes(given if first is None else first.input, made)
+                continue
+            step, self._step = self._step, {}
+            if self._runs and self._runs[-1][0] == step:
+                self._runs[-1] = (step, self._runs[-1][1] + 1)
+            else:
+                self._runs.append((step, 1))
 
     def take(self) -> list[StepRun]:
         """The steps since the last call: `rank → Sizes`, and how many in a row were like it."""
-        runs, self._runs = self._runs, []
+        self._fold()
+        runs, self._runs, self.num_steps = self._runs, [], 0
         return runs
 
     def remove(self) -> None:
@@ -110,19 +136,11 @@ class ShapeLogger(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         replicas_only = isinstance(trainer.strategy, DataParallelStrategy)
-        self._recorder = SizeRecorder(called_modules(pl_module), replicas_only)
-        self._recorder.enabled = False
+        self._recorder = SizeRecorder(called_modules(pl_module), pl_module, replicas_only)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._next_step = trainer.fit_loop.total_batch_idx + 1
-
-    @override
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        assert self._recorder is not None
-        self._recorder.enabled = True
 
     @override
     def on_train_batch_end(
@@ -130,7 +148,6 @@ class ShapeLogger(Callback):
     ) -> None:
         assert self._recorder is not None
         self._recorder.end_step()
-        self._recorder.enabled = False
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self._recorder.num_steps >= every:
             self._report(trainer, pl_module)
@@ -229,7 +246,7 @@ def called_modules(root: nn.Module) -> list[nn.Module]:
 def _first_shape(values: Any) -> Shape | None:
     """The shape of the first tensor with a batch dimension in a collection."""
     if isinstance(values, Tensor):
-        return tuple(values.shape) if values.ndim else None
+        return tuple(values.shape) or None
     if isinstance(values, dict):
         values = values.values()
     elif not isinstance(values, (list, tuple)):

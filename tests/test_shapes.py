@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -37,7 +39,23 @@ def test_the_first_input_and_the_last_output_are_noted() -> None:
     assert whole.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
 
 
-def test_equal_steps_are_counted_not_stored() -> None:
+def test_a_scalar_before_the_batch_is_passed_over() -> None:
+    class Scaled(nn.Module):
+        def forward(self, factor: Tensor, x: Tensor) -> Tensor:
+            return factor * x
+
+    net = Scaled()
+    recorder = SizeRecorder([net])
+    net(torch.tensor(2.0), x=torch.zeros(7, 3))
+    recorder.end_step()
+    assert recorder.take() == [({0: Sizes((7, 3), (7, 3))}, 1)]
+
+
+@pytest.mark.parametrize("max_calls", [1, 4, 1000])
+def test_equal_steps_are_counted_not_stored(
+    max_calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_app.shapes.MAX_CALLS", max_calls)
     net = nn.Linear(3, 2)
     recorder = SizeRecorder([net])
     for size in (5, 5, 5, 4, 5):
@@ -94,3 +112,25 @@ class EveryOther(Submodule):
 def test_steps_without_a_call_count_as_steps() -> None:
     run = fit("single_device", 1, EveryOther(), Shuffled(), max_epochs=1)
     assert run.curves["batch_size/global"] == {0: 7, 1: 0, 2: 7, 3: 0, 4: 7, 5: 0}
+
+
+class AsksTheModel(Callback):
+    """Calls the model around each step, as one that logs pictures of its outputs does."""
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        _ask(pl_module)
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        _ask(pl_module)
+
+
+def _ask(model: Any) -> None:
+    model.body(torch.zeros(99, 5, dtype=model.dtype))
+
+
+def test_only_calls_within_the_training_step_count() -> None:
+    run = fit("single_device", 1, Submodule(), Shuffled(), max_epochs=1, callbacks=[AsksTheModel()])
+    sizes = [run.curves[f"batch_size/{name}"].values() for name in ("global", "rank_0")]
+    assert [list(values) for values in sizes] == [[7, 7, 7, 7, 7, 6]] * 2
