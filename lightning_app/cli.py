@@ -34,13 +34,20 @@ from typing_extensions import override
 from lightning_app import strategies
 from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint, Stopped
 from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO
+from lightning_app.compile import CompiledForward, Mode
 from lightning_app.console import Console
 from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.direct_step import DirectStep
 from lightning_app.errors import UsageError, one_line
 from lightning_app.executions import StepsPerExecution
-from lightning_app.flags import add_short_flags, check_trainer_flags, checkpoint_path, find_strategy
+from lightning_app.flags import (
+    add_short_flags,
+    allow_bare,
+    check_trainer_flags,
+    checkpoint_path,
+    find_strategy,
+)
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
 from lightning_app.predictions import PredictionWriter
@@ -132,7 +139,14 @@ class CommandLine(LightningCLI):
             default=1,
             help="Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
         )
+        parser.add_argument(
+            "--compile",
+            type=Mode | None,
+            default=None,
+            help="Compile the model's modules by torch.compile, for training; its mode.",
+        )
         add_short_flags(parser)
+        allow_bare(parser, "--compile", "default")
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -220,6 +234,8 @@ class CommandLine(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         if config["barebones"]:
             return Trainer(**config | {"callbacks": callbacks})
+        if mode := self._own("compile"):
+            callbacks.append(CompiledForward(mode))
         callbacks.append(DirectStep())
         if (steps := self._own("steps_per_execution")) > 1:
             callbacks.append(StepsPerExecution(steps))

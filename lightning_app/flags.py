@@ -20,7 +20,13 @@ def add_short_flags(parser: LightningArgumentParser) -> None:
             action.option_strings = [*action.option_strings, short]
             parser._option_string_actions[short] = action
             if "bool" in str(getattr(action, "_typehint", "")):
-                action.nargs, action.const = "?", True
+                allow_bare(parser, short, True)
+
+
+def allow_bare(parser: LightningArgumentParser, flag: str, value: Any) -> None:
+    """Let a flag stand without a value, which then is this one."""
+    action = parser._option_string_actions[flag]
+    action.nargs, action.const = "?", value
 
 
 _LEAST = {

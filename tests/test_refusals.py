@@ -45,6 +45,8 @@ ERRORS = {
     "--strategy single_device --devices 2 --accelerator cpu": "runs on one device, not on 2",
     "--strategy dp --num_nodes 2": "--strategy dp --num_nodes 2: replicas live in one process",
     "--strategy dp --sync_batchnorm --accelerator cpu": "--sync_batchnorm does nothing",
+    "--compile nope": "--compile nope: it must be default, reduce-overhead, max-autotune",
+    "--strategy dp --accelerator cpu --compile": "--compile default: torch.compile does not know",
 }
 
 

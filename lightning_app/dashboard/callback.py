@@ -1,5 +1,6 @@
 """Writes what is no curve: the charts' layout, the run card, hyperparameters, graph, pictures."""
 
+import copy
 import os
 import warnings
 from typing import Any
@@ -176,7 +177,9 @@ def _add_graph(writer: SummaryWriter, module: nn.Module, args: tuple[Any, ...]) 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            writer.add_graph(module.eval(), args)
+            plain = copy.copy(module.eval())
+            vars(plain).pop("forward", None)  # no graph can be drawn of a compiled one
+            writer.add_graph(plain, args)
         except Exception as error:  # whatever a foreign module does when it is traced
             print(f"no graph of {type(module).__name__}: {first_line(error)}")
         finally:
