@@ -43,16 +43,21 @@ class Coverage(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._watch(trainer)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._watch(trainer)
+        self._visits.zero_()  # not at the end, which may be in mid-epoch: it is saved then
+
+    def _watch(self, trainer: Trainer) -> None:
+        """Listen to the training loader, of which an epoch may have a new one."""
         loader: Any = trainer.train_dataloader
-        if isinstance(loader, ShardedLoader):
+        if loader is not self._loader and isinstance(loader, ShardedLoader):
             self._loader = loader
             loader.listeners.append(self._note)
             if len(self._visits) != len(loader.dataset) or not trainer.is_global_zero:
                 self._visits = torch.zeros(len(loader.dataset), dtype=torch.int32)
-
-    @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._visits.zero_()  # not at the end, which may be in mid-epoch: it is saved then
 
     def _note(self, loader: ShardedLoader, shard: Shard) -> None:
         self._notes.append(shard.indices)

@@ -33,12 +33,13 @@ class StepsPerExecution(Callback):
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
+        self._loader: Any = None
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loader: Any = trainer.train_dataloader
+        self._group(trainer)
         if not (
-            isinstance(loader, ShardedLoader)
+            isinstance(self._loader, ShardedLoader)
             and strategies.splits_batches(trainer.strategy)
             and pl_module.automatic_optimization
             and not step_over_iterator(trainer)
@@ -48,7 +49,6 @@ class StepsPerExecution(Callback):
                 "a strategy of this project (dp, ddp, one device), automatic optimization and a "
                 "training_step that takes a batch; leave it out"
             )
-        loader.group_size = lambda: self._num_next(trainer)
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         run_step = loop.run
         results = trainer.fit_loop.epoch_loop._results
@@ -58,7 +58,7 @@ class StepsPerExecution(Callback):
         def run(optimizer: torch.optim.Optimizer, batch_idx: int, kwargs: Any) -> Any:
             batches = kwargs["batch"]
             for i, batch in enumerate(batches):
-                loader.announce()
+                self._loader.announce()
                 results.batch, results.batch_size = batch, None
                 own = OrderedDict(kwargs, batch=batch)
                 if "batch_idx" in own:
@@ -71,6 +71,16 @@ class StepsPerExecution(Callback):
             return outputs
 
         loop.run = run  # type: ignore[method-assign]
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._group(trainer)
+
+    def _group(self, trainer: Trainer) -> None:
+        """Have the training loader, of which an epoch may have a new one, give groups."""
+        self._loader = trainer.train_dataloader
+        if isinstance(self._loader, ShardedLoader):
+            self._loader.group_size = lambda: self._num_next(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

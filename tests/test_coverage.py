@@ -51,6 +51,12 @@ def test_a_foreign_loader_is_counted(data: Shuffled) -> None:
     assert counts(run.curves) == ([0, 0], [0, 0])
 
 
+def test_a_new_loader_in_each_epoch_is_counted() -> None:
+    flags: dict[str, Any] = {"max_epochs": 3, "reload_dataloaders_every_n_epochs": 1}
+    run = fit("single_device", 1, Submodule(), Shuffled(), callbacks=[Coverage()], **flags)
+    assert counts(run.curves) == ([0, 0, 0], [0, 0, 0])
+
+
 def train_lightnings() -> Counts:
     logger = MemoryLogger()
     trainer = Trainer(

@@ -33,6 +33,11 @@ CASES: dict[str, Case] = {
     "accumulation": lambda: (Scheduled("step"), data(), {"accumulate_grad_batches": 3}),
     "by steps": lambda: (Scheduled("step"), data(), {"max_steps": 17}),
     "limited": lambda: (Scheduled("step"), data(), {"limit_train_batches": 5}),
+    "a new loader in each epoch": lambda: (
+        Submodule(),
+        Shuffled(),
+        {"reload_dataloaders_every_n_epochs": 1},
+    ),
     "clipping": lambda: (Submodule(), Shuffled(), {"gradient_clip_val": 0.05}),
     "logs in each step": lambda: (Submodule(), Shuffled(), {"log_every_n_steps": 4}),
 }
