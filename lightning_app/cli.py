@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
@@ -34,16 +33,17 @@ from typing_extensions import override
 from lightning_app import strategies
 from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint, Stopped
 from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO
-from lightning_app.compile import CompiledForward, Mode
+from lightning_app.compile import CompiledForward
 from lightning_app.console import Console
 from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
+from lightning_app.data_on_device import DataOnDevice
 from lightning_app.direct_step import DirectStep
 from lightning_app.errors import UsageError, one_line
 from lightning_app.executions import StepsPerExecution
 from lightning_app.flags import (
+    add_run_flags,
     add_short_flags,
-    allow_bare,
     check_trainer_flags,
     checkpoint_path,
     find_strategy,
@@ -127,26 +127,8 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for size in ("input_size", "output_size"):
             parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
-        parser.add_argument(
-            "--save_every_s",
-            type=PositiveFloat | None,
-            default=None,
-            help="Seconds after which to save a checkpoint within an epoch, too.",
-        )
-        parser.add_argument(
-            "--steps_per_execution",
-            type=PositiveInt,
-            default=1,
-            help="Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
-        )
-        parser.add_argument(
-            "--compile",
-            type=Mode | None,
-            default=None,
-            help="Compile the model's modules by torch.compile, for training; its mode.",
-        )
+        add_run_flags(parser)
         add_short_flags(parser)
-        allow_bare(parser, "--compile", "default")
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -236,6 +218,8 @@ class CommandLine(LightningCLI):
             return Trainer(**config | {"callbacks": callbacks})
         if mode := self._own("compile"):
             callbacks.append(CompiledForward(mode))
+        if self._own("data_on_device"):
+            callbacks.append(DataOnDevice())
         callbacks.append(DirectStep())
         if (steps := self._own("steps_per_execution")) > 1:
             callbacks.append(StepsPerExecution(steps))

@@ -4,12 +4,44 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, instantiate_class
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint_io import find_checkpoint, is_whole
+from lightning_app.compile import Mode
 from lightning_app.errors import UsageError
+
+
+def add_run_flags(parser: LightningArgumentParser) -> None:
+    """The flags that are this project's own, beside those of Trainer, model and data."""
+    parser.add_argument(
+        "--save_every_s",
+        type=PositiveFloat | None,
+        default=None,
+        help="Seconds after which to save a checkpoint within an epoch, too.",
+    )
+    parser.add_argument(
+        "--steps_per_execution",
+        type=PositiveInt,
+        default=1,
+        help="Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
+    )
+    parser.add_argument(
+        "--compile",
+        type=Mode | None,
+        default=None,
+        help="Compile the model's modules by torch.compile, for training; its mode.",
+    )
+    _allow_bare(parser, "--compile", "default")
+    parser.add_argument(
+        "--data_on_device",
+        type=bool,
+        default=False,
+        help="Keep all training samples on the device, collated once.",
+    )
+    _allow_bare(parser, "--data_on_device", True)
 
 
 def add_short_flags(parser: LightningArgumentParser) -> None:
@@ -20,10 +52,10 @@ def add_short_flags(parser: LightningArgumentParser) -> None:
             action.option_strings = [*action.option_strings, short]
             parser._option_string_actions[short] = action
             if "bool" in str(getattr(action, "_typehint", "")):
-                allow_bare(parser, short, True)
+                _allow_bare(parser, short, True)
 
 
-def allow_bare(parser: LightningArgumentParser, flag: str, value: Any) -> None:
+def _allow_bare(parser: LightningArgumentParser, flag: str, value: Any) -> None:
     """Let a flag stand without a value, which then is this one."""
     action = parser._option_string_actions[flag]
     action.nargs, action.const = "?", value

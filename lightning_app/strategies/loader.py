@@ -47,6 +47,7 @@ class ShardedLoader:
         position: Global batches of the epoch that have been handed out.
         waited_s: Seconds spent, since this loader was made, waiting for the next batch.
         listeners: Called with this loader and each shard, just before its batch is handed out.
+        fetch: Gives the batch of some indices, in place of the data set; not set at first.
         group_size: Tells how many batches to hand out next, in a list; one at a time if not set.
 
     Raises:
@@ -69,6 +70,7 @@ class ShardedLoader:
         self.waited_s = 0.0
         self._start = 0  # of the next iteration
         self.listeners = [] if on_shard is None else [on_shard]
+        self.fetch: Callable[[Indices], Any] | None = None
         self.group_size: Callable[[], int] | None = None
         self._rank, self._world_size = rank, world_size
         self._pending: deque[Shard] = deque()  # asked of the workers
@@ -161,7 +163,9 @@ class ShardedLoader:
     def _batches(self) -> Iterator[Any]:
         own = self._own
         batches: Iterable[Any] = own
-        if own.batch_sampler is None and own.num_workers == 0 and not own.pin_memory:
+        if self.fetch is not None:
+            batches = map(self.fetch, self._shard_indices())
+        elif own.batch_sampler is None and own.num_workers == 0 and not own.pin_memory:
             # Whole batches from this process: the same calls, without a DataLoader's iterator,
             # which takes longer than to fetch a small batch.
             collate, dataset = own.collate_fn, own.dataset
