@@ -2,8 +2,9 @@
 
 The same workload with the same telemetry: (a) a plain PyTorch loop, (b) the usual Lightning way,
 (c) Hugging Face accelerate, (d) this project's `train.py`, (e) the same with 50 steps per
-execution. Each measurement is a fresh process (or two, under ddp); a first epoch warms up and is
-dropped. `benchmarks.step_variants` has the peers' programs.
+execution, (e') and with its data on the device, (e'') and, on GPUs, with its model compiled. Each
+measurement is a fresh process (or two, under ddp); a first epoch warms up and is dropped.
+`benchmarks.step_variants` has the peers' programs.
 
 Not covered: validation, checkpoints and what else happens between epochs.
 """
@@ -21,6 +22,7 @@ from benchmarks.timing import Ratio
 PLAIN, USUAL, PEER = "a plain loop", "b usual Lightning", "c accelerate"
 OURS, GROUPED = "d train.py", "e train.py, K = 50"
 WITH_BAR = "d' train.py, bar on"
+HELD, COMPILED = "e' data on device", "e'' compiled, too"
 BARS = {
     1: (">= 3", ">= 7", ">= 1.0", ""),
     2: (">= 2", ">= 3", ">= 1.0", ">= 0.65"),
@@ -87,6 +89,9 @@ def compare(
         WITH_BAR: [*ours(*where), "--enable_progress_bar=true"],
         GROUPED: [*ours(*where), "--steps_per_execution=50"],
     }
+    commands[HELD] = [*commands[GROUPED], "--data_on_device"]
+    if accelerator == "gpu":
+        commands[COMPILED] = [*commands[HELD], "--compile"]
     skipped = {}
     if why := why_not_accelerate(processes, accelerator):
         skipped[PEER] = why

@@ -26,6 +26,7 @@ VARIANTS = {
         "d train.py",
         "d' train.py, bar on",
         "e train.py, K = 50",
+        "e' data on device",
     },
 }
 FLAGS = {"step_cost": ["--processes=1"]}
