@@ -133,7 +133,7 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
             loss: Tensor | None = getattr(output, "closure_loss", output)
             progress.zero_grad.increment_ready()
             progress.zero_grad.increment_started()
-            optimizer.zero_grad()
+            _zero_grad(optimizer)
             progress.zero_grad.increment_completed()
             if loss is not None:
                 weigh(loss).backward()  # type: ignore[no-untyped-call]
@@ -150,3 +150,13 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
         return {} if output.loss is None else output.asdict()
 
     return run
+
+
+def _zero_grad(optimizer: Optimizer) -> None:
+    """What torch's own `zero_grad` does, without its note for the profiler, which costs more."""
+    if getattr(optimizer.zero_grad, "__func__", None) is not Optimizer.zero_grad:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None

@@ -117,6 +117,27 @@ def test_what_cannot_be_grouped_is_refused(model: LightningModule, module: Any) 
         fit("single_device", 1, model, module, max_epochs=1, callbacks=[StepsPerExecution(2)])
 
 
+class CountingSGD(torch.optim.SGD):
+    num_zeroed = 0
+
+    @override
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        CountingSGD.num_zeroed += 1
+        super().zero_grad(set_to_none)
+
+
+class WithCountingSGD(LinearModule):
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return CountingSGD(self.parameters(), lr=0.05)
+
+
+def test_an_optimizers_own_zero_grad_is_called() -> None:
+    CountingSGD.num_zeroed = 0
+    fit("single_device", 1, WithCountingSGD(), data(), max_epochs=1, callbacks=[DirectStep()])
+    assert CountingSGD.num_zeroed == 8
+
+
 class Clipping(LinearModule):
     """Has something to do between backward and step."""
 

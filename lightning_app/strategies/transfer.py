@@ -7,6 +7,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 from typing_extensions import override
 
 HOOKS = ("transfer_batch_to_device", "on_after_batch_transfer")
@@ -30,5 +31,13 @@ class DirectTransfer(Strategy):
         self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
     ) -> Any:
         if self._hooks_are_idle:
-            return move_data_to_device(batch, device or self.root_device)
+            device = device or self.root_device
+            return batch if _is_on(device, batch) else move_data_to_device(batch, device)
         return super().batch_to_device(batch, device, dataloader_idx)
+
+
+def _is_on(device: torch.device, batch: Any) -> bool:
+    """Whether a batch, or each of several, is tensors of a device; False where it takes a look."""
+    if isinstance(batch, (tuple, list)):
+        return all(_is_on(device, part) for part in batch)
+    return isinstance(batch, Tensor) and batch.device == device
