@@ -39,7 +39,7 @@ from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.data_on_device import DataOnDevice
 from lightning_app.direct_step import DirectStep
-from lightning_app.errors import UsageError, one_line
+from lightning_app.errors import UsageError, one_line, users_bug
 from lightning_app.executions import StepsPerExecution
 from lightning_app.flags import (
     add_run_flags,
@@ -76,6 +76,8 @@ def main() -> None:
         # become that of a user's class.
         CommandLine(subcommand, [*DEFAULT_CLASSES, *arguments])
     except (ArgumentError, MisconfigurationException, UsageError) as error:
+        if isinstance(error, ArgumentError) and (bug := users_bug(error)):
+            raise bug from None
         rank_zero_only(print)(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stop:
@@ -132,7 +134,10 @@ class CommandLine(LightningCLI):
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        super().parse_arguments(parser, args)
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--config: a file that is no text: {error}") from None
         config = self.config[self._chosen]
         check_trainer_flags(config.trainer)
         for size in ("input_size", "output_size"):
@@ -153,6 +158,8 @@ class CommandLine(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
+            if bug := users_bug(error):
+                raise bug from None
             raise UsageError(str(error)) from error
 
     @override

@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loops.optimization.automatic import ClosureResult
+from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.plugins.precision import DoublePrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -135,7 +135,9 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
             progress.zero_grad.increment_started()
             _zero_grad(optimizer)
             progress.zero_grad.increment_completed()
-            if loss is not None:
+            if loss is None:
+                Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt")
+            else:
                 weigh(loss).backward()  # type: ignore[no-untyped-call]
             return loss
 

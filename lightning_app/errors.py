@@ -1,6 +1,7 @@
 """What the user got wrong, said in one line: the value, what is allowed, the remedy."""
 
 import re
+import traceback
 
 HELP = "`python train.py --help` lists every flag"
 
@@ -12,6 +13,42 @@ class UsageError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's text; its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+_NOT_THE_USERS = {
+    "__main__",
+    "argparse",
+    "importlib",
+    "jsonargparse",
+    "lightning",
+    "lightning_app",
+    "torch",
+    "typeshed_client",
+    "yaml",
+}
+
+
+def users_bug(error: BaseException) -> BaseException | None:
+    """What the user's own module has raised as it was imported or its class made, if it did.
+
+    Args:
+        error: What came of it: jsonargparse reports it as a value that fits no type.
+
+    Returns:
+        The error in the user's code; `None` if there is none, or it tells of a value
+        (`ValueError`).
+    """
+    link: BaseException | None = error
+    while link is not None:
+        frames = [
+            frame.f_globals.get("__name__", "")
+            for frame, _ in traceback.walk_tb(link.__traceback__)
+        ]
+        is_users = any(name.split(".")[0] not in _NOT_THE_USERS for name in frames)
+        if is_users and not isinstance(link, (ValueError, UsageError)):
+            return link
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def one_line(message: str) -> str:

@@ -3,12 +3,13 @@
 Keras's word and meaning. What the loop does around a step (fetching, hooks of callbacks, progress,
 signals) is done once per execution. Every step is the same as with K = 1: its own batch, backward
 pass, optimizer step and learning rate, so weights, sizes, coverage, checkpoints and logged curves
-are, too. An execution ends early where the loop has something to do: at a step that is logged,
-before a validation, at the epoch's and the run's end.
+are, too. An execution ends early where there is something to do: at a step that is logged or that
+a `ModelCheckpoint` saves, before a validation, at the epoch's and the run's end.
 
 Hooks that fire per batch (`on_train_batch_start`, `on_train_batch_end`, the transfer hooks) fire
-per execution, with the list of its batches. This drives Lightning's training loop from within,
-which is not public; tests notice if it changes.
+per execution, with the list of its batches. What a callback logs or counts in them is that of the
+execution's first or last step. This drives Lightning's training loop from within, which is not
+public; tests notice if it changes.
 """
 
 from collections import OrderedDict
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from typing_extensions import override
 
 from lightning_app import strategies
@@ -34,6 +37,8 @@ class StepsPerExecution(Callback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self._loader: Any = None
+        self._begins_at_logs = False  # for what is logged as a batch starts
+        self._saved_every: list[int] = []
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,11 +54,16 @@ class StepsPerExecution(Callback):
                 "a strategy of this project (dp, ddp, one device), automatic optimization and a "
                 "training_step that takes a batch; leave it out"
             )
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        owners = (pl_module, *callbacks)
+        self._begins_at_logs = any(is_overridden("on_train_batch_start", o) for o in owners)
+        saves = [c._every_n_train_steps for c in callbacks if isinstance(c, ModelCheckpoint)]
+        self._saved_every = [steps for steps in saves if steps]
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         run_step = loop.run
         results = trainer.fit_loop.epoch_loop._results
         has_schedulers = bool(trainer.lr_scheduler_configs)
-        listeners = [c.on_step_end for c in trainer.callbacks if hasattr(c, "on_step_end")]  # type: ignore[attr-defined]
+        listeners = [c.on_step_end for c in callbacks if hasattr(c, "on_step_end")]
 
         def run(optimizer: torch.optim.Optimizer, batch_idx: int, kwargs: Any) -> Any:
             batches = kwargs["batch"]
@@ -97,6 +107,10 @@ class StepsPerExecution(Callback):
             if (batches + num) % trainer.accumulate_grad_batches == 0 or end_of_epoch:
                 step += 1
                 if step in (last_step, trainer.max_steps) or (every and step % every == 0):
+                    return num
+                if every and self._begins_at_logs and (step + 1) % every == 0:
+                    return num
+                if any(step % saved == 0 for saved in self._saved_every):
                     return num
             validated = (total if trainer.check_val_every_n_epoch is None else batches) + num
             if end_of_epoch or validated % check == 0:

@@ -78,13 +78,16 @@ def check_trainer_flags(flags: Any) -> None:
     Raises:
         UsageError: A number is too small, or no run can be written where it shall be.
     """
+    if not hasattr(flags, "keys"):
+        raise UsageError(f"trainer: {flags}: it must be flags of the Trainer and their values")
     for flag, least in _LEAST.items():
         if flags[flag] is not None and flags[flag] < least:
             raise UsageError(f"--{flag} {flags[flag]}: it must be {least} or more")
     every = flags["val_check_interval"]
     if isinstance(every, (int, float)) and every <= 0:
         raise UsageError(f"--val_check_interval {every}: it must be a number above 0")
-    root = flags["default_root_dir"]
+    writes = not (flags["fast_dev_run"] or flags["barebones"] or flags["logger"] is False)
+    root = flags["default_root_dir"] or ("." if writes else None)
     if root is not None and "://" not in root:
         folder = next(
             path for path in (Path(root), *Path(root).absolute().parents) if path.exists()

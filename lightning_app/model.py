@@ -46,7 +46,8 @@ class LinearModule(LightningModule):
             seen for the first time (`change`), or none (`off`).
 
     Raises:
-        ValueError: A size or `lr` is not positive, or `torch.optim` has no such optimizer.
+        ValueError: A size or `lr` is not positive, or `torch.optim` has no such optimizer, or it
+            does not take these parameters.
     """
 
     def __init__(
@@ -65,7 +66,12 @@ class LinearModule(LightningModule):
             known = [name for name in dir(torch.optim) if _is_optimizer(name)]
             raise ValueError(f"optimizer is {optimizer!r}: use one of {', '.join(known)}")
         self.save_hyperparameters(logger=False)
+        self.lr, self.optimizer = lr, optimizer
         self.net = Linear(input_size, output_size)
+        try:
+            self._make_optimizer()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optimizer is {optimizer!r}: {error}") from None
         self.log_shapes = log_shapes
         metrics = MetricCollection(
             {"loss": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": R2Score()}
@@ -114,13 +120,17 @@ class LinearModule(LightningModule):
 
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        p: Any = self.hparams
-        optimizer: torch.optim.Optimizer = getattr(torch.optim, p.optimizer)(
-            self.parameters(), lr=p.lr
-        )
+        return self._make_optimizer()
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        make: type[Any] = getattr(torch.optim, self.optimizer)
+        optimizer: torch.optim.Optimizer = make(self.parameters(), lr=self.lr)
         return optimizer
 
 
 def _is_optimizer(name: str) -> bool:
     found = getattr(torch.optim, name, None)
-    return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+    unfit = torch.optim.Optimizer, torch.optim.SparseAdam  # the base class; for sparse gradients
+    return (
+        isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found not in unfit
+    )

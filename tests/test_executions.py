@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from typing_extensions import override
 
@@ -108,6 +110,29 @@ def test_an_execution_ends_where_the_loop_has_something_to_do() -> None:
     assert counter.sizes == [3, 1, 1, 3, 2, 2, 3]
 
 
+class LogsAtStart(Callback):
+    """Does as Lightning's LearningRateMonitor."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer._logger_connector.should_update_logs:
+            self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+def test_a_callback_logs_and_saves_at_the_same_steps(steps: int, tmp_path: Path) -> None:
+    every = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
+    logs = LogsAtStart()
+    callbacks = [logs, every, DirectStep(), StepsPerExecution(steps)]
+    flags: dict[str, Any] = {"log_every_n_steps": 3, "max_epochs": 2, "enable_checkpointing": True}
+    fit("single_device", 1, data=data(), callbacks=callbacks, **flags)
+    assert logs.steps == [2, 5, 8, 11, 14]  # of two epochs of 8
+    assert {path.stem for path in tmp_path.iterdir()} == {"step=5", "step=10", "step=15"}
+
+
 @pytest.mark.parametrize(
     ("model", "module"),
     [(TwoOptimizers(), Shuffled()), (OverIterator(), Shuffled()), (Submodule(), Stream())],
@@ -136,6 +161,19 @@ def test_an_optimizers_own_zero_grad_is_called() -> None:
     CountingSGD.num_zeroed = 0
     fit("single_device", 1, WithCountingSGD(), data(), max_epochs=1, callbacks=[DirectStep()])
     assert CountingSGD.num_zeroed == 8
+
+
+class WithoutLoss(LinearModule):
+    @override
+    def training_step(self, batch: Any) -> Any:
+        super().training_step(batch)  # forgets to return it
+
+
+def test_a_step_without_a_loss_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    Closure.warning_cache.clear()
+    trainer = make_trainer("single_device", 1, max_epochs=1, callbacks=[DirectStep()])
+    with pytest.warns(UserWarning, match="`training_step` returned `None`"):
+        trainer.fit(WithoutLoss(), data())
 
 
 class Clipping(LinearModule):

@@ -22,6 +22,8 @@ ERRORS = {
     "--data.noise_std -1": "noise_std is -1.0: it must be 0 or more",
     "--model.lr 0": "lr is 0.0: it must be more than 0",
     "--model.optimizer Nope": "optimizer is 'Nope': use one of",
+    "--model.optimizer Optimizer": "optimizer is 'Optimizer': use one of",
+    "--model.optimizer Muon": "optimizer is 'Muon': Muon only supports 2D parameters",
     "--config missing.yaml": "File does not exist",
     "--config broken.yaml": "Problems parsing config",
     "--config unknown.yaml": "does not accept option 'trainer.max_epoch'",
@@ -77,6 +79,12 @@ REFUSED = {
     "--model no.such.Class --devices 2 --strategy ddp": "No module named 'no'",
     "--strategy ddp --devices 2 --sync_batchnorm": "--sync_batchnorm needs GPUs",
     "--strategy ddp --devices 2 --data tests.user_modules.Stream": "NumberStream is an Iterable",
+    "--strategy ddp --devices 2 --val_check_interval 00:00:00:01": (
+        "--val_check_interval by time: the clocks of 2 processes differ"
+    ),
+    "--strategy ddp --devices 2 --model.optimizer LBFGS": (
+        "training_step ran again on the same batch, as for LBFGS"
+    ),
     "--strategy dp --devices 2 --model tests.user_modules.Functional": (
         "Functional.training_step calls no module that has parameters"
     ),

@@ -53,6 +53,11 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
                 f"{step} takes the loader's iterator, so nothing tells which batch its loss is of, "
                 f"to weigh it over {self.world_size} processes: take a batch, or use one device"
             )
+        if self.world_size > 1 and trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]
+            raise MisconfigurationException(
+                f"--val_check_interval by time: the clocks of {self.world_size} processes differ, "
+                "so they would validate at different steps; give a number of batches"
+            )
         super().setup(trainer)
         if (
             isinstance(self.model, DistributedDataParallel)
@@ -91,7 +96,11 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
         self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if not self._arrived:
-            assert self.world_size == 1, "a loader that was not split"
+            if self.world_size > 1:
+                raise MisconfigurationException(
+                    f"{hook} ran again on the same batch, as for LBFGS, which goes by a loss that "
+                    f"differs on {self.world_size} processes: use `--strategy dp` or one device"
+                )
             return step(*args, **kwargs)
         shard = _common_shard(self._arrived.values(), self.world_size)
         self._arrived.clear()

@@ -226,7 +226,8 @@ def shard_loader(
     other iterable) is passed through as it is; it cannot be resumed in mid-epoch.
 
     Raises:
-        MisconfigurationException: Several ranks share `loader` and it cannot be split by index.
+        MisconfigurationException: Several ranks share `loader` and it cannot be split by index,
+            or it has been split already.
     """
     if not isinstance(loader, DataLoader):
         if world_size > 1:
@@ -237,6 +238,12 @@ def shard_loader(
         return loader
     if world_size == 1 and isinstance(loader.dataset, IterableDataset):
         return loader
+    sampler: Any = loader.sampler
+    if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
+        raise MisconfigurationException(
+            f"the loader has a DistributedSampler for {sampler.num_replicas} ranks, and would be "
+            "split twice, or in part: leave it out, the strategy splits every batch"
+        )
     seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # what `seed_everything` was called with
     return ShardedLoader(loader, rank, world_size, seed, on_shard)
 
@@ -257,12 +264,6 @@ def _check_splittable(loader: DataLoader[Any], world_size: int) -> None:
             f"{type(loader.dataset).__name__} is an IterableDataset, which has no indices to split "
             f"over {world_size} processes: use `--strategy dp`, which splits each batch as it "
             "comes, or one device, or a map-style data set"
-        )
-    sampler: Any = loader.sampler
-    if world_size > 1 and isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
-        raise MisconfigurationException(
-            f"the loader has a DistributedSampler for {sampler.num_replicas} ranks and would be "
-            "split twice: leave it out, the strategy splits every batch"
         )
     try:
         len(loader)
