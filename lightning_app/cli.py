@@ -81,13 +81,19 @@ def main() -> None:
         rank_zero_only(print)(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stop:
+        _leave_process_group()
         rank_zero_only(print)(f"train.py: {stop}", file=sys.stderr)
         # Lightning takes another rank's status for a crash, and kills the first one.
         is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
         raise SystemExit(128 + stop.signum if is_first else 0) from None
-    finally:
-        if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()
+    else:
+        _leave_process_group()
+
+
+def _leave_process_group() -> None:
+    # Not after an error of one rank alone: NCCL waits for the others here, who wait for this rank.
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class _SaveConfigOnce(SaveConfigCallback):
@@ -223,8 +229,8 @@ class CommandLine(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         if config["barebones"]:
             return Trainer(**config | {"callbacks": callbacks})
-        if mode := self._own("compile"):
-            callbacks.append(CompiledForward(mode))
+        if self._own("compile"):
+            callbacks.append(CompiledForward())
         if self._own("data_on_device"):
             callbacks.append(DataOnDevice())
         callbacks.append(DirectStep())

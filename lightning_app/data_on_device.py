@@ -4,7 +4,8 @@ A batch is then one selection of rows on the device, with nothing but its indice
 place of fetching samples, collating and transferring them. The split, the order and the hooks of a
 batch's transfer are as without it. Each process holds all samples, as each may get any of them.
 
-Not covered: validation, and data that does not fit.
+Not covered: validation, data that does not fit, and samples that seldom differ: some are asked for
+twice, not all. All are in the host's memory first, in each process.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from typing_extensions import override
 from lightning_app import strategies
 from lightning_app.strategies.loader import Indices, ShardedLoader
 
-NUM_CHECKED = 8  # samples that are asked for twice
+NUM_CHECKED = 64  # samples that are asked for twice
+CHECKED_AT_ONCE = 8  # so that a `collate_fn` that goes by the batch gives something else
 
 
 class DataOnDevice(Callback):
@@ -48,6 +50,8 @@ class DataOnDevice(Callback):
                 "--data_on_device: it needs one training loader with a length, and a strategy of "
                 "this project (dp, ddp, one device); leave it out"
             )
+        if isinstance(self._loader, ShardedLoader):
+            self._loader.fetch = None  # what it holds would be in the way
         self._loader = loader
         loader.fetch = HeldSamples(loader.loader, trainer.strategy.root_device)
 
@@ -60,8 +64,8 @@ class HeldSamples:
         device: Where they are kept.
 
     Raises:
-        MisconfigurationException: They are not tensors with a row for each sample, come out
-            different when asked for again, or take more memory than the device has left.
+        MisconfigurationException: They are not tensors with a row for each sample, some of them
+            come out different when asked for again, or they take more memory than is free there.
     """
 
     def __init__(self, loader: DataLoader[Any], device: torch.device) -> None:
@@ -70,12 +74,14 @@ class HeldSamples:
         tensors = tree_flatten(samples)[0]
         if not all(isinstance(t, Tensor) and t.ndim and len(t) == num_samples for t in tensors):
             raise _refusal(loader, "gives something that is no tensor with a row for each sample")
-        few = range(min(NUM_CHECKED, num_samples))
-        again = tree_flatten(_collated(loader, few))[0]
-        if not all(map(_equal, [t[: len(few)] for t in tensors], again)):
-            raise _refusal(loader, "gives samples that differ each time, or by their batch")
+        few = range(0, num_samples, -(-num_samples // NUM_CHECKED))
+        for start in range(0, len(few), CHECKED_AT_ONCE):
+            part = few[start : start + CHECKED_AT_ONCE]
+            again = tree_flatten(_collated(loader, part))[0]
+            if not all(map(_equal, [t[list(part)] for t in tensors], again)):
+                raise _refusal(loader, "gives samples that differ each time, or by their batch")
         num_bytes = sum(t.nbytes for t in tensors)
-        if device.type == "cuda" and num_bytes > (free := torch.cuda.mem_get_info(device)[0]):
+        if device.type == "cuda" and num_bytes > (free := _free_bytes(device)):
             sizes = f"takes {num_bytes / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free"
             raise _refusal(loader, f"{sizes} on {device}")
         self._samples = move_data_to_device(samples, device)
@@ -94,6 +100,11 @@ def _collated(loader: DataLoader[Any], indices: Sequence[int]) -> Any:
     if loader.batch_sampler is None:
         return collate(dataset[torch.tensor(indices)])
     return collate([dataset[index] for index in indices])
+
+
+def _free_bytes(device: torch.device) -> int:
+    torch.cuda.empty_cache()  # or what torch keeps for itself counts as used
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

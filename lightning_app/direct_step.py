@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.plugins.precision import DoublePrecision, Precision
@@ -125,6 +127,7 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
             return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
         output: Any = None
 
+        @torch.enable_grad()  # an optimizer may call it without
         def closure() -> Tensor | None:
             nonlocal output
             output = strategy.training_step(*kwargs.values())
@@ -135,6 +138,11 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
             progress.zero_grad.increment_started()
             _zero_grad(optimizer)
             progress.zero_grad.increment_completed()
+            if loss is None and trainer.world_size > 1:
+                raise MisconfigurationException(
+                    f"training_step returned no loss, and one of {trainer.world_size} processes "
+                    "cannot skip a step: return it"
+                )
             if loss is None:
                 Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt")
             else:
@@ -147,6 +155,10 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
         optimizer.step(closure)  # type: ignore[arg-type]
         progress.step.increment_completed()
         names["_current_fx_name"] = None
+        if output is None:
+            raise MisconfigurationException(
+                f"{type(optimizer).__name__}.step did not call the closure that it was given"
+            )
         if isinstance(output, Tensor):
             return {"loss": output.detach()}
         return {} if output.loss is None else output.asdict()

@@ -85,7 +85,8 @@ def _reasons(message: str) -> str | None:
         return f"it must be a {'whole ' * (positive[1] == 'Int')}number above 0"
     match = re.search(r"Errors:\n(.*?)\n\s*Given value type", message, re.DOTALL)
     if match is None:
-        return None
+        only = re.search(r"Expected a (.*?)\. Got value", message)
+        return only and f"it must be {_type(only[1])}"
     texts = [" ".join(reason.split()) for reason in re.split(r"\n?\s*- ", match[1]) if reason]
     # A class's own refusal says more than that the value is no other type.
     classes = [text.split("': ", 1)[1] for text in texts if text.startswith("Problem with given")]

@@ -10,7 +10,6 @@ from lightning.pytorch.strategies import StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint_io import find_checkpoint, is_whole
-from lightning_app.compile import Mode
 from lightning_app.errors import UsageError
 
 
@@ -30,11 +29,11 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
     )
     parser.add_argument(
         "--compile",
-        type=Mode | None,
-        default=None,
-        help="Compile the model's modules by torch.compile, for training; its mode.",
+        type=bool,
+        default=False,
+        help="Compile the model's modules by torch.compile, for training.",
     )
-    _allow_bare(parser, "--compile", "default")
+    _allow_bare(parser, "--compile", True)
     parser.add_argument(
         "--data_on_device",
         type=bool,

@@ -240,7 +240,7 @@ def called_modules(root: nn.Module) -> list[nn.Module]:
             found += [module for module in called_modules(child) if module is not child]
         elif next(child.parameters(), None) is not None:
             found.append(child)
-    return found or [root]
+    return list(dict.fromkeys(found)) or [root]
 
 
 def _first_shape(values: Any) -> Shape | None:

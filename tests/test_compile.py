@@ -30,7 +30,7 @@ def test_a_compiled_model_takes_the_same_steps(
         model,
         Shuffled(),
         max_epochs=2,
-        callbacks=[CompiledForward("default")],
+        callbacks=[CompiledForward()],
     )
     assert counters["stats"]["unique_graphs"] >= 1
     assert_same(compiled, fit("single_device", 1, _model(), Shuffled(), max_epochs=2))

@@ -25,7 +25,14 @@ from lightning_app.strategies import SingleDeviceStrategy
 from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit, make_trainer
 from tests.test_resume import Scheduled
-from tests.user_modules import OverIterator, Shuffled, Stream, Submodule, TwoOptimizers
+from tests.user_modules import (
+    LossForgotten,
+    OverIterator,
+    Shuffled,
+    Stream,
+    Submodule,
+    TwoOptimizers,
+)
 
 Case = Callable[[], tuple[LightningModule, Any, dict[str, Any]]]
 CASES: dict[str, Case] = {
@@ -163,17 +170,36 @@ def test_an_optimizers_own_zero_grad_is_called() -> None:
     assert CountingSGD.num_zeroed == 8
 
 
-class WithoutLoss(LinearModule):
+class SGDWithoutGrad(torch.optim.SGD):
+    """Calls its closure as it is called itself: without gradients."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = closure()
+        super().step()
+        return loss
+
+
+class WithSGDWithoutGrad(LinearModule):
     @override
-    def training_step(self, batch: Any) -> Any:
-        super().training_step(batch)  # forgets to return it
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return SGDWithoutGrad(self.parameters(), lr=0.05)
 
 
-def test_a_step_without_a_loss_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_closure_brings_its_own_gradients() -> None:
+    runs = []
+    for kind in (LinearModule, WithSGDWithoutGrad):
+        torch.manual_seed(0)
+        runs.append(fit("single_device", 1, kind(), data(), max_epochs=1, callbacks=[DirectStep()]))
+    assert_same(runs[0], runs[1], tolerance=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_a_step_without_a_loss_is_told() -> None:
     Closure.warning_cache.clear()
     trainer = make_trainer("single_device", 1, max_epochs=1, callbacks=[DirectStep()])
     with pytest.warns(UserWarning, match="`training_step` returned `None`"):
-        trainer.fit(WithoutLoss(), data())
+        trainer.fit(LossForgotten(), data())
 
 
 class Clipping(LinearModule):

@@ -47,8 +47,8 @@ ERRORS = {
     "--strategy single_device --devices 2 --accelerator cpu": "runs on one device, not on 2",
     "--strategy dp --num_nodes 2": "--strategy dp --num_nodes 2: replicas live in one process",
     "--strategy dp --sync_batchnorm --accelerator cpu": "--sync_batchnorm does nothing",
-    "--compile nope": "--compile nope: it must be default, reduce-overhead, max-autotune",
-    "--strategy dp --accelerator cpu --compile": "--compile default: torch.compile does not know",
+    "--compile nope": "--compile nope: it must be bool",
+    "--strategy dp --accelerator cpu --compile": "--compile: torch.compile does not know",
 }
 
 
@@ -84,6 +84,9 @@ REFUSED = {
     ),
     "--strategy ddp --devices 2 --model.optimizer LBFGS": (
         "training_step ran again on the same batch, as for LBFGS"
+    ),
+    "--strategy ddp --devices 2 --model tests.user_modules.LossForgotten": (
+        "training_step returned no loss, and one of 2 processes cannot skip a step"
     ),
     "--strategy dp --devices 2 --model tests.user_modules.Functional": (
         "Functional.training_step calls no module that has parameters"

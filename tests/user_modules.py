@@ -33,6 +33,24 @@ class Submodule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class LossForgotten(Submodule):
+    """Computes a loss in its training step, and keeps it."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        super().training_step(batch, batch_idx)
+
+
+class FirstRankLogs(Submodule):
+    """Logs from one process what the others do not have."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if self.trainer.is_global_zero:
+            self.log("first_rank", 3.0, on_step=True, on_epoch=True, rank_zero_only=True)
+        return super().training_step(batch, batch_idx)
+
+
 class OverIterator(Submodule):
     """Fetches its batches itself."""
 

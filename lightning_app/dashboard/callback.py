@@ -21,6 +21,7 @@ from lightning_app.dashboard.logger import RunLogger
 from lightning_app.dashboard.pictures import who_got_what
 from lightning_app.describe import describe_layout, num_ranks, run_name
 from lightning_app.errors import first_line
+from lightning_app.own_forward import give_forward_back
 from lightning_app.shapes import ShapeLogger, SizeRun, called_modules
 
 NUM_PICTURES = 3  # of the first epochs
@@ -178,7 +179,7 @@ def _add_graph(writer: SummaryWriter, module: nn.Module, args: tuple[Any, ...]) 
         warnings.simplefilter("ignore")
         try:
             plain = copy.copy(module.eval())
-            vars(plain).pop("forward", None)  # no graph can be drawn of a compiled one
+            give_forward_back(plain)  # no graph can be drawn of a compiled one
             writer.add_graph(plain, args)
         except Exception as error:  # whatever a foreign module does when it is traced
             print(f"no graph of {type(module).__name__}: {first_line(error)}")

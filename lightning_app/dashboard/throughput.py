@@ -43,6 +43,8 @@ class Throughput(Callback):
     def _log(self, trainer: Trainer, first_step: int, runs: list[SizeRun]) -> None:
         if not runs:  # what is left of an epoch, after its validation
             return
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize(trainer.strategy.root_device)  # what is queued is not yet done
         elapsed_s = time.perf_counter() - self._since_s
         by_run = ([size * count for size in sizes] for sizes, count in runs)
         by_rank = [sum(column) / elapsed_s for column in zip(*by_run, strict=True)]
@@ -64,10 +66,20 @@ def _waited_s(trainer: Trainer) -> float | None:
 
 
 def device_use(device: torch.device) -> dict[str, float]:
-    """What NVML says of a GPU, whoever uses it: memory in MiB, utilization in percent."""
+    """What NVML says of a GPU, whoever uses it: memory in MiB, utilization in percent.
+
+    Nothing where it says nothing, as of a part of a GPU (MIG) or in some containers.
+    """
     if device.type != "cuda":
         return {}
+    try:
+        memory_bytes, percent = (
+            torch.cuda.device_memory_used(device),
+            torch.cuda.utilization(device),
+        )
+    except Exception:  # of the library that is asked, which differs
+        return {}
     return {
-        f"device/memory_mib/gpu_{device.index}": torch.cuda.device_memory_used(device) / 2**20,
-        f"device/utilization_percent/gpu_{device.index}": float(torch.cuda.utilization(device)),
+        f"device/memory_mib/gpu_{device.index}": memory_bytes / 2**20,
+        f"device/utilization_percent/gpu_{device.index}": float(percent),
     }

@@ -132,7 +132,7 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
         """Over the last training step's global batch, of what is a mean over each rank's shard."""
         # A mean over no samples is NaN, which no weight takes out of a sum.
         weighted = value * self._weight if self._weight else torch.zeros_like(value)
-        return super().reduce(weighted, reduce_op="mean")
+        return self._reduce(weighted, None, "mean")
 
     @override
     def reduce(
@@ -141,7 +141,14 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
         """As in Lightning, but within a step a mean over ranks is that of the global batch."""
         if self._in_step and reduce_op in ("mean", "avg") and isinstance(tensor, Tensor):
             return self.mean_over_batch(tensor)
-        return super().reduce(tensor, group, reduce_op)
+        if not isinstance(tensor, Tensor):
+            return tensor
+        return self._reduce(tensor, group, reduce_op)
+
+    def _reduce(self, tensor: Tensor, group: Any, reduce_op: ReduceOp | str | None) -> Tensor:
+        # NCCL takes none from a CPU, where a model may have what it logs.
+        reduced: Tensor = super().reduce(tensor.to(self.root_device), group, reduce_op)
+        return reduced.to(tensor.device)
 
     @override
     def teardown(self) -> None:

@@ -11,7 +11,7 @@ Not covered: attributes that `forward` writes on a CUDA replica are lost, as in 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.nn import Module
 from torch.nn.parallel import parallel_apply, replicate
 from typing_extensions import override
 
+from lightning_app.own_forward import give_forward_back, replace_forward
 from lightning_app.strategies.scatter_gather import gather, scatter
 from lightning_app.strategies.single_device import SingleDeviceStrategy
 
@@ -35,7 +36,6 @@ class DataParallelStrategy(SingleDeviceStrategy):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._devices: list[torch.device] = []
         self._layer_sync: object = None  # the Trainer sets it under `sync_batchnorm`
         self._in_step = False
         self._num_splits = 0
@@ -61,13 +61,13 @@ class DataParallelStrategy(SingleDeviceStrategy):
         assert self.lightning_module is not None
         for module in self.lightning_module.modules():
             if next(module.parameters(), None) is not None:
-                vars(module)["forward"] = self._splitting(module, module.forward)
+                replace_forward(module, self._splitting(module))
 
     @override
     def teardown(self) -> None:
         if self.lightning_module is not None:
             for module in self.lightning_module.modules():
-                _remove_splitting(module)
+                give_forward_back(module)
         super().teardown()
 
     @override
@@ -105,15 +105,15 @@ class DataParallelStrategy(SingleDeviceStrategy):
         finally:
             self._in_step = False
 
-    def _splitting(self, module: Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(forward)
+    def _splitting(self, module: Module) -> Callable[..., Any]:
+        forward = module.forward
+
         def splitting_forward(*args: Any, **kwargs: Any) -> Any:
             if not self._in_step or replica_rank.get() is not None:
                 return forward(*args, **kwargs)
             self._num_splits += 1
             return self._split(module, args, kwargs)
 
-        splitting_forward.is_splitting = True  # type: ignore[attr-defined]
         return splitting_forward
 
     def _split(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -134,15 +134,30 @@ class DataParallelStrategy(SingleDeviceStrategy):
         replicas = replicate(module, devices, detach=not torch.is_grad_enabled())
         for replica, device in zip(replicas, devices, strict=True):
             for part in replica.modules():
-                _remove_splitting(part)  # it would lead back to the original
+                give_forward_back(part)  # it would lead back to the original
                 if "_device" in vars(part):  # Lightning's note of where a module is
                     vars(part)["_device"] = device
-        calls = [partial(_call_replica, rank, replica) for rank, replica in enumerate(replicas)]
+        call = _in_autocast_of_this_thread(self.root_device.type, _call_replica)
+        calls = [partial(call, rank, replica) for rank, replica in enumerate(replicas)]
         return parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type]
 
 
 def _run_in_turn(module: Module, inputs: list[Any]) -> list[Any]:
     return [_call_replica(rank, module, *shard) for rank, shard in enumerate(inputs)]
+
+
+def _in_autocast_of_this_thread(
+    device_type: str, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The function with this thread's autocast, whose dtype `parallel_apply` does not pass on."""
+    dtype = torch.get_autocast_dtype(device_type)
+    enabled = torch.is_autocast_enabled(device_type)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device_type, dtype=dtype, enabled=enabled):
+            return function(*args, **kwargs)
+
+    return call
 
 
 def _call_replica(rank: int, replica: Module, args: Any, kwargs: Any) -> Any:
@@ -151,8 +166,3 @@ def _call_replica(rank: int, replica: Module, args: Any, kwargs: Any) -> Any:
         return replica(*args, **kwargs)
     finally:
         replica_rank.reset(token)
-
-
-def _remove_splitting(module: Module) -> None:
-    if hasattr(vars(module).get("forward"), "is_splitting"):
-        del vars(module)["forward"]

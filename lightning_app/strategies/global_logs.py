@@ -56,7 +56,13 @@ def _logged(trainer: Trainer, hook: str) -> list[tuple[str, Any]]:
     results: dict[str, Any] | None = trainer._results
     if not results:
         return []
-    return [(k, m) for k, m in results.items() if m.is_tensor and k.startswith(hook + ".")]
+    return [
+        (key, metric)
+        for key, metric in results.items()
+        if metric.is_tensor
+        and key.startswith(hook + ".")
+        and not metric.meta.sync.rank_zero_only  # the other ranks do not have it
+    ]
 
 
 def _share_step_value(trainer: Trainer, metric: Any, shard: Shard) -> None:

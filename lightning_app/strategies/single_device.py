@@ -1,5 +1,7 @@
 """One device: Lightning's own strategy, with the order and the resuming of the others."""
 
+from typing import Any
+
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.precision import DoublePrecision
@@ -13,10 +15,14 @@ from lightning_app.strategies.transfer import DirectTransfer
 class SingleDeviceStrategy(DirectTransfer, LightningSingleDeviceStrategy):
     """Trains in one process on one device; every batch is one shard."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._devices: list[torch.device] = []
+
     @property
     def parallel_devices(self) -> list[torch.device]:
         """The device, in a list; empty until the Trainer has chosen it."""
-        return []
+        return self._devices
 
     @parallel_devices.setter
     def parallel_devices(self, devices: list[torch.device]) -> None:
@@ -25,6 +31,7 @@ class SingleDeviceStrategy(DirectTransfer, LightningSingleDeviceStrategy):
                 f"--strategy single_device runs on one device, not on {len(devices)}: "
                 "use `--devices 1`, or `--strategy ddp`"
             )
+        self._devices = list(devices)
         self._root_device = devices[0]
 
     @property

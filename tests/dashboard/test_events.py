@@ -136,3 +136,9 @@ def test_the_use_of_a_gpu_is_told_in_mib_and_percent(monkeypatch: pytest.MonkeyP
         "device/utilization_percent/gpu_1": 80.0,
     }
     assert device_use(torch.device("cpu")) == {}
+
+    def refuse(device: torch.device) -> int:
+        raise RuntimeError("not of a part of a GPU")
+
+    monkeypatch.setattr(torch.cuda, "utilization", refuse)
+    assert device_use(torch.device("cuda", 1)) == {}

@@ -1,5 +1,7 @@
 """The replicas' scatter and gather, and what a replicated module may take and give."""
 
+from copy import deepcopy
+from threading import Thread
 from typing import Any, NamedTuple
 
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lightning_app.own_forward import give_forward_back, replace_forward
 from lightning_app.strategies import DataParallelStrategy
-from lightning_app.strategies.dp import replica_rank
+from lightning_app.strategies.dp import _in_autocast_of_this_thread, replica_rank
 from lightning_app.strategies.scatter_gather import gather, scatter
 
 CPU = torch.device("cpu")
@@ -73,7 +76,7 @@ class Spy(nn.Module):
 def strategy_around(module: nn.Module) -> DataParallelStrategy:
     strategy = DataParallelStrategy()
     strategy.parallel_devices = [CPU] * 3
-    vars(module)["forward"] = strategy._splitting(module, module.forward)
+    replace_forward(module, strategy._splitting(module))
     return strategy
 
 
@@ -99,3 +102,37 @@ def test_gradients_reach_the_one_set_of_parameters() -> None:
         module(x).pow(2).mean().backward()
     reference(x).pow(2).mean().backward()
     torch.testing.assert_close(module.linear.weight.grad, reference.linear.weight.grad)
+
+
+def test_a_deep_copy_has_weights_of_its_own() -> None:
+    module = Spy()
+    strategy = strategy_around(module)
+    teacher = deepcopy(module)
+    nn.init.zeros_(teacher.linear.weight)
+    nn.init.zeros_(teacher.linear.bias)
+    with strategy._splits():
+        assert teacher(torch.randn(10, 3)).count_nonzero() == 0
+        assert module(torch.randn(10, 3)).count_nonzero() > 0
+
+
+def test_a_module_is_given_back_as_it_was() -> None:
+    module, patched = Spy(), Spy()
+    own = patched.linear.forward
+    vars(patched)["forward"] = own
+    for each in (module, patched):
+        strategy_around(each)
+        give_forward_back(each)
+    assert "forward" not in vars(module)
+    assert vars(patched)["forward"] is own
+
+
+def test_a_replicas_thread_has_the_autocast_of_the_step() -> None:
+    seen = []
+    with torch.autocast("cpu", dtype=torch.float16):
+        see = _in_autocast_of_this_thread(
+            "cpu", lambda: seen.append(torch.get_autocast_dtype("cpu"))
+        )
+        thread = Thread(target=see)
+        thread.start()
+        thread.join()
+    assert seen == [torch.float16]  # and not torch's default, bfloat16

@@ -14,6 +14,7 @@ from typing_extensions import override
 from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit
 from tests.user_modules import (
+    FirstRankLogs,
     Functional,
     Normalized,
     OverIterator,
@@ -73,6 +74,15 @@ def test_dp(single: dict[str, Run], devices: int) -> None:
 def test_dp_refuses_a_model_it_cannot_split() -> None:
     with pytest.raises(MisconfigurationException, match="calls no module that has parameters"):
         fit("dp", 2, Functional(), Shuffled(), max_epochs=1)
+
+
+def log_on_the_first_rank() -> Run:
+    return fit("ddp", 2, FirstRankLogs(), Shuffled(), max_epochs=1)
+
+
+def test_what_one_rank_alone_logs_is_not_waited_for() -> None:
+    first, _ = run_ranks(log_on_the_first_rank, 2)
+    assert set(first.curves["first_rank_step"].values()) == {3.0}
 
 
 def test_ddp_trains_a_model_that_calls_no_module() -> None:
