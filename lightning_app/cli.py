@@ -81,18 +81,24 @@ def main() -> None:
         rank_zero_only(print)(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stop:
-        _leave_process_group()
         rank_zero_only(print)(f"train.py: {stop}", file=sys.stderr)
         # Lightning takes another rank's status for a crash, and kills the first one.
         is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
         raise SystemExit(128 + stop.signum if is_first else 0) from None
-    else:
-        _leave_process_group()
+    finally:
+        _leave_process_group(has_failed=isinstance(sys.exc_info()[1], Exception))
 
 
-def _leave_process_group() -> None:
-    # Not after an error of one rank alone: NCCL waits for the others here, who wait for this rank.
+def _leave_process_group(has_failed: bool) -> None:
+    """End the process group; with gloo's still alive, the process may be aborted at its end.
+
+    Args:
+        has_failed: By an error that may be this rank's alone. The others wait for this rank, and
+            NCCL would wait here for them.
+    """
     if dist.is_available() and dist.is_initialized():
+        if has_failed and dist.get_backend() == "nccl":
+            return
         dist.destroy_process_group()
 
 
