@@ -127,26 +127,22 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
             return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
         output: Any = None
 
-        @torch.enable_grad()  # an optimizer may call it without
         def closure() -> Tensor | None:
             nonlocal output
-            output = strategy.training_step(*kwargs.values())
-            if not isinstance(output, Tensor):  # checked as Lightning does
-                output = ClosureResult.from_training_step_output(output)
-            loss: Tensor | None = getattr(output, "closure_loss", output)
+            with torch.enable_grad():  # an optimizer may call it without
+                output = strategy.training_step(*kwargs.values())
+                if not isinstance(output, Tensor):  # checked as Lightning does
+                    output = ClosureResult.from_training_step_output(output)
+                loss: Tensor | None = getattr(output, "closure_loss", output)
+                weighed = None if loss is None else weigh(loss)
             progress.zero_grad.increment_ready()
             progress.zero_grad.increment_started()
             _zero_grad(optimizer)
             progress.zero_grad.increment_completed()
-            if loss is None and trainer.world_size > 1:
-                raise MisconfigurationException(
-                    f"training_step returned no loss, and one of {trainer.world_size} processes "
-                    "cannot skip a step: return it"
-                )
-            if loss is None:
-                Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt")
+            if weighed is None:
+                _tell_of_no_loss(trainer.world_size)
             else:
-                weigh(loss).backward()  # type: ignore[no-untyped-call]
+                weighed.backward()  # type: ignore[no-untyped-call]
             return loss
 
         names = vars(pl_module)  # not by `nn.Module.__setattr__`, which looks at much else
@@ -164,6 +160,15 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
         return {} if output.loss is None else output.asdict()
 
     return run
+
+
+def _tell_of_no_loss(world_size: int) -> None:
+    if world_size > 1:
+        raise MisconfigurationException(
+            f"training_step returned no loss, and one of {world_size} processes cannot skip a "
+            "step: return it"
+        )
+    Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt")
 
 
 def _zero_grad(optimizer: Optimizer) -> None:
