@@ -73,10 +73,8 @@ def device_use(device: torch.device) -> dict[str, float]:
     if device.type != "cuda":
         return {}
     try:
-        memory_bytes, percent = (
-            torch.cuda.device_memory_used(device),
-            torch.cuda.utilization(device),
-        )
+        memory_bytes = torch.cuda.device_memory_used(device)
+        percent = torch.cuda.utilization(device)
     except Exception:  # of the library that is asked, which differs
         return {}
     return {
