@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app import strategies
-from lightning_app.strategies.loader import Indices, ShardedLoader
+from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.strategies.passes import Indices
 
 NUM_CHECKED = 64  # samples that are asked for twice
 CHECKED_AT_ONCE = 8  # so that a `collate_fn` that goes by the batch gives something else
@@ -51,9 +52,9 @@ class DataOnDevice(Callback):
                 "this project (dp, ddp, one device); leave it out"
             )
         if isinstance(self._loader, ShardedLoader):
-            self._loader.fetch = None  # what it holds would be in the way
+            self._loader.sharding.fetch = None  # what it holds would be in the way
         self._loader = loader
-        loader.fetch = HeldSamples(loader.loader, trainer.strategy.root_device)
+        loader.sharding.fetch = HeldSamples(loader, trainer.strategy.root_device)
 
 
 class HeldSamples:

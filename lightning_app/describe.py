@@ -14,7 +14,7 @@ def describe_layout(trainer: Trainer) -> str:
     """One line with the layout and the split, like `2 CPU processes, ddp, global batch 30 = …`."""
     loader: Any = trainer.train_dataloader
     splits = isinstance(loader, ShardedLoader) and strategies.splits_batches(trainer.strategy)
-    batch = loader.batch_size if splits else None
+    batch = loader.sharding.batch_size if splits else None
     number, device = num_ranks(trainer), _device_type(trainer).upper()
     replicas = isinstance(trainer.strategy, DataParallelStrategy)
     kind = "replica" if replicas else "process"

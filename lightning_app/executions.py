@@ -13,6 +13,7 @@ public; tests notice if it changes.
 """
 
 from collections import OrderedDict
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -66,9 +67,9 @@ class StepsPerExecution(Callback):
         listeners = [c.on_step_end for c in callbacks if hasattr(c, "on_step_end")]
 
         def run(optimizer: torch.optim.Optimizer, batch_idx: int, kwargs: Any) -> Any:
-            batches = kwargs["batch"]
+            batches, its_pass = kwargs["batch"], self._loader.sharding.current()
             for i, batch in enumerate(batches):
-                self._loader.announce()
+                its_pass.announce()
                 results.batch, results.batch_size = batch, None
                 own = OrderedDict(kwargs, batch=batch)
                 if "batch_idx" in own:
@@ -90,7 +91,7 @@ class StepsPerExecution(Callback):
         """Have the training loader, of which an epoch may have a new one, give groups."""
         self._loader = trainer.train_dataloader
         if isinstance(self._loader, ShardedLoader):
-            self._loader.group_size = lambda: self._num_next(trainer)
+            self._loader.sharding.group_size = partial(self._num_next, trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

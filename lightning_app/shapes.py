@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lightning_app.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy, replica_rank
+from lightning_app.strategies.spare_step import is_spare
 
 MAX_CALLS = 1024  # kept as they are
 
@@ -80,6 +81,8 @@ class SizeRecorder:
             if self._replicas_only:
                 return
             rank = 0
+        if is_spare.get():  # a step of which nothing stays
+            return
         given = (_first_shape(args[0]) if args else None) or _first_shape((args[1:], kwargs))
         made = _first_shape(output)
         if given and made:

@@ -62,7 +62,7 @@ class Throughput(Callback):
 def _waited_s(trainer: Trainer) -> float | None:
     """Seconds that the run has waited for batches; `None` where its loader does not tell."""
     loader: Any = trainer.train_dataloader
-    return loader.waited_s if isinstance(loader, ShardedLoader) else None
+    return loader.sharding.waited_s if isinstance(loader, ShardedLoader) else None
 
 
 def device_use(device: torch.device) -> dict[str, float]:

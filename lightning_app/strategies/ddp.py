@@ -2,121 +2,196 @@
 
 What differs from Lightning's: `batch_size` is that of the global batch; no sample is dropped or
 repeated; gradients and logged values are those of the global batch, also where the ranks' shards
-differ in size. A training step costs no collective more than Lightning's.
+differ in size. A training step costs no collective more than Lightning's, unless the model logs in
+it, or tells what its loss is a mean over.
 """
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
-from lightning.pytorch.plugins.precision import DoublePrecision
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
-from lightning.pytorch.trainer import Trainer
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_app import inside
+from lightning_app.strategies.global_batch import MEAN_OVER, GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
-from lightning_app.strategies.loader import ShardedLoader, shard_loader, step_over_iterator
+from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.local_sum import LocalSum
+from lightning_app.strategies.means import tells_of_weighted_means
 from lightning_app.strategies.sharding import Shard, shard_sizes
-from lightning_app.strategies.transfer import DirectTransfer
+from lightning_app.strategies.spare_step import nothing_stays
+from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
+
+NUM_WATCHED = 10  # first steps, in which losses are looked at
 
 
-class DDPStrategy(DirectTransfer, LightningDDPStrategy):
+class DDPStrategy(GlobalBatch, LightningDDPStrategy):
     """Trains in one process per device; each rank gets its shard of every global batch."""
 
     strategy_name = "ddp"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._arrived: dict[ShardedLoader, Shard] = {}  # since the last step, from each loader
+        self._shards: list[Shard] = []  # of the last step
         self._in_step = False
         self._weight = 1.0  # of the last training step; while another kind of step runs, its own
-        self._logs = GlobalLogs()
+        self._logs: GlobalLogs | None = None
+        self._trained: TrainedParameters | None = None
         self._local_sum: LocalSum | None = None
+        self._num_steps = 0
 
     @override
     def setup(self, trainer: Trainer) -> None:
+        if self.world_size > 1:
+            self._check(trainer)
+        super().setup(trainer)
+        if self.world_size > 1:
+            self._connect()
+            self._trained = TrainedParameters(trainer.lightning_module)
+            self._logs = GlobalLogs(trainer, self._sum)
+            inside.before_epoch_values(trainer, self._epoch_ended)
+
+    def _check(self, trainer: Trainer) -> None:
         if self._layer_sync is not None and self.root_device.type == "cpu":
             raise MisconfigurationException(
                 "--sync_batchnorm needs GPUs: torch's SyncBatchNorm does not run on a CPU; "
                 "leave it out, or train with `--devices 1`"
             )
-        if self.world_size > 1 and (step := step_over_iterator(trainer)):
+        if step := step_over_iterator(trainer):
             raise MisconfigurationException(
                 f"{step} takes the loader's iterator, so nothing tells which batch its loss is of, "
                 f"to weigh it over {self.world_size} processes: take a batch, or use one device"
             )
-        if self.world_size > 1 and trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]
+        if trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]
             raise MisconfigurationException(
                 f"--val_check_interval by time: the clocks of {self.world_size} processes differ, "
                 "so they would validate at different steps; give a number of batches"
             )
-        super().setup(trainer)
+
+    def _connect(self) -> None:
+        """Have the gradients of processes on one machine's CPU summed over local sockets."""
         if (
             isinstance(self.model, DistributedDataParallel)
             and self.root_device.type == "cpu"
-            and self.num_nodes == 1 < self.world_size
+            and self.num_nodes == 1
             and self._ddp_comm_hook is None
         ):
-            self._local_sum = LocalSum()
+            self._local_sum = self._local_sum or LocalSum()
             self.model.register_comm_hook(dist.group.WORLD, self._local_sum.hook)
 
-    @property
     @override
-    def restore_checkpoint_after_setup(self) -> bool:
-        # Before it, the weights are still float32, and the checkpoint's would be rounded.
-        return isinstance(self.precision_plugin, DoublePrecision)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self._follow_parameters(look_for_new=batch_idx == 0)
+
+    def _follow_parameters(self, look_for_new: bool) -> None:
+        """Average the gradients of what is trained now: layers may be unfrozen in mid-run."""
+        assert self.lightning_module is not None
+        if self._trained is not None and self._trained.have_changed(look_for_new):
+            self.model = self.lightning_module
+            self.configure_ddp()
+            self._connect()
 
     @override
-    def process_dataloader(self, dataloader: object) -> object:
-        return shard_loader(
-            dataloader, self.global_rank, self.world_size, self._arrived.__setitem__
-        )
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        if self._logs is not None:
+            self._logs.start_evaluation()
 
     @override
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("training_step", super().training_step, args, kwargs)
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        if self._logs is not None:
+            self._logs.start_evaluation()
+
+    def _epoch_ended(self) -> None:
+        assert self._logs is not None
+        self._logs.share_epoch()
+        # A hook or an averager of the user's may have ranks train apart for some steps.
+        if self._trainer.training and not (self._ddp_comm_hook or self._model_averager):
+            check_ranks_agree(self._trainer.lightning_module)
 
     @override
-    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("validation_step", super().validation_step, args, kwargs)
-
-    @override
-    def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("test_step", super().test_step, args, kwargs)
-
     def _run(
         self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if not self._arrived:
-            if self.world_size > 1:
-                raise MisconfigurationException(
-                    f"{hook} ran again on the same batch, as for LBFGS, which goes by a loss that "
-                    f"differs on {self.world_size} processes: use `--strategy dp` or one device"
-                )
-            return step(*args, **kwargs)
-        shard = _common_shard(self._arrived.values(), self.world_size)
-        self._arrived.clear()
-        assert self.lightning_module is not None
-        trainer = self.lightning_module.trainer
-        previous, self._weight = self._weight, shard.loss_weight(self.world_size)
-        self._in_step = True
+        if self._logs is None:
+            return super()._run(hook, step, args, kwargs)
+        shard = self._new_shard(hook)
+        previous = self._weight
+        self._logs.before_step(hook)
         try:
-            self._logs.before_step(trainer, hook, shard)
-            output = step(*args, **kwargs)
-            self._logs.after_step(trainer, hook, shard)
+            size = self._tell_size(self._trainer, args[0], shard) if args else shard.size
+            self._weight = self._weight_of(hook, shard, size)
+            with self._step(hook, shard):
+                output = step(*args, **kwargs)
+            self._logs.after_step(hook, shard, self._full_size())
             return output
         finally:
-            self._in_step = False
             if hook != "training_step":
                 self._weight = previous
+
+    def _new_shard(self, hook: str) -> Shard:
+        shards = self._current_shards()
+        if any(new is old for new, old in zip(shards, self._shards, strict=False)):
+            raise MisconfigurationException(
+                f"{hook} ran again on the same batch, as for LBFGS, which goes by a loss that "
+                f"differs on {self.world_size} processes: use `--strategy dp` or one device"
+            )
+        self._shards = shards
+        return _common_shard(shards, self.world_size)
+
+    def _weight_of(self, hook: str, shard: Shard, size: float) -> float:
+        """What this rank's mean counts in the mean over ranks."""
+        if not self._tells_mean_over:
+            if size < shard.size:
+                raise MisconfigurationException(
+                    f"rank {self.global_rank}: of {shard.size} samples the batch has {size}, so "
+                    "what its loss counts among the ranks' is not known: leave samples out in the "
+                    "data set, not in collate_fn, or tell the number by a method "
+                    f"`{MEAN_OVER}(batch)` of the model"
+                )
+            return shard.loss_weight(self.world_size)
+        if hook != "training_step":
+            return 1.0
+        own = size if shard.size else 0.0
+        total = float(self._sum(torch.tensor([own], dtype=torch.float64)))
+        return own * self.world_size / total if total else 0.0
+
+    @contextmanager
+    def _step(self, hook: str, shard: Shard) -> Iterator[None]:
+        assert self.lightning_module is not None
+        is_training = hook == "training_step"
+        self._num_steps += is_training
+        watch = is_training and self._num_steps <= NUM_WATCHED and not self._tells_mean_over
+        spare = is_training and not shard.size
+        self._in_step = True
+        try:
+            with (
+                tells_of_weighted_means(self.lightning_module) if watch else nullcontext(),
+                nothing_stays(self.lightning_module) if spare else nullcontext(),
+            ):
+                yield
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error) and shard.size == 1:
+                raise MisconfigurationException(
+                    f"rank {self.global_rank}: BatchNorm cannot train on one sample, and a batch "
+                    f"of {shard.global_size} over {self.world_size} processes leaves this rank "
+                    "one: use drop_last=True, another batch_size, or one device"
+                ) from error
+            raise
+        finally:
+            self._in_step = False
 
     @override
     def backward(
@@ -139,11 +214,33 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
         self, tensor: Any, group: Any = None, reduce_op: ReduceOp | str | None = "mean"
     ) -> Any:
         """As in Lightning, but within a step a mean over ranks is that of the global batch."""
-        if self._in_step and reduce_op in ("mean", "avg") and isinstance(tensor, Tensor):
-            return self.mean_over_batch(tensor)
         if not isinstance(tensor, Tensor):
             return tensor
+        self._check_all_in_step("reduce")
+        if self._in_step and reduce_op in ("mean", "avg"):
+            return self.mean_over_batch(tensor)
         return self._reduce(tensor, group, reduce_op)
+
+    @override
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        self._check_all_in_step("all_gather")
+        return super().all_gather(tensor, group, sync_grads)
+
+    def _check_all_in_step(self, what: str) -> None:
+        """Refuse to wait, in a step, for ranks that have no part in it."""
+        is_evaluated = self._in_step and not self._trainer.training
+        if is_evaluated and any(s.global_size < self.world_size for s in self._shards):
+            raise MisconfigurationException(
+                f"{what} in an evaluation step waits for all {self.world_size} processes, of "
+                f"which some have no sample of a batch of {self._shards[0].global_size}: use it "
+                "in a hook at the epoch's end, or batches with a sample for each process"
+            )
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """The sum of a CPU tensor `(N,)` over all ranks."""
+        if self._local_sum is not None:
+            return self._local_sum.sum(values)
+        return self._reduce(values, None, "sum")
 
     def _reduce(self, tensor: Tensor, group: Any, reduce_op: ReduceOp | str | None) -> Tensor:
         # NCCL takes none from a CPU, where a model may have what it logs.
@@ -152,6 +249,8 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
 
     @override
     def teardown(self) -> None:
+        if self._logs is not None:
+            inside.leave_epoch_values(self._trainer)
         super().teardown()
         if self._local_sum is not None:
             self._local_sum.close()
@@ -167,7 +266,7 @@ class DDPStrategy(DirectTransfer, LightningDDPStrategy):
         return super()._get_process_group_backend()
 
 
-def _common_shard(shards: Collection[Shard], world_size: int) -> Shard:
+def _common_shard(shards: list[Shard], world_size: int) -> Shard:
     """The shard that weighs a step's loss, where several loaders may have given it a batch."""
     first, *others = shards
     for other in others:

@@ -1,75 +1,192 @@
-"""Makes what a step logs with `self.log` the value of the global batch, without asking the model.
+"""Makes what is logged with `self.log` the value of the global batch, without asking the model.
 
-Lightning logs rank 0's value unless the model passes `sync_dist=True`, and then averages the
-ranks as if their shards were of one size. Here:
+Lightning logs the first rank's value unless the model passes `sync_dist=True`, and then averages
+the ranks as if their shards were of one size. Here ranks put their values together at fixed points,
+which all of them reach whatever they have logged: values per epoch at the epoch's end, before
+anyone reads them; values per step at log steps, and at every step once some rank has logged one. So
+a condition around a `self.log`, or a name that only one rank knows, makes no rank wait for ever.
 
-- values per epoch are sums over all ranks' samples, put together once, at the epoch's end;
-- values per step are put together only at steps that are logged, so that the other steps need no
-  collective; in between, the progress bar shows the rank's own.
-
-A sum, minimum or maximum is one over the ranks' values, as with Lightning's `sync_dist=True`;
-torchmetrics objects synchronise themselves and are left alone. This reads Lightning's collection
-of logged values, which is not public; tests notice if it changes.
+A mean counts each sample once. A sum, minimum or maximum is one over the ranks' values, as with
+Lightning's `sync_dist=True`. torchmetrics objects synchronise themselves, at the epoch's end.
 """
 
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch import Trainer
+from torch import Tensor
 
+from lightning_app import inside
+from lightning_app.strategies.rank_means import RankMean, merge
 from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.step_values import StepValues
 
 
 class GlobalLogs:
-    """Follows what the steps of one run log."""
+    """Follows what the steps of one rank log.
 
-    def __init__(self) -> None:
-        self._asked: dict[str, bool] = {}  # what the model passes as `sync_dist`, by what it logs
-        self._before: dict[str, Any] = {}  # the values before the step
+    Args:
+        trainer: Whose steps.
+        sum_over_ranks: Makes of a CPU tensor `(N,)`, float64, its sum over all ranks.
+    """
 
-    def before_step(self, trainer: Trainer, hook: str, shard: Shard) -> None:
+    def __init__(self, trainer: Trainer, sum_over_ranks: Callable[[Tensor], Tensor]) -> None:
+        self._trainer = trainer
+        self._before: dict[str, tuple[Any, ...]] = {}  # a step's start: what was logged
+        self._means: dict[str, RankMean] = {}
+        self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
+        self._steps = StepValues(trainer, sum_over_ranks)
+        self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
+        self._told: set[str] = set()
+
+    def before_step(self, hook: str) -> None:
         """Make ready for a step: `hook` is its name, as in `training_step`."""
-        self._before = {}
-        for key, metric in _logged(trainer, hook):
-            # Lightning compares these at each `self.log` with what the model passes.
-            metric.meta.sync.should = self._asked[key]
-            metric.meta.sync.op = metric.meta.reduce_fx.__name__
-            self._before[key] = metric.value
+        self._before = {key: _state(metric) for key, metric in self._logged(hook)}
 
-    def after_step(self, trainer: Trainer, hook: str, shard: Shard) -> None:
-        """Take over what a step logged of its shard.
+    def after_step(self, hook: str, shard: Shard, full_size: int | None) -> None:
+        """Take over what a step logged of its shard; what it logged of none is forgotten.
 
-        What it logged of an empty one (the mean of nothing is NaN) is forgotten.
+        Args:
+            hook: The step's name.
+            shard: What it was given.
+            full_size: Samples of a full global batch; `None` if this is not known.
         """
-        for key, metric in _logged(trainer, hook):
-            asked = self._asked.setdefault(key, metric.meta.sync.should)
+        before, is_first = self._before, inside.is_first_batch(self._trainer)
+        self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
+        for key, metric in list(self._logged(hook)):
             if not shard.size:
-                metric.value = self._before.get(key, metric._defaults["value"])
-            if hook == "training_step" and metric.meta.on_step and not asked:
-                _share_step_value(trainer, metric, shard)
-            if metric.meta.on_epoch:
-                metric.meta.sync.should = True
-                if metric.meta.is_mean_reduction:  # of the sum over samples, and of their number
-                    metric.meta.sync.op = "sum"
+                self._forget(key, metric)
+                continue
+            given = None
+            value, weight, cache, has_reset = before.get(key, (None, None, None, True))
+            if metric.value is not value and metric.meta.on_epoch and metric.meta.is_mean_reduction:
+                if has_reset or is_first:
+                    self._means.pop(key, None)
+                    value = weight = None
+                mean = self._means.setdefault(key, RankMean(full_size))
+                start = (0.0, 0.0) if value is None else (value, weight)
+                end = (metric.value, metric.cumulated_batch_size)
+                mean.add(start, end, shard.size, shard.size / shard.global_size)
+                given = end[1] - start[1]
+            if metric.meta.on_step and metric._forward_cache is not cache:
+                self._steps.note(key, metric, shard.size, given, full_size)
+        if hook == "training_step":
+            self._steps.end_step()
+
+    def _logged(self, hook: str) -> Iterator[tuple[str, Any]]:
+        """What a kind of step has logged as plain values on all ranks."""
+        for key, metric in (inside.results(self._trainer) or {}).items():
+            if key.startswith(hook + "."):
+                if not metric.is_tensor:
+                    self._tell_of_object(hook, metric)
+                elif not metric.meta.sync.rank_zero_only:
+                    yield key, metric
+
+    def _forget(self, key: str, metric: Any) -> None:
+        if key not in self._before:
+            del inside.results(self._trainer)[key]
+            return
+        metric.value, weight, metric._forward_cache, metric.has_reset = self._before[key]
+        if weight is not None:
+            metric.cumulated_batch_size = weight
+
+    def _tell_of_object(self, hook: str, metric: Any) -> None:
+        name = metric.meta.name
+        if hook == "training_step" and metric.meta.on_step and name not in self._told:
+            self._told.add(name)
+            if not getattr(metric.value, "dist_sync_on_step", False):
+                rank_zero_warn(
+                    f"{name}: the value per step of a torchmetrics object is the first rank's, of "
+                    "its shard; that per epoch is global. For both, give it dist_sync_on_step=True"
+                )
+
+    def start_evaluation(self) -> None:
+        """Make ready for a validation or test."""
+        self._num_shared = 0
+
+    def share_epoch(self) -> None:
+        """Put together what is logged per epoch; all ranks have to call this."""
+        trainer = self._trainer
+        if trainer.training:
+            self._share(None)
+            return
+        num_loaders = inside.loaders_done(trainer)
+        collection: Any = inside.results(trainer)
+        for index in range(self._num_shared, num_loaders):
+            self._share(index)
+            if collection.dataloader_idx not in (None, index):
+                inside.put_values_of(trainer, index)
+        self._num_shared = max(self._num_shared, num_loaders)
+
+    def _share(self, dataloader_idx: int | None) -> None:
+        own = {
+            key: self._to_send(key, metric)
+            for key, metric in (inside.results(self._trainer) or {}).items()
+            if metric.meta.on_epoch
+            and not metric.has_reset
+            and not metric.meta.sync.rank_zero_only
+            and dataloader_idx in (None, metric.meta.dataloader_idx or 0)
+        }
+        ranks: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(ranks, own)
+        keys = dict.fromkeys(key for values in ranks for key in values)  # in one order on all ranks
+        for key in keys:
+            parts = [values[key] for values in ranks if key in values]
+            self._set(key, parts)
+
+    def _to_send(self, key: str, metric: Any) -> tuple[Any, ...]:
+        """How something is logged, and this rank's part of it: `None` for an object."""
+        how = inside.logged_as(metric)
+        if not metric.is_tensor:
+            return how, None
+        if not metric.meta.is_mean_reduction:
+            return how, float(metric.value)
+        if key in self._means:
+            return how, self._means.pop(key).numbers(self._num_steps[metric.meta.fx.split(".")[0]])
+        # Logged in a hook around the steps.
+        sums = float(metric.value), float(metric.cumulated_batch_size)
+        return how, (*sums, *sums, 0.0)
+
+    def _set(self, key: str, parts: list[tuple[Any, ...]]) -> None:
+        how, first = parts[0]
+        collection: Any = inside.results(self._trainer)
+        metric = collection.get(key)
+        if metric is None:
+            metric = inside.add_result(self._trainer, key, how, is_tensor=first is not None)
+            if first is None:
+                metric.value = self._object(how)
+        metric.has_reset = False
+        metric._computed = None
+        if first is not None:
+            if metric.meta.is_mean_reduction:
+                total, weight = merge([numbers for _, numbers in parts])
+                metric.cumulated_batch_size = torch.as_tensor(weight, device=metric.value.device)
+            else:
+                operation = getattr(torch, metric.meta.reduce_fx.__name__)
+                values = torch.tensor([value for _, value in parts], dtype=torch.float64)
+                total = float(operation(values))
+            metric.value = torch.full_like(metric.value, total)
+        metric._update_count = max(metric._update_count, 1)
+        asked, metric.meta.sync.should = metric.meta.sync.should, False
+        metric.compute()  # kept: what reads it later, on any rank, waits for nobody
+        metric.meta.sync.should = asked
+
+    def _object(self, how: tuple[Any, ...]) -> Any:
+        """A torchmetrics object that only other ranks have logged, to take part in its sum."""
+        *_, attribute = how
+        if attribute is None:
+            raise MisconfigurationException(
+                f"{how[1]}: a torchmetrics object was logged on some ranks only, and is not an "
+                "attribute of the model, so the others cannot take part in its sum"
+            )
+        return attrgetter(attribute)(self._trainer.lightning_module)
 
 
-def _logged(trainer: Trainer, hook: str) -> list[tuple[str, Any]]:
-    results: dict[str, Any] | None = trainer._results
-    if not results:
-        return []
-    return [
-        (key, metric)
-        for key, metric in results.items()
-        if metric.is_tensor
-        and key.startswith(hook + ".")
-        and not metric.meta.sync.rank_zero_only  # the other ranks do not have it
-    ]
-
-
-def _share_step_value(trainer: Trainer, metric: Any, shard: Shard) -> None:
-    """Put together a step's value, if this step is one that is logged."""
-    if trainer._logger_connector.should_update_logs or trainer.fast_dev_run:  # type: ignore[attr-defined]
-        value = metric._forward_cache if shard.size else metric._defaults["value"]
-        operation = metric.meta.reduce_fx.__name__
-        metric._forward_cache = trainer.strategy.reduce(value.clone(), reduce_op=operation)
-        if not metric.meta.on_epoch:
-            metric.value = metric._forward_cache
+def _state(metric: Any) -> tuple[Any, ...]:
+    weight = metric.cumulated_batch_size if metric.meta.is_mean_reduction else None
+    return metric.value, weight, metric._forward_cache, metric.has_reset

@@ -1,54 +1,91 @@
-"""The random streams of samplers that shuffle by the global generators: (seed, epoch) alone."""
+"""The random streams of samplers that draw from the global generators: (seed, epoch) alone."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+_DRAW_AT_FIRST = {
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    list,
+    range,
+}
+
+
+def is_known(sampler: object) -> bool:
+    """Whether a sampler is one of torch's: it keeps no state, and draws as a pass begins."""
+    if type(sampler) is BatchSampler:
+        return is_known(sampler.sampler)
+    return type(sampler) in _DRAW_AT_FIRST
 
 
 class OwnRandomness:
     """Goes through a sampler on streams of its own of the torch, NumPy and Python generators.
 
     What else a rank draws from them neither changes the order nor is changed by it. A generator
-    that the user gave to the sampler is set to its own seed plus the epoch.
+    of the sampler's own is left alone. One of torch's samplers draws from the global generators
+    at a pass's first index only, and is let run from then on.
+
+    Args:
+        sampler: The user's; this asks for its iterator at once, as a `DataLoader` does.
+        seed: Of the streams.
     """
 
-    def __init__(self, sampler: Any, seed: int, epoch: int) -> None:
-        self._sampler, self._seed, self._epoch = sampler, seed, epoch
+    def __init__(self, sampler: Iterable[Any], seed: int) -> None:
+        self._draws_at_first = is_known(sampler)
+        self._own: Any = None
+        outside = _enter(_seeded(seed))
+        try:
+            self._iterator = iter(sampler)
+        finally:
+            self._own = _leave(outside)
 
     def __iter__(self) -> Iterator[Any]:
-        iterator, own = None, None
         while True:
-            outside = _random_state()
+            outside = _enter(self._own)
             try:
-                if iterator is None:
-                    self._seed_generators()
-                    iterator = iter(self._sampler)
-                else:
-                    _set_random_state(own)
-                indices = next(iterator)
+                indices = next(self._iterator)
             except StopIteration:
                 return
             finally:
-                own = _random_state()
-                _set_random_state(outside)
+                self._own = _leave(outside)
             yield indices
-
-    def _seed_generators(self) -> None:
-        seed = (self._seed * 1_000_003 + self._epoch) % 2**32
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA as well
-        random.seed(seed)
-        np.random.seed(seed)
+            if self._draws_at_first:
+                yield from self._iterator
+                return
 
 
-def _random_state() -> Any:
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+State = tuple[torch.Tensor, Any, Any]  # of torch, of Python, and NumPy's generator itself
 
 
-def _set_random_state(state: Any) -> None:
-    torch_state, python_state, numpy_state = state
+def _seeded(seed: int) -> State:
+    seed %= 2**32
+    torch_state = torch.Generator().manual_seed(seed).get_state()
+    return torch_state, random.Random(seed).getstate(), np.random.MT19937(seed)
+
+
+def _enter(state: State) -> State:
+    """Put a state in the place of the global generators'; what they had is returned."""
+    outside = torch.get_rng_state(), random.getstate(), np.random.get_bit_generator()  # type: ignore[attr-defined]
+    torch_state, python_state, numpy_generator = state
     torch.set_rng_state(torch_state)
     random.setstate(python_state)
-    np.random.set_state(numpy_state)
+    np.random.set_bit_generator(numpy_generator)  # type: ignore[attr-defined]
+    return outside
+
+
+_leave = _enter  # the same exchange, the other way round

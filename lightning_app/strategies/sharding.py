@@ -5,7 +5,7 @@ Two rules, as the two strategies have them: processes (`ddp`) get the parts of
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -54,14 +54,37 @@ class Shard(NamedTuple):
     """One rank's part of one global batch.
 
     Attributes:
-        indices: The samples this rank takes, as the sampler named them; may be empty.
-        size: How many they are.
-        global_size: Samples in the whole batch, over all ranks.
+        batch: The indices of the whole batch, over all ranks, as the sampler named them.
+        start: Where this rank's part of them begins.
+        stop: Where it ends; `start` where the rank has no part in the batch.
+        is_ready_made: The data set gives whole batches: `batch` has one index, and how many
+            samples that is has not been told.
     """
 
-    indices: "Sequence[int] | Tensor"
-    size: int
-    global_size: int
+    batch: "Sequence[Any] | Tensor"
+    start: int
+    stop: int
+    is_ready_made: bool = False
+
+    @property
+    def indices(self) -> "Sequence[Any] | Tensor":
+        """The samples this rank takes; may be empty."""
+        return self.batch if self.is_whole else self.batch[self.start : self.stop]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of the batch."""
+        return self.size == len(self.batch)
+
+    @property
+    def size(self) -> int:
+        """How many samples this rank takes."""
+        return self.stop - self.start
+
+    @property
+    def global_size(self) -> int:
+        """Samples in the whole batch, over all ranks."""
+        return len(self.batch)
 
     def loss_weight(self, world_size: int) -> float:
         """What this rank's mean loss counts in the mean of the ranks' gradients.

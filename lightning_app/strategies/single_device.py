@@ -4,15 +4,12 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy as LightningSingleDeviceStrategy
-from typing_extensions import override
 
-from lightning_app.strategies.loader import shard_loader
-from lightning_app.strategies.transfer import DirectTransfer
+from lightning_app.strategies.global_batch import GlobalBatch
 
 
-class SingleDeviceStrategy(DirectTransfer, LightningSingleDeviceStrategy):
+class SingleDeviceStrategy(GlobalBatch, LightningSingleDeviceStrategy):
     """Trains in one process on one device; every batch is one shard."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,13 +30,3 @@ class SingleDeviceStrategy(DirectTransfer, LightningSingleDeviceStrategy):
             )
         self._devices = list(devices)
         self._root_device = devices[0]
-
-    @property
-    @override
-    def restore_checkpoint_after_setup(self) -> bool:
-        # Before it, the weights are still float32, and the checkpoint's would be rounded.
-        return isinstance(self.precision_plugin, DoublePrecision)
-
-    @override
-    def process_dataloader(self, dataloader: object) -> object:
-        return shard_loader(dataloader, rank=0, world_size=1)

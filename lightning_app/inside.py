@@ -1,0 +1,128 @@
+"""What this project has to know of Lightning from within: names that are not its public API.
+
+Tests compare runs with those of a plain `Trainer`; they fail if one of these names changes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
+from lightning.pytorch.trainer.connectors.logger_connector.result import (
+    _Metadata,
+    _ResultMetric,
+    _Sync,
+)
+
+
+def training_iterators(trainer: Trainer) -> list[Any]:
+    """The iterators that the training loop takes its batches from, one for each loader."""
+    return _iterators(trainer.fit_loop)
+
+
+def running_iterators(trainer: Trainer) -> list[Any]:
+    """Those of the loop that runs now: training, validation, test or prediction."""
+    return _iterators(trainer._active_loop)
+
+
+def _iterators(loop: Any) -> list[Any]:
+    fetcher = getattr(loop, "_data_fetcher", None)
+    combined = getattr(fetcher, "_combined_loader", None)
+    iterator = getattr(combined, "_iterator", None)
+    return [] if iterator is None else iterator.iterators
+
+
+def takes_loaders_in_turn(trainer: Trainer) -> bool:
+    """Whether the running evaluation goes through its loaders one after the other."""
+    combined = getattr(trainer._active_loop, "_combined_loader", None)
+    return combined is None or combined._mode == "sequential"
+
+
+def results(trainer: Trainer) -> Any:
+    """What has been logged in the running loop by `self.log`, by key; `None` outside of one."""
+    return trainer._results if trainer._active_loop is not None else None
+
+
+def is_first_batch(trainer: Trainer) -> bool:
+    """Whether the running loop is at its first batch, where what was logged before is dropped."""
+    return bool(trainer._logger_connector._first_loop_iter)
+
+
+def is_log_step(trainer: Trainer) -> bool:
+    """Whether what this training step logs goes to the loggers."""
+    fast: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
+    return fast or bool(trainer._logger_connector.should_update_logs)
+
+
+def before_epoch_values(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Have something called, on all ranks, before an epoch's logged values are computed.
+
+    In training this is at each epoch's end, before the hooks; in evaluation at the end of each
+    loader and at the end of them all.
+    """
+    connector = trainer._logger_connector
+    usual = type(connector).epoch_end_reached
+
+    def epoch_end_reached() -> None:
+        usual(connector)
+        act()
+
+    vars(connector)["epoch_end_reached"] = epoch_end_reached
+
+
+def leave_epoch_values(trainer: Trainer) -> None:
+    """Undo `before_epoch_values`."""
+    vars(trainer._logger_connector).pop("epoch_end_reached", None)
+
+
+def notes_indices(batch_sampler: object) -> bool:
+    """Whether this is Lightning's wrapper, which notes the indices of what is predicted."""
+    return isinstance(batch_sampler, _IndexBatchSamplerWrapper)
+
+
+def loaders_done(trainer: Trainer) -> int:
+    """How many of its loaders the running evaluation has gone through, between two batches."""
+    loop: Any = trainer._active_loop
+    combined, fetcher = loop._combined_loader, loop._data_fetcher
+    if combined._mode != "sequential":
+        return 1
+    has_next_batch = fetcher.fetched > loop.batch_progress.current.ready
+    done: int = combined._iterator._iterator_idx if has_next_batch else len(combined.flattened)
+    return done
+
+
+def logged_as(metric: Any) -> tuple[Any, ...]:
+    """How something was logged, in a form that can be sent to other ranks."""
+    meta = metric.meta
+    return (
+        meta.fx,
+        meta.name,
+        meta.prog_bar,
+        meta.logger,
+        meta.on_step,
+        meta.on_epoch,
+        meta.reduce_fx.__name__,
+        meta.enable_graph,
+        meta.add_dataloader_idx,
+        meta.dataloader_idx,
+        meta.metric_attribute,
+    )
+
+
+def add_result(trainer: Trainer, key: str, how: tuple[Any, ...], is_tensor: bool) -> Any:
+    """An entry for something that other ranks have logged, and this one has not."""
+    meta = _Metadata(*how)
+    meta.sync = _Sync(_should=False, fn=trainer.strategy.reduce)
+    collection: Any = results(trainer)
+    collection[key] = metric = _ResultMetric(meta, is_tensor).to(trainer.strategy.root_device)
+    if is_tensor:
+        metric.value = metric.value.double()  # as precise as any rank's
+    return metric
+
+
+def put_values_of(trainer: Trainer, dataloader_idx: int) -> None:
+    """Make a loader's values the Trainer's metrics, on a rank that had nothing of the loader."""
+    collection: Any = results(trainer)
+    present, collection.dataloader_idx = collection.dataloader_idx, dataloader_idx
+    trainer._logger_connector.update_eval_epoch_metrics()
+    collection.dataloader_idx = present

@@ -1,0 +1,113 @@
+"""What this project's strategies share: loaders that give shards, and steps that know theirs."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import DoublePrecision
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_app import inside
+from lightning_app.strategies.batch_size import num_rows
+from lightning_app.strategies.loader import shard_loader
+from lightning_app.strategies.passes import Pass
+from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.transfer import DirectTransfer
+
+MEAN_OVER = "loss_is_mean_over"  # a method that a LightningModule may have
+
+
+class GlobalBatch(DirectTransfer, Strategy):
+    """Splits loaders, and runs each step with what is known of its batch.
+
+    A step's means count as many samples as the loader asked for, which Lightning guesses from the
+    shape of the first tensor it finds. A module whose loss is a mean over something else, say over
+    tokens, tells over how many: `loss_is_mean_over(batch)`.
+    """
+
+    _seed: int | None = None
+
+    @property
+    @override
+    def restore_checkpoint_after_setup(self) -> bool:
+        # Before it, the weights are still float32, and the checkpoint's would be rounded.
+        return isinstance(self.precision_plugin, DoublePrecision)
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self.lightning_module is not None
+        return self.lightning_module.trainer
+
+    @override
+    def process_dataloader(self, dataloader: object) -> object:
+        trainer = self._trainer
+        skips_idle = not trainer.training and inside.takes_loaders_in_turn(trainer)
+        rank, world_size = int(self.global_rank), int(self.world_size)  # type: ignore[attr-defined]
+        return shard_loader(dataloader, rank, world_size, self._run_seed(), trainer, skips_idle)
+
+    def _run_seed(self) -> int:
+        """What the order of samples is seeded by, the same on every rank."""
+        if self._seed is None:
+            # What `seed_everything` was called with; or, as without this project, torch's seed,
+            # which is another in each run that sets none.
+            own = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
+            self._seed = self.broadcast(own)
+        return self._seed
+
+    @override
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run("training_step", super().training_step, args, kwargs)
+
+    @override
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run("validation_step", super().validation_step, args, kwargs)
+
+    @override
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run("test_step", super().test_step, args, kwargs)
+
+    def _run(
+        self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a step; `hook` is its name."""
+        trainer, shards = self._trainer, self._current_shards()
+        if len(shards) == 1 and not shards[0].is_ready_made:
+            self._tell_size(trainer, args[0], shards[0])
+        return step(*args, **kwargs)
+
+    def _current_shards(self) -> list[Shard]:
+        """This rank's parts of the batch that the running loop has taken last, by loader."""
+        return [p.shard for p in self._passes() if p.shard is not None]
+
+    def _passes(self) -> list[Pass]:
+        return [p for p in inside.running_iterators(self._trainer) if isinstance(p, Pass)]
+
+    def _full_size(self) -> int | None:
+        """Samples of a full batch of the running loop's loader, if it has one size."""
+        sizes = {p.shards.full_size for p in self._passes()}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    @property
+    def _tells_mean_over(self) -> bool:
+        return hasattr(self.lightning_module, MEAN_OVER)
+
+    def _tell_size(self, trainer: Trainer, batch: Any, shard: Shard) -> float:
+        """Have what the step logs count as many samples as there are; also gives their number."""
+        num_asked = shard.size or shard.global_size  # a rank without samples runs all of them
+        if self._tells_mean_over:
+            size = _number(getattr(self.lightning_module, MEAN_OVER)(batch))
+        else:
+            size = num_rows(batch, num_asked)
+        results = inside.results(trainer)
+        if results is not None:
+            results.batch_size = size
+        return size
+
+
+def _number(value: Tensor | float) -> float:
+    number = float(value)
+    return int(number) if number.is_integer() else number

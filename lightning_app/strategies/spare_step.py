@@ -1,0 +1,45 @@
+"""A training step of which nothing stays: that of a rank without samples in a batch.
+
+It has to take part in what the ranks do together, so it runs the batch's samples, which other ranks
+train on, with weight zero. What the step leaves behind is put back: buffers, and the states of
+torchmetrics objects.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+is_spare: ContextVar[bool] = ContextVar("is_spare", default=False)
+
+
+@contextmanager
+def nothing_stays(model: nn.Module) -> Iterator[None]:
+    """Put back what is done to a model's buffers and metrics in the meantime."""
+    token = is_spare.set(True)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    metrics = [(m, _copy_of_state(m)) for m in model.modules() if isinstance(m, Metric)]
+    try:
+        yield
+    finally:
+        is_spare.reset(token)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for metric, state in metrics:
+            vars(metric).update(state)
+
+
+def _copy_of_state(metric: Metric) -> dict[str, Any]:
+    names = (*metric._defaults, "_update_count", "_computed", "_forward_cache")
+    return {name: _copied(vars(metric)[name]) for name in names if name in vars(metric)}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return list(value) if isinstance(value, list) else value

@@ -1,0 +1,120 @@
+"""Values that are logged per step: those of the global batch, put together in one exchange."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_app import inside
+
+# The step at which a rank logged a value, its samples, the weight that it gave the value, whether
+# that is the same for every batch, the value.
+COLUMNS = 5
+
+
+class StepValues:
+    """What the ranks log per step in training.
+
+    They exchange it at log steps, at the first step, and at every step once some rank has logged
+    something. A rank that has not logged a value takes it from those that have.
+
+    Args:
+        trainer: Whose steps.
+        sum_over_ranks: Makes of a CPU tensor `(N,)`, float64, its sum over all ranks.
+    """
+
+    def __init__(self, trainer: Trainer, sum_over_ranks: Callable[[Tensor], Tensor]) -> None:
+        self._trainer, self._sum = trainer, sum_over_ranks
+        self._names: list[str] = []  # the keys that all ranks know, in one order
+        self._how: dict[str, Any] = {}
+        self._notes: dict[str, tuple[Any, ...]] = {}  # since the last exchange
+        self._weights: dict[str, list[float]] = {}  # that have been given, and how often
+        self._step = 0
+        self._at_each_step = False
+
+    def note(
+        self, key: str, metric: Any, num_samples: int, weight: Any, full_size: int | None
+    ) -> None:
+        """Take over what this rank has logged of its shard in this step.
+
+        Args:
+            key: Of what is logged.
+            metric: Lightning's entry for it.
+            num_samples: In the shard.
+            weight: What was passed as `batch_size`; `None` if this is not known.
+            full_size: Samples of a full global batch; `None` if this is not known.
+        """
+        if not metric.meta.sync.should:  # else the model has asked for the ranks' mean itself
+            self._notes[key] = (self._step + 1, metric, num_samples, weight, full_size)
+
+    def end_step(self) -> None:
+        """Exchange the values, if it is time; all ranks have to call this in every step."""
+        self._step += 1
+        if self._at_each_step or self._step == 1 or inside.is_log_step(self._trainer):
+            self._exchange()
+
+    def _exchange(self) -> None:
+        rows = self._rows()
+        if rows[:, 0].any():  # some rank has logged something new
+            self._learn_names()
+            rows = self._rows()
+        self._notes.clear()
+        for key, columns in zip(self._names, _split(rows[:, 1:]), strict=True):
+            latest = columns[:, 0].max()
+            if latest > 0:
+                is_latest = columns[:, 0] == latest
+                self._set(key, columns[is_latest])
+
+    def _rows(self) -> Tensor:
+        """What every rank has noted `(W, 1 + 5 N)`; the first column tells of unknown names."""
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        rows = torch.zeros(world_size, 1 + COLUMNS * len(self._names), dtype=torch.float64)
+        rows[rank, 0] = any(key not in self._how for key in self._notes)
+        for number, key in enumerate(self._names):
+            if key in self._notes:
+                start = 1 + COLUMNS * number
+                rows[rank, start : start + COLUMNS] = self._row(key)
+        return self._sum(rows.flatten()).view(rows.shape)
+
+    def _row(self, key: str) -> Tensor:
+        step, metric, num_samples, given, full_size = self._notes[key]
+        weight = float(num_samples if given is None else given)
+        first, is_constant, count = self._weights.get(key, (weight, 1.0, 0.0))
+        self._weights[key] = [first, float(is_constant and weight == first), count + 1]
+        is_whole_batchs = weight == full_size or (weight == 1 and count + 1 == self._step)
+        value = float(metric._forward_cache)
+        numbers = [step, num_samples, weight, is_constant * is_whole_batchs, value]
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    def _learn_names(self) -> None:
+        own = {key: inside.logged_as(metric) for key, (_, metric, *_) in self._notes.items()}
+        ranks: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(ranks, own)
+        for names in ranks:
+            self._how |= names
+        self._names = sorted(self._how)
+        self._at_each_step = True
+
+    def _set(self, key: str, columns: Tensor) -> None:
+        _, num_samples, weights, is_constant, values = columns.unbind(1)
+        if is_constant.all() and weights.min() == weights.max():
+            weights = num_samples  # a number that is that of any batch tells nothing of its parts
+        collection: Any = inside.results(self._trainer)
+        metric = collection.get(key)
+        if metric is None:
+            metric = inside.add_result(self._trainer, key, self._how[key], is_tensor=True)
+        if metric.meta.is_mean_reduction:
+            value = (values * weights).sum() / weights.sum()
+        else:
+            value = getattr(torch, metric.meta.reduce_fx.__name__)(values)
+        metric._forward_cache = value.to(metric.value)
+        metric.has_reset = False
+        if not metric.meta.on_epoch:
+            metric.value = metric._forward_cache
+
+
+def _split(rows: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(rows, COLUMNS, dim=1) if rows.numel() else ()

@@ -1,0 +1,67 @@
+"""What `DistributedDataParallel` has to know of a model, and whether the ranks still agree."""
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+class TrainedParameters:
+    """Notices when parameters are frozen, unfrozen, or new: DDP averages those it was made for.
+
+    Args:
+        module: The user's model.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._all = list(module.parameters())
+        self._trained = self._flags()
+
+    def _flags(self) -> list[bool]:
+        return [parameter.requires_grad for parameter in self._all]
+
+    def have_changed(self, look_for_new: bool) -> bool:
+        """Whether other parameters are trained than at the last call.
+
+        Args:
+            look_for_new: Go through the model, too, which takes longer.
+        """
+        if look_for_new:
+            present = list(self._module.parameters())
+            if len(present) != len(self._all) or any(
+                a is not b for a, b in zip(present, self._all, strict=True)
+            ):
+                self._all, self._trained = present, []
+        flags = self._flags()
+        changed, self._trained = flags != self._trained, flags
+        return changed
+
+
+def check_ranks_agree(module: nn.Module) -> None:
+    """Notice ranks that train on with weights of their own; all ranks have to call this.
+
+    Raises:
+        RuntimeError: The ranks' weights differ.
+    """
+    own = _fingerprint(module)
+    ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(ranks, own)
+    for name, first in ranks[0].items():
+        for rank, weights in enumerate(ranks):
+            if not math.isclose(first, weights[name], rel_tol=1e-9) and first == first:
+                raise RuntimeError(
+                    f"the ranks' weights have parted: {name} differs between rank 0 and rank "
+                    f"{rank}. Is it trained by other gradients, or changed, on one rank only?"
+                )
+
+
+def _fingerprint(module: nn.Module) -> dict[str, float]:
+    """The sum of the absolute values of each parameter, by its name."""
+    ignored = getattr(module, "_ddp_params_and_buffers_to_ignore", ())
+    names = [name for name, p in module.named_parameters() if name not in ignored and p.numel()]
+    parameters = dict(module.named_parameters())
+    sums = [parameters[name].detach().abs().double().sum() for name in names]
+    return dict(zip(names, torch.stack(sums).tolist(), strict=True)) if sums else {}
