@@ -75,7 +75,6 @@ class DataParallelStrategy(SingleDeviceStrategy):
         self._sizes: dict[int, int] = {}  # of the batches that have arrived, by loader
         self._sizes_are_taken = False
         self._stacks_samples = True
-        self._rows: Rows | None = None  # while a step runs
         self._told: set[str] = set()
         self._known: dict[bool, WeakSet[Module]] = {mode: WeakSet() for mode in (False, True)}
 
@@ -117,15 +116,6 @@ class DataParallelStrategy(SingleDeviceStrategy):
             self._sizes, self._sizes_are_taken = {}, False
         self._sizes[id(loader)] = shard.size
 
-    @override
-    def batch_to_device(
-        self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
-    ) -> Any:
-        batch = super().batch_to_device(batch, device, dataloader_idx)
-        if self._rows is not None:  # a step that takes the loader's iterator
-            self._note_batch(self._rows, batch)
-        return batch
-
     def _note_batch(self, rows: Rows, batch: Any) -> None:
         lengths = {len(tensor) for tensor in tensors_in(batch) if tensor.ndim}
         sizes = set(self._sizes.values()) or lengths  # a stream's batch tells by its tensors
@@ -165,13 +155,10 @@ class DataParallelStrategy(SingleDeviceStrategy):
     @contextmanager
     def _splits(self, batch: Any) -> Iterator[None]:
         self._num_calls = 0
-        rows = self._rows = Rows()
+        rows = Rows()
         self._note_batch(rows, batch)
-        try:
-            with answered_by(partial(self._run, rows)), rows:
-                yield
-        finally:
-            self._rows = None
+        with answered_by(partial(self._run, rows)), rows:
+            yield
 
     def _run(
         self, rows: Rows, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -210,6 +197,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
             raise NotSplit("")
         if not rows.size:
             raise NotSplit("nothing tells how many samples the batch has")
+        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            raise NotSplit("it is called within `torch.utils.checkpoint`, which may call it again")
         if has_samples_elsewhere(module):
             raise NotSplit("its samples are not along the first dimension (`batch_first=False`)")
         sizes = chunk_sizes(rows.size, len(self._devices))

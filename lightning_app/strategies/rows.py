@@ -70,7 +70,7 @@ class Rows(TorchFunctionMode):
             # Time steps first, and as many as samples?
             is_doubtful = not stacked and value.shape[1:2] == (self.size,)
             self.mark(value, ROWS if has_rows and not is_doubtful else MIXED)
-        elif has_entries(value, self.size) and (is_field or not isinstance(value[0], Tensor)):
+        elif _has_entries(value, self.size) and (is_field or not isinstance(value[0], Tensor)):
             self._lists[id(value)] = value
             for index, entry in enumerate(value):
                 for tensor in tensors_in(entry):
@@ -147,7 +147,7 @@ class Rows(TorchFunctionMode):
         return MIXED if self.size in seen else ROWS
 
 
-def has_entries(values: Any, size: int) -> bool:
+def _has_entries(values: Any, size: int) -> bool:
     """Whether a list has an entry for each sample, and not some tensors of all samples."""
     if type(values) not in (list, tuple) or len(values) != size or not size:
         return False

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils.rnn import PackedSequence
 
-from lightning_app.strategies.rows import MIXED, ROWS, Rows, has_entries, tensors_in
+from lightning_app.strategies.rows import MIXED, ROWS, Rows, tensors_in
 from lightning_app.strategies.sharding import chunk_sizes
 from lightning_app.strategies.structure import children, rebuild
 
@@ -166,11 +166,22 @@ class Gather:
             if isinstance(first, CONSTANTS) and all(output == first for output in outputs):
                 return first
             raise NotJoined(f"its replicas return {type(first).__name__}s that cannot be joined")
-        if all(has_entries(o, n) for o, n in zip(outputs, self._sizes, strict=True)):
+        if self._have_entries(outputs):
             return type(first)(_to(entry, self._device) for output in outputs for entry in output)
         if len({len(values) for values in inner}) > 1:
             raise NotJoined(f"its replicas return {type(first).__name__}s of different lengths")
         return rebuild(first, [self(values) for values in zip(*inner, strict=True)])
+
+    def _have_entries(self, outputs: Sequence[Any]) -> bool:
+        """Whether lists have an entry for each sample, and are not of as many outputs."""
+        kinds = {type(output) for output in outputs}
+        if not kinds <= {list, tuple} or [len(output) for output in outputs] != list(self._sizes):
+            return False
+        if len(set(self._sizes)) > 1:
+            return True
+        tensors = list(tensors_in(outputs))
+        size = self._sizes[0]
+        return kinds == {list} and not (tensors and all(size in tensor.shape for tensor in tensors))
 
     def _whole(self, output: Any) -> Any:
         """The output of the only replica, or one that all share."""
