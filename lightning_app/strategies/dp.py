@@ -12,7 +12,8 @@ merge. CPU "devices" are replicas that work one after another.
   the others' differ (running statistics), the run says so once; so too of attributes that `forward`
   writes: on CPUs the last replica's stay, and on GPUs none.
 
-Not covered: lists and other objects that `forward` appends to.
+Not covered: lists and other objects that `forward` appends to; a `forward` that is called by its
+name goes unsplit, and the modules it calls are the outermost ones.
 """
 
 import sys

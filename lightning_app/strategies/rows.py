@@ -12,7 +12,7 @@ is made of does, so the tensors of a step are followed from the batch on:
 Everything else that is made of the batch is mixed: nobody can say what its rows are.
 
 Not covered: what is computed outside of torch (NumPy, a custom `autograd.Function`) counts as not
-made of the batch.
+made of the batch; a stream's batches, whose only lengths are those of time steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping
