@@ -68,9 +68,15 @@ class SizeRecorder:
         self._calls: list[tuple[int, Shape, Shape] | None] = []
         self._step: dict[int, Sizes] = {}
         self._runs: list[StepRun] = []
+        self._modules = set(modules)
         self._handles: list[RemovableHandle] = [
-            module.register_forward_hook(self._note, with_kwargs=True) for module in modules
+            module.register_forward_hook(self._note, with_kwargs=True) for module in self._modules
         ]
+
+    def note_replica(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Note a replica's call of an outermost module, whose hooks run around all replicas."""
+        if module in self._modules:
+            self._note(module, args, kwargs, output)
 
     def _note(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         # Lightning notes there which of the model's methods it has called.
@@ -138,8 +144,11 @@ class ShapeLogger(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        replicas_only = isinstance(trainer.strategy, DataParallelStrategy)
+        strategy = trainer.strategy
+        replicas_only = isinstance(strategy, DataParallelStrategy)
         self._recorder = SizeRecorder(called_modules(pl_module), pl_module, replicas_only)
+        if isinstance(strategy, DataParallelStrategy):
+            strategy.listeners.append(self._recorder.note_replica)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,6 +190,8 @@ class ShapeLogger(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._recorder is not None:
             self._recorder.remove()
+            if isinstance(trainer.strategy, DataParallelStrategy):
+                trainer.strategy.listeners.remove(self._recorder.note_replica)
             self._recorder = None
 
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,85 +1,254 @@
-"""A batch's way to the replicas of a module and back, on any kind of device.
+"""What a module is called with on its way to the replicas, and what they give on its way back.
 
-`torch.nn.parallel`'s own functions do this for CUDA alone; these follow the same rule, that of
-`torch.chunk`, for every tensor whose length is that of the batch.
+`torch.nn.parallel`'s own functions go by length, and for CUDA alone. Here the arguments that have
+rows (`rows.py`) are split as `torch.chunk` does, a list with an entry for each sample by its
+entries, and what is surely of no sample goes to each replica: constants, scalars, the model's
+parameters and buffers, and tensors that are not made of the batch and have no dimension that could
+be samples. For anything else `scatter` raises `NotSplit`, and the call is to run in one piece,
+which is always right.
+
+Outputs are joined along the first dimension in which each replica's has its number of samples.
+
+Not covered: an output with the samples in a later dimension, where an earlier one happens to be as
+long as the shard on every replica (layers or time steps first; torch's own RNNs are looked at).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.fabric.utilities.apply_func import apply_to_collection
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.utils.rnn import PackedSequence
 
+from lightning_app.strategies.rows import MIXED, ROWS, Rows, tensors_in
 from lightning_app.strategies.sharding import chunk_sizes
+from lightning_app.strategies.structure import children, rebuild
+
+CONSTANTS = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device, type)
 
 
-def batch_length(inputs: Any) -> int | None:
-    """The length of the first tensor in a collection that has one; `None` where none has."""
-    found: list[int] = []
-    apply_to_collection(inputs, Tensor, lambda t: found.append(len(t)) if t.ndim else None)
-    return found[0] if found else None
+class NotSplit(Exception):
+    """A call cannot be split; the message is why, and is empty where there is nothing to split."""
 
 
-def scatter(inputs: Any, devices: Sequence[torch.device]) -> list[tuple[int, Any]]:
+class NotJoined(Exception):
+    """Outputs cannot be joined; the message is why."""
+
+
+def scatter(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    rows: Rows,
+    devices: Sequence[torch.device],
+    is_owned: Callable[[Tensor], bool],
+) -> list[tuple[int, tuple[Any, ...], dict[str, Any]]]:
     """Split what a module is called with over devices.
 
     Args:
-        inputs: A collection (tuples, lists, dictionaries, dataclasses) with tensors in it. Those of
-            the batch's length `(B, …)` are split along it; everything else goes to each replica.
+        args: By position: tensors, constants and collections of them.
+        kwargs: The same by name.
+        rows: Tells which tensors have a row for each sample.
         devices: One per replica.
+        is_owned: Whether a tensor is a parameter or a buffer of the model.
 
     Returns:
         For each replica at work its number of samples and its inputs, on its device.
 
     Raises:
-        ValueError: There is no tensor to split in `inputs`.
+        NotSplit: An argument may or may not belong to samples, or none does.
     """
-    length = batch_length(inputs)
-    if length is None:
-        raise ValueError("none of the arguments is a tensor with a batch dimension")
-    sizes = chunk_sizes(length, len(devices))
-    stops = accumulate(sizes)
+    sizes = chunk_sizes(rows.size, len(devices))
+    devices = devices[: len(sizes)]
+    bounds = [(stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
+    num_split = 0
 
-    def part(tensor: Tensor, start: int, stop: int, device: torch.device) -> Tensor:
-        own = tensor[start:stop] if tensor.ndim and len(tensor) == length else tensor
-        return own.to(device, non_blocking=True)
+    def parts(value: Any) -> list[Any]:
+        nonlocal num_split
+        if isinstance(value, Tensor):
+            kind = rows.kind(value)
+            if kind == ROWS:
+                num_split += 1
+                return [_to(value[i:j], d) for (i, j), d in zip(bounds, devices, strict=True)]
+            if _is_of_no_sample(value, kind, rows.size) or is_owned(value):
+                return [_to(value, device) for device in devices]
+            raise NotSplit(_doubt(value, kind))
+        if rows.is_by_sample(value):
+            num_split += 1
+            return [_to(value[i:j], d) for (i, j), d in zip(bounds, devices, strict=True)]
+        inner = None if isinstance(value, PackedSequence) else children(value)
+        if inner is not None:
+            if len(inner) == rows.size and not any(True for _ in tensors_in(inner)):
+                raise NotSplit(f"a {type(value).__name__} is as long as the batch, and not its own")
+            by_replica = zip(*map(parts, inner), strict=True) if inner else [()] * len(sizes)
+            return [rebuild(value, list(values)) for values in by_replica]
+        if type(value) is int and value == rows.size:
+            raise NotSplit("a number may be that of the samples")
+        if isinstance(value, CONSTANTS):
+            return [value] * len(sizes)
+        raise NotSplit(f"a {type(value).__name__} among its arguments may belong to the samples")
 
-    return [
-        (size, apply_to_collection(inputs, Tensor, part, stop - size, stop, device))
-        for size, stop, device in zip(sizes, stops, devices, strict=False)
-    ]
+    by_argument = [parts(value) for value in (*args, *kwargs.values())]
+    if not num_split:
+        raise NotSplit("")
+    by_replica = zip(sizes, zip(*by_argument, strict=True), strict=True)
+    num = len(args)
+    return [(n, own[:num], dict(zip(kwargs, own[num:], strict=True))) for n, own in by_replica]
 
 
-def gather(outputs: Sequence[Any], sizes: Sequence[int], device: torch.device) -> Any:
-    """Put the replicas' outputs together.
+def _is_of_no_sample(tensor: Tensor, kind: int | None, num_samples: int) -> bool:
+    if tensor.ndim == 0:
+        return True
+    return kind is None and not any(n and n % num_samples == 0 for n in tensor.shape)
+
+
+def _doubt(tensor: Tensor, kind: int | None) -> str:
+    made = "not made of the batch" if kind is None else "made of the batch"
+    return (
+        f"a tensor {tuple(tensor.shape)}, {made}, may or may not have a row for each sample; to "
+        "have the call split, make that tensor in `forward`"
+    )
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    inner = children(value)
+    return value if inner is None else rebuild(value, [_to(each, device) for each in inner])
+
+
+class Gather:
+    """Puts the replicas' outputs together.
 
     Args:
-        outputs: What each replica returned: tensors `(B_r, …)`, or collections of them.
         sizes: Samples of each replica.
         device: Where the result goes.
-
-    Returns:
-        One output of the same structure: tensors joined along the batch `(B, …)`, and scalars
-        taken as means over a replica's samples, so averaged by the replicas' sizes.
-
-    Raises:
-        TypeError: An output is neither tensor nor collection, and differs between replicas.
+        rows: Is told which results have a row for each sample.
+        on_mean: Called where scalars are averaged.
     """
-    first = outputs[0]
-    if isinstance(first, Tensor):
-        tensors = [output.to(device, non_blocking=True) for output in outputs]
-        if first.ndim:
-            return torch.cat(tensors)
-        parts = [t * (size / max(sum(sizes), 1)) for t, size in zip(tensors, sizes, strict=True)]
-        return torch.stack(parts).sum()
-    if isinstance(first, Mapping):
-        items = {key: gather([o[key] for o in outputs], sizes, device) for key in first}
-        return items if type(first) is dict else type(first)(**items)
-    if isinstance(first, (list, tuple)):
-        values = [gather(parts, sizes, device) for parts in zip(*outputs, strict=True)]
-        return type(first)(*values) if hasattr(first, "_fields") else type(first)(values)
-    if all(output == first for output in outputs):
-        return first
-    raise TypeError(f"replicas returned {type(first).__name__} objects, which cannot be joined")
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        device: torch.device,
+        rows: Rows | None = None,
+        on_mean: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sizes, self._device, self._rows, self._on_mean = sizes, device, rows, on_mean
+
+    def __call__(self, outputs: Sequence[Any]) -> Any:
+        """Join what each replica returned.
+
+        Args:
+            outputs: Tensors, arrays or constants, or collections of them; one a replica.
+
+        Returns:
+            One output of the same structure: tensors joined along the batch, and scalars taken as
+            means over a replica's samples, so averaged by the replicas' sizes.
+
+        Raises:
+            NotJoined: The outputs cannot be joined.
+        """
+        first = outputs[0]
+        if len(outputs) == 1 or all(output is first for output in outputs):
+            return self._whole(first)
+        if isinstance(first, Tensor):
+            return self._tensor([output.to(self._device, non_blocking=True) for output in outputs])
+        if isinstance(first, np.ndarray):
+            return self._array(outputs)
+        if isinstance(first, Distribution):
+            return self._distribution(outputs)
+        parts = [children(output) for output in outputs]
+        inner = [part for part in parts if part is not None]
+        if len(inner) < len(outputs) or isinstance(first, PackedSequence):
+            if isinstance(first, CONSTANTS) and all(output == first for output in outputs):
+                return first
+            raise NotJoined(f"its replicas return {type(first).__name__}s that cannot be joined")
+        if self._have_entries(outputs):
+            return type(first)(_to(entry, self._device) for output in outputs for entry in output)
+        if len({len(values) for values in inner}) > 1:
+            raise NotJoined(f"its replicas return {type(first).__name__}s of different lengths")
+        return rebuild(first, [self(values) for values in zip(*inner, strict=True)])
+
+    def _have_entries(self, outputs: Sequence[Any]) -> bool:
+        """Whether lists have an entry for each sample, and are not of as many outputs."""
+        kinds = {type(output) for output in outputs}
+        if not kinds <= {list, tuple} or [len(output) for output in outputs] != list(self._sizes):
+            return False
+        if len(set(self._sizes)) > 1:
+            return True
+        tensors = list(tensors_in(outputs))
+        size = self._sizes[0]
+        return kinds == {list} and not (tensors and all(size in tensor.shape for tensor in tensors))
+
+    def _whole(self, output: Any) -> Any:
+        """The output of the only replica, or one that all share."""
+        if self._rows is not None:
+            for tensor in tensors_in(output):
+                self._rows.mark(tensor, MIXED)
+        return output
+
+    def _tensor(self, tensors: list[Tensor]) -> Tensor:
+        first = tensors[0]
+        dim = self._batch_dim([tensor.shape for tensor in tensors])
+        if dim is not None:
+            joined = torch.cat(tensors, dim)
+        elif all(tensor.equal(first) for tensor in tensors) and not first.requires_grad:
+            joined = first
+        elif first.ndim == 0:
+            if not all(tensor.equal(first) for tensor in tensors):
+                self._on_mean()
+            shares = [n / sum(self._sizes) for n in self._sizes]
+            joined = torch.stack(
+                [t * share for t, share in zip(tensors, shares, strict=True)]
+            ).sum()
+        else:
+            raise NotJoined(
+                f"it returns a tensor {tuple(first.shape)} without a row for each sample"
+            )
+        if self._rows is not None:
+            self._rows.mark(joined, ROWS if dim == 0 else MIXED)
+        return joined
+
+    def _batch_dim(self, shapes: Sequence[Sequence[int]]) -> int | None:
+        """Along which dimension each replica's shape has its number of samples."""
+        if len({len(shape) for shape in shapes}) > 1:
+            return None
+        for dim in range(len(shapes[0])):
+            if tuple(shape[dim] for shape in shapes) == tuple(self._sizes):
+                rest = {(*shape[:dim], *shape[dim + 1 :]) for shape in shapes}
+                return dim if len(rest) == 1 else None
+        return None
+
+    def _array(self, arrays: Sequence[Any]) -> Any:
+        dim = self._batch_dim([array.shape for array in arrays])
+        if dim is None:
+            raise NotJoined("it returns an array without a row for each sample")
+        return np.concatenate(arrays, dim)
+
+    def _distribution(self, distributions: Sequence[Any]) -> Any:
+        """A distribution over all samples, from its attributes."""
+        new = object.__new__(type(distributions[0]))
+        for name, value in vars(distributions[0]).items():
+            values = [vars(each)[name] for each in distributions]
+            if name == "_batch_shape" and self._batch_dim(values) == 0:
+                vars(new)[name] = torch.Size((sum(self._sizes), *value[1:]))
+            else:
+                vars(new)[name] = self(values)
+        return new
+
+
+def has_samples_elsewhere(module: nn.Module) -> bool:
+    """Whether a module of torch's own takes its samples along another dimension than the first."""
+    is_torchs = type(module).__module__.startswith("torch.nn.")
+    return is_torchs and any(getattr(m, "batch_first", True) is False for m in module.modules())
+
+
+def looks_like_states(module: nn.Module, sizes: Sequence[int]) -> bool:
+    """Whether shards are as many as layers of an RNN, whose states (layers, B, H) are no rows."""
+    return len(set(sizes)) == 1 and any(
+        isinstance(m, nn.RNNBase) and m.num_layers * (1 + m.bidirectional) == sizes[0]
+        for m in module.modules()
+    )

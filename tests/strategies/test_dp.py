@@ -1,5 +1,6 @@
 """The replicas' scatter and gather, and what a replicated module may take and give."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from threading import Thread
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from lightning_app.own_forward import give_forward_back, replace_forward
 from lightning_app.strategies import DataParallelStrategy
 from lightning_app.strategies.dp import _in_autocast_of_this_thread, replica_rank
-from lightning_app.strategies.scatter_gather import gather, scatter
+from lightning_app.strategies.rows import Rows
+from lightning_app.strategies.scatter_gather import Gather, NotJoined, NotSplit, scatter
 
 CPU = torch.device("cpu")
 
@@ -25,37 +27,44 @@ class Pair(NamedTuple):
     second: Any
 
 
-@given(st.integers(0, 50), st.integers(1, 9))
+def followed(batch: Any, size: int) -> Rows:
+    rows = Rows()
+    rows.note_batch(batch, size, stacked=True)
+    return rows
+
+
+@given(st.integers(1, 50), st.integers(1, 9))
 def test_scatter_and_gather_are_inverse(length: int, num_devices: int) -> None:
-    x = torch.arange(2 * length).reshape(length, 2)
-    inputs = ((x, {"twice": 2 * x}), {"scale": 3, "whole": torch.ones(length + 1)})
-    shards = scatter(inputs, [CPU] * num_devices)
+    x, twice = torch.arange(2 * length).reshape(length, 2), torch.ones(length, 1)
+    rows = followed((x, twice), length)
+    kwargs = {"scale": -3, "whole": torch.ones(length + 1 if length > 1 else 0)}
+    shards = scatter((x, {"twice": twice}), kwargs, rows, [CPU] * num_devices, lambda _: False)
     chunks = x.chunk(num_devices)
-    assert [size for size, _ in shards] == [len(chunk) for chunk in chunks]
-    for (_, (args, kwargs)), chunk in zip(shards, chunks, strict=True):
+    assert [size for size, _, _ in shards] == [len(chunk) for chunk in chunks]
+    for (size, args, own), chunk in zip(shards, chunks, strict=True):
         assert args[0].equal(chunk)
-        assert args[1]["twice"].equal(2 * chunk)
-        assert kwargs["scale"] == 3
-        assert len(kwargs["whole"]) == length + 1
-    sizes = [size for size, _ in shards]
-    (x_again, more), kwargs = gather([(args, {"n": 1}) for _, (args, _) in shards], sizes, CPU)
+        assert args[1]["twice"].equal(torch.ones(size, 1))
+        assert own["scale"] == -3
+        assert own["whole"] is kwargs["whole"]
+    sizes = [size for size, _, _ in shards]
+    (x_again, more), constants = Gather(sizes, CPU)([(args, {"n": 1}) for _, args, _ in shards])
     assert x_again.equal(x)
-    assert more["twice"].equal(2 * x)
-    assert kwargs == {"n": 1}
+    assert more["twice"].equal(twice)
+    assert constants == {"n": 1}
 
 
 def test_scalars_are_averaged_by_samples() -> None:
     outputs = [Pair(torch.ones(3), torch.tensor(1.0)), Pair(torch.zeros(1), torch.tensor(5.0))]
-    joined = gather(outputs, [3, 1], CPU)
+    joined = Gather([3, 1], CPU)(outputs)
     assert joined.first.tolist() == [1, 1, 1, 0]
     assert joined.second == 2
 
 
 def test_what_cannot_be_joined_or_split_is_refused() -> None:
-    with pytest.raises(TypeError, match="replicas returned object objects"):
-        gather([object(), object()], [1, 1], CPU)
-    with pytest.raises(ValueError, match="none of the arguments is a tensor"):
-        scatter(((torch.tensor(1.0),), {"n": 3}), [CPU, CPU])
+    with pytest.raises(NotJoined, match="its replicas return objects that cannot be joined"):
+        Gather([1, 1], CPU)([object(), object()])
+    with pytest.raises(NotSplit):
+        scatter((torch.tensor(1.0),), {"n": 3}, followed((), 2), [CPU, CPU], lambda _: False)
 
 
 class Spy(nn.Module):
@@ -73,32 +82,32 @@ class Spy(nn.Module):
         return y
 
 
-def strategy_around(module: nn.Module) -> DataParallelStrategy:
+@pytest.fixture
+def strategy() -> Iterator[DataParallelStrategy]:
     strategy = DataParallelStrategy()
     strategy.parallel_devices = [CPU] * 3
-    replace_forward(module, strategy._splitting(module))
-    return strategy
+    strategy._calls.watch()
+    yield strategy
+    strategy._calls.stop()
 
 
-def test_a_call_in_a_step_is_split_and_one_outside_is_not() -> None:
+def test_a_call_in_a_step_is_split_and_one_outside_is_not(strategy: DataParallelStrategy) -> None:
     module = Spy()
-    strategy = strategy_around(module)
     x = torch.randn(10, 3)
     outside = module(x)
     assert module.calls == [(None, 10)]
-    with strategy._splits():
+    with strategy._splits(x):
         inside = module(x)
     assert module.calls[1:] == [(0, 4), (1, 4), (2, 2)]
     torch.testing.assert_close(inside, outside)
     assert replica_rank.get() is None
 
 
-def test_gradients_reach_the_one_set_of_parameters() -> None:
+def test_gradients_reach_the_one_set_of_parameters(strategy: DataParallelStrategy) -> None:
     module, reference = Spy(), Spy()
     reference.load_state_dict(module.state_dict())
-    strategy = strategy_around(module)
     x = torch.randn(10, 3)
-    with strategy._splits():
+    with strategy._splits(x):
         module(x).pow(2).mean().backward()
     reference(x).pow(2).mean().backward()
     torch.testing.assert_close(module.linear.weight.grad, reference.linear.weight.grad)
@@ -106,13 +115,12 @@ def test_gradients_reach_the_one_set_of_parameters() -> None:
 
 def test_a_deep_copy_has_weights_of_its_own() -> None:
     module = Spy()
-    strategy = strategy_around(module)
+    replace_forward(module, module.forward)
     teacher = deepcopy(module)
     nn.init.zeros_(teacher.linear.weight)
     nn.init.zeros_(teacher.linear.bias)
-    with strategy._splits():
-        assert teacher(torch.randn(10, 3)).count_nonzero() == 0
-        assert module(torch.randn(10, 3)).count_nonzero() > 0
+    assert teacher(torch.randn(10, 3)).count_nonzero() == 0
+    assert module(torch.randn(10, 3)).count_nonzero() > 0
 
 
 def test_a_module_is_given_back_as_it_was() -> None:
@@ -120,7 +128,7 @@ def test_a_module_is_given_back_as_it_was() -> None:
     own = patched.linear.forward
     vars(patched)["forward"] = own
     for each in (module, patched):
-        strategy_around(each)
+        replace_forward(each, each.forward)
         give_forward_back(each)
     assert "forward" not in vars(module)
     assert vars(patched)["forward"] is own
