@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from benchmarks import timing
 from benchmarks.timing import Ratio
 from lightning_app.data import RandomDataModule
-from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.strategies.loader import shard_loader
 
 OURS, DEFAULTS = "this project", "DataLoader defaults"
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data.setup("fit")
     loaders: dict[str, Iterable[object]] = {
         DEFAULTS: DataLoader(data.train, args.batch_size, shuffle=True),
-        OURS: ShardedLoader(data.train_dataloader(), rank=0, world_size=1),
+        OURS: shard_loader(data.train_dataloader()),
     }
     variants = {name: partial(us_per_batch, own, num_batches) for name, own in loaders.items()}
     print(timing.machine())

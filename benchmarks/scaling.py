@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks import timing
 from benchmarks.order import first_batch
 from lightning_app.data import SeededBatches
-from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.strategies.loader import shard_loader
 
 OURS, DEFAULTS = "this project", "DataLoader defaults"
 BATCH_SIZE = 30
@@ -43,7 +43,7 @@ def one_loader(program: str, length: int) -> None:
     before_mib, start_s = peak_mib(), time.perf_counter()
     if program == OURS:
         plain = DataLoader(samples, sampler=SeededBatches(length, BATCH_SIZE), batch_size=None)
-        next(iter(ShardedLoader(plain, rank=0, world_size=1)))
+        next(iter(shard_loader(plain)))
     else:
         next(iter(DataLoader(samples, BATCH_SIZE, shuffle=True)))
     first_s = time.perf_counter() - start_s

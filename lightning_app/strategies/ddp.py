@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.global_batch import MEAN_OVER, GlobalBatch
+from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.local_sum import LocalSum
@@ -32,11 +32,16 @@ from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.spare_step import nothing_stays
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
 
+MEAN_OVER = "loss_is_mean_over"  # a method that a LightningModule may have
 NUM_WATCHED = 10  # first steps, in which losses are looked at
 
 
 class DDPStrategy(GlobalBatch, LightningDDPStrategy):
-    """Trains in one process per device; each rank gets its shard of every global batch."""
+    """Trains in one process per device; each rank gets its shard of every global batch.
+
+    A rank's loss counts as its samples do in the batch. A module whose loss is a mean over
+    something else, say over tokens, tells over how many: `loss_is_mean_over(batch)`.
+    """
 
     strategy_name = "ddp"
 
@@ -132,10 +137,11 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         self._logs.before_step(hook)
         try:
             size = self._tell_size(self._trainer, args[0], shard) if args else shard.size
-            self._weight = self._weight_of(hook, shard, size)
+            mean_over = self._mean_over(args[0]) if args else None
+            self._weight = self._weight_of(hook, shard, size, mean_over)
             with self._step(hook, shard):
                 output = step(*args, **kwargs)
-            self._logs.after_step(hook, shard, self._full_size())
+            self._logs.after_step(hook, shard, self._full_size(), mean_over)
             return output
         finally:
             if hook != "training_step":
@@ -151,9 +157,14 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         self._shards = shards
         return _common_shard(shards, self.world_size)
 
-    def _weight_of(self, hook: str, shard: Shard, size: float) -> float:
+    def _mean_over(self, batch: Any) -> float | None:
+        """What the model says that a loss of the batch is a mean over; `None` if it does not."""
+        tell = getattr(self.lightning_module, MEAN_OVER, None)
+        return None if tell is None else float(tell(batch))
+
+    def _weight_of(self, hook: str, shard: Shard, size: int, mean_over: float | None) -> float:
         """What this rank's mean counts in the mean over ranks."""
-        if not self._tells_mean_over:
+        if mean_over is None:
             if size < shard.size:
                 raise MisconfigurationException(
                     f"rank {self.global_rank}: of {shard.size} samples the batch has {size}, so "
@@ -164,7 +175,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             return shard.loss_weight(self.world_size)
         if hook != "training_step":
             return 1.0
-        own = size if shard.size else 0.0
+        own = mean_over if shard.size else 0.0
         total = float(self._sum(torch.tensor([own], dtype=torch.float64)))
         return own * self.world_size / total if total else 0.0
 
@@ -173,7 +184,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         assert self.lightning_module is not None
         is_training = hook == "training_step"
         self._num_steps += is_training
-        watch = is_training and self._num_steps <= NUM_WATCHED and not self._tells_mean_over
+        watch = is_training and self._num_steps <= NUM_WATCHED
+        watch = watch and not hasattr(self.lightning_module, MEAN_OVER)
         spare = is_training and not shard.size
         self._in_step = True
         try:

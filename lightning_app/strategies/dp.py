@@ -36,7 +36,6 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
 
-from lightning_app.strategies.loader import shard_loader
 from lightning_app.strategies.outermost import OutermostCalls, answered_by
 from lightning_app.strategies.rows import Rows, tensors_in
 from lightning_app.strategies.scatter_gather import (
@@ -47,7 +46,7 @@ from lightning_app.strategies.scatter_gather import (
     looks_like_states,
     scatter,
 )
-from lightning_app.strategies.sharding import Shard, chunk_sizes
+from lightning_app.strategies.sharding import chunk_sizes
 from lightning_app.strategies.single_device import SingleDeviceStrategy
 from lightning_app.strategies.writes import BuffersByRank, attributes, differing, written
 
@@ -73,8 +72,6 @@ class DataParallelStrategy(SingleDeviceStrategy):
         self.listeners: list[ReplicaListener] = []
         self._calls = OutermostCalls()
         self._num_calls = 0
-        self._sizes: dict[int, int] = {}  # of the batches that have arrived, by loader
-        self._sizes_are_taken = False
         self._stacks_samples = True
         self._told: set[str] = set()
         self._known: dict[bool, WeakSet[Module]] = {mode: WeakSet() for mode in (False, True)}
@@ -110,17 +107,13 @@ class DataParallelStrategy(SingleDeviceStrategy):
         self._stacks_samples &= (
             isinstance(dataloader, DataLoader) and dataloader.collate_fn is default_collate
         )
-        return shard_loader(dataloader, rank=0, world_size=1, on_shard=self._note_size)
-
-    def _note_size(self, loader: object, shard: Shard) -> None:
-        if self._sizes_are_taken:
-            self._sizes, self._sizes_are_taken = {}, False
-        self._sizes[id(loader)] = shard.size
+        return super().process_dataloader(dataloader)
 
     def _note_batch(self, rows: Rows, batch: Any) -> None:
         lengths = {len(tensor) for tensor in tensors_in(batch) if tensor.ndim}
-        sizes = set(self._sizes.values()) or lengths  # a stream's batch tells by its tensors
-        self._sizes_are_taken = True
+        shards = self._current_shards()
+        # The batch of a stream, or a ready-made one, tells by its tensors.
+        sizes = {shard.size for shard in shards if not shard.is_ready_made} or lengths
         if len(sizes) == 1:
             rows.note_batch(batch, sizes.pop(), self._stacks_samples)
         else:
@@ -130,7 +123,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         with self._splits((args, kwargs)):
             output = super().training_step(*args, **kwargs)
-        if not self._num_calls:
+        if not self._num_calls and output is not None:
             raise MisconfigurationException(
                 f"{type(self.lightning_module).__name__}.training_step calls no module that has "
                 "parameters, so `--strategy dp` has nothing to split: compute in a module's "
@@ -158,10 +151,10 @@ class DataParallelStrategy(SingleDeviceStrategy):
         self._num_calls = 0
         rows = Rows()
         self._note_batch(rows, batch)
-        with answered_by(partial(self._run, rows)), rows:
+        with answered_by(partial(self._answer, rows)), rows:
             yield
 
-    def _run(
+    def _answer(
         self, rows: Rows, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """An outermost module's forward, on the replicas where it can be split."""

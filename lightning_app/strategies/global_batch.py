@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.strategies import Strategy
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_app import inside
@@ -18,15 +17,12 @@ from lightning_app.strategies.passes import Pass
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.transfer import DirectTransfer
 
-MEAN_OVER = "loss_is_mean_over"  # a method that a LightningModule may have
-
 
 class GlobalBatch(DirectTransfer, Strategy):
     """Splits loaders, and runs each step with what is known of its batch.
 
-    A step's means count as many samples as the loader asked for, which Lightning guesses from the
-    shape of the first tensor it finds. A module whose loss is a mean over something else, say over
-    tokens, tells over how many: `loss_is_mean_over(batch)`.
+    What a step logs counts as many samples as the loader asked for, which Lightning guesses from
+    the shape of the first tensor it finds.
     """
 
     _seed: int | None = None
@@ -91,23 +87,11 @@ class GlobalBatch(DirectTransfer, Strategy):
         sizes = {p.shards.full_size for p in self._passes()}
         return sizes.pop() if len(sizes) == 1 else None
 
-    @property
-    def _tells_mean_over(self) -> bool:
-        return hasattr(self.lightning_module, MEAN_OVER)
-
-    def _tell_size(self, trainer: Trainer, batch: Any, shard: Shard) -> float:
+    def _tell_size(self, trainer: Trainer, batch: Any, shard: Shard) -> int:
         """Have what the step logs count as many samples as there are; also gives their number."""
         num_asked = shard.size or shard.global_size  # a rank without samples runs all of them
-        if self._tells_mean_over:
-            size = _number(getattr(self.lightning_module, MEAN_OVER)(batch))
-        else:
-            size = num_rows(batch, num_asked)
+        size = num_rows(batch, num_asked)
         results = inside.results(trainer)
         if results is not None:
             results.batch_size = size
         return size
-
-
-def _number(value: Tensor | float) -> float:
-    number = float(value)
-    return int(number) if number.is_integer() else number

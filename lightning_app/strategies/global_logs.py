@@ -22,7 +22,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_app import inside
-from lightning_app.strategies.rank_means import RankMean, merge
+from lightning_app.strategies.rank_means import RankMean, merge, outside_of_steps
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.step_values import StepValues
 
@@ -48,13 +48,16 @@ class GlobalLogs:
         """Make ready for a step: `hook` is its name, as in `training_step`."""
         self._before = {key: _state(metric) for key, metric in self._logged(hook)}
 
-    def after_step(self, hook: str, shard: Shard, full_size: int | None) -> None:
+    def after_step(
+        self, hook: str, shard: Shard, full_size: int | None, mean_over: float | None
+    ) -> None:
         """Take over what a step logged of its shard; what it logged of none is forgotten.
 
         Args:
             hook: The step's name.
             shard: What it was given.
             full_size: Samples of a full global batch; `None` if this is not known.
+            mean_over: What the model's means are over in this shard; `None`: its samples.
         """
         before, is_first = self._before, inside.is_first_batch(self._trainer)
         self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
@@ -71,10 +74,11 @@ class GlobalLogs:
                 mean = self._means.setdefault(key, RankMean(full_size))
                 start = (0.0, 0.0) if value is None else (value, weight)
                 end = (metric.value, metric.cumulated_batch_size)
-                mean.add(start, end, shard.size, shard.size / shard.global_size)
+                mean.add(start, end, shard, mean_over)
                 given = end[1] - start[1]
             if metric.meta.on_step and metric._forward_cache is not cache:
-                self._steps.note(key, metric, shard.size, given, full_size)
+                sizes = (shard.size if mean_over is None else mean_over), given, full_size
+                self._steps.note(key, metric, *sizes)
         if hook == "training_step":
             self._steps.end_step()
 
@@ -147,10 +151,9 @@ class GlobalLogs:
         if not metric.meta.is_mean_reduction:
             return how, float(metric.value)
         if key in self._means:
-            return how, self._means.pop(key).numbers(self._num_steps[metric.meta.fx.split(".")[0]])
+            return how, self._means.pop(key).part(self._num_steps[metric.meta.fx.split(".")[0]])
         # Logged in a hook around the steps.
-        sums = float(metric.value), float(metric.cumulated_batch_size)
-        return how, (*sums, *sums, 0.0)
+        return how, outside_of_steps(float(metric.value), float(metric.cumulated_batch_size))
 
     def _set(self, key: str, parts: list[tuple[Any, ...]]) -> None:
         how, first = parts[0]
@@ -164,7 +167,7 @@ class GlobalLogs:
         metric._computed = None
         if first is not None:
             if metric.meta.is_mean_reduction:
-                total, weight = merge([numbers for _, numbers in parts])
+                total, weight = merge([part for _, part in parts])
                 metric.cumulated_batch_size = torch.as_tensor(weight, device=metric.value.device)
             else:
                 operation = getattr(torch, metric.meta.reduce_fx.__name__)

@@ -87,6 +87,7 @@ class Pass(Iterator[Any]):
         """The batches of indices that the sampler gives, over all ranks."""
         shards, sampler = self.shards, self.shards.sampler
         if isinstance(sampler, Sequence):  # any position at once
+            self.note[2] = self.position
             self.left_out = (sampler[i] for i in range(self.position))
             return (sampler[i] for i in range(self.position, len(sampler)))
         stream = OwnRandomness(sampler, shards.seed_of(self.epoch, self.note[1]))
@@ -104,6 +105,7 @@ class Pass(Iterator[Any]):
         for batch in batches:
             if not is_noted:
                 is_noted = shards.note_pass(self)
+            number = self.note[2]
             self.note[2] += 1
             if not shards.is_collated and not _is_list(batch):
                 self._check_ready_made(batch)
@@ -112,7 +114,8 @@ class Pass(Iterator[Any]):
                 continue
             if not hasattr(batch, "__getitem__"):
                 batch = list(batch)  # a set, say
-            shard = Shard(batch, *shard_bounds(len(batch), shards.rank, shards.world_size))
+            bounds = shard_bounds(len(batch), shards.rank, shards.world_size)
+            shard = Shard(batch, *bounds, number=number)
             self._pending.append(shard)
             if shard.size:
                 yield shard.indices

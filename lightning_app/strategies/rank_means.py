@@ -1,16 +1,40 @@
 """Means over an epoch, of which each rank has a part: pure arithmetic."""
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from lightning_app.strategies.sharding import Shard
+
 MAX_NOTES = 64
 
-Numbers = tuple[float, ...]
+
+@dataclass
+class PartOfMean:
+    """One rank's part of a weighted mean, to send to the other ranks.
+
+    Attributes:
+        total: Sum of the weighted values.
+        weight: Sum of the weights.
+        total_by_part: As `total`, with each step's weight times the rank's part of its batch.
+        weight_by_part: As `weight`, likewise.
+        constant: The weight that was passed in every step, if it is that of a whole batch; else 0.
+        batches: Where the model tells what its means are over: for each batch, by its number, the
+            sum over these, how many they are, and the batch's samples.
+    """
+
+    total: float = 0.0
+    weight: float = 0.0
+    total_by_part: float = 0.0
+    weight_by_part: float = 0.0
+    constant: float = 0.0
+    batches: dict[int, tuple[float, float, int]] = field(default_factory=dict)
 
 
 class RankMean:
-    """A rank's part of a weighted mean: sums of weighted values and of weights.
+    """Adds up a rank's part of a weighted mean.
 
     What a step passes as `batch_size` may be the number of samples that the rank was given, or a
     number that is the same for every batch, and so that of the whole batch. Both sums are kept.
@@ -22,21 +46,23 @@ class RankMean:
     def __init__(self, full_size: int | None = None) -> None:
         self._full_size = full_size
         self._notes: list[tuple[Any, ...]] = []
-        self._sums: Numbers = (0.0, 0.0, 0.0, 0.0)
+        self._part = PartOfMean()
         self._num_notes = 0
         self._least, self._most, self._are_sizes = float("inf"), 0.0, True
 
-    def add(self, start: tuple[Any, Any], end: tuple[Any, Any], size: int, part: float) -> None:
+    def add(
+        self, start: tuple[Any, Any], end: tuple[Any, Any], shard: Shard, mean_over: float | None
+    ) -> None:
         """Add what a step has added.
 
         Args:
             start: Weighted sum and weights before the step.
             end: The same after it.
-            size: Samples that the rank was given.
-            part: What these are of the global batch, 0 to 1.
+            shard: What the step was given.
+            mean_over: What the model's means are over in this shard; `None`: its samples.
         """
         # Looked at later, many at once: on a GPU it would wait for the device each time.
-        self._notes.append((*start, *end, size, part))
+        self._notes.append((*start, *end, shard.size, shard.global_size, mean_over, shard.number))
         if len(self._notes) >= MAX_NOTES:
             self._fold()
 
@@ -44,38 +70,63 @@ class RankMean:
         notes, self._notes = self._notes, []
         if not notes:
             return
-        rows = torch.tensor([[float(x) for x in note] for note in notes], dtype=torch.float64)
+        rows = torch.tensor([[float(x) for x in note[:6]] for note in notes], dtype=torch.float64)
         totals, weights = rows[:, 2] - rows[:, 0], rows[:, 3] - rows[:, 1]
-        sizes, parts = rows[:, 4], rows[:, 5]
-        new = (totals, weights, totals * parts, weights * parts)
-        self._sums = tuple(a + float(b.sum()) for a, b in zip(self._sums, new, strict=True))
+        sizes, parts = rows[:, 4], rows[:, 4] / rows[:, 5]
+        part = self._part
+        part.total += float(totals.sum())
+        part.weight += float(weights.sum())
+        part.total_by_part += float((totals * parts).sum())
+        part.weight_by_part += float((weights * parts).sum())
         self._num_notes += len(notes)
         self._least = min(self._least, float(weights.min()))
         self._most = max(self._most, float(weights.max()))
         self._are_sizes &= bool((weights == sizes).all())
+        for value, note in zip((totals / weights).tolist(), notes, strict=True):
+            *_, global_size, mean_over, number = note
+            if mean_over is not None:
+                part.batches[number] = (value * mean_over, mean_over, global_size)
 
-    def numbers(self, num_steps: int) -> Numbers:
-        """The sums, to send to other ranks: by what was passed, and with that as a whole batch's.
+    def part(self, num_steps: int) -> PartOfMean:
+        """What is to be sent.
 
         Args:
             num_steps: How many steps the rank has made in the epoch.
-
-        Returns:
-            Sums of weighted values and of weights, the same with each step's weight times the
-            rank's part of the batch, and last the number that was passed in every step, if it is
-            that of a whole batch; 0 if not.
         """
         self._fold()
         is_every_step = self._num_notes == num_steps
         constant = self._least if self._least == self._most and not self._are_sizes else 0.0
-        if not (constant == self._full_size or (constant == 1 and is_every_step)):
-            constant = 0.0
-        return (*self._sums, constant)
+        if constant == self._full_size or (constant == 1 and is_every_step):
+            self._part.constant = constant
+        if not self._are_sizes:
+            self._part.batches = {}  # the model has passed weights of its own
+        return self._part
 
 
-def merge(ranks: list[Numbers]) -> tuple[float, float]:
+def merge(parts: list[PartOfMean]) -> tuple[float, float]:
     """The weighted sum and the sum of weights over all ranks' parts."""
-    totals, weights, totals_by_part, weights_by_part, constants = zip(*ranks, strict=True)
-    if min(constants) == max(constants) > 0:
-        return sum(totals_by_part), sum(weights_by_part)
-    return sum(totals), sum(weights)
+    if all(part.batches for part in parts):
+        return _merge_batches(parts)
+    constants = {part.constant for part in parts}
+    if len(constants) == 1 and constants != {0.0}:
+        return sum(p.total_by_part for p in parts), sum(p.weight_by_part for p in parts)
+    return sum(p.total for p in parts), sum(p.weight for p in parts)
+
+
+def _merge_batches(parts: list[PartOfMean]) -> tuple[float, float]:
+    """Each batch's mean over what the model says, and over batches by their samples."""
+    totals: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
+    sizes: dict[int, int] = {}
+    for part in parts:
+        for number, (total, count, size) in part.batches.items():
+            totals[number] += total  # type: ignore[assignment]
+            counts[number] += count  # type: ignore[assignment]
+            sizes[number] = size
+    means = {number: totals[number] / counts[number] for number in sizes if counts[number]}
+    return sum(sizes[n] * mean for n, mean in means.items()), sum(sizes[n] for n in means)
+
+
+def outside_of_steps(total: float, weight: float) -> PartOfMean:
+    """The part of a mean that was not logged in steps, but in hooks around them."""
+    return PartOfMean(total, weight, total, weight)

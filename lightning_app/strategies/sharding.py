@@ -59,12 +59,14 @@ class Shard(NamedTuple):
         stop: Where it ends; `start` where the rank has no part in the batch.
         is_ready_made: The data set gives whole batches: `batch` has one index, and how many
             samples that is has not been told.
+        number: The batch's place in its epoch, from 0.
     """
 
     batch: "Sequence[Any] | Tensor"
     start: int
     stop: int
     is_ready_made: bool = False
+    number: int = 0
 
     @property
     def indices(self) -> "Sequence[Any] | Tensor":

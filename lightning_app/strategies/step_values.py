@@ -36,14 +36,14 @@ class StepValues:
         self._at_each_step = False
 
     def note(
-        self, key: str, metric: Any, num_samples: int, weight: Any, full_size: int | None
+        self, key: str, metric: Any, num_samples: float, weight: Any, full_size: int | None
     ) -> None:
         """Take over what this rank has logged of its shard in this step.
 
         Args:
             key: Of what is logged.
             metric: Lightning's entry for it.
-            num_samples: In the shard.
+            num_samples: In the shard; or what else the model's means are over.
             weight: What was passed as `batch_size`; `None` if this is not known.
             full_size: Samples of a full global batch; `None` if this is not known.
         """
