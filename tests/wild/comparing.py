@@ -1,0 +1,149 @@
+"""Holds a run's results against those of the same files under a plain Trainer."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tests.wild.case import Case, Ends, Refused
+from tests.wild.recording import Curves, Result
+
+TOLERANCE = 1e-12
+# What is added to a user's run; `hp_metric` is a placeholder of Lightning's own logger.
+ADDED = re.compile(r"(batch_size/|coverage/|throughput/|train/loss$|hp_metric$)")
+
+
+def check(case: Case, layout: str, results: list[Result], plain: Result) -> None:
+    """Assert that a run ended as it should.
+
+    Args:
+        case: What was run.
+        layout: And how.
+        results: What each rank ended with.
+        plain: What a plain Trainer on one device ends with.
+    """
+    right = case.right.get(layout)
+    if isinstance(right, Refused) or (isinstance(right, Ends) and _is_refused(results)):
+        check_refused(results, right.line if isinstance(right, Refused) else right.or_line)
+        return
+    check_ended(results)
+    if isinstance(right, Ends):
+        return
+    several = len(results) > 1
+    differ = case.values_differ if several else ()
+    for rank, result in enumerate(results):
+        who = f"rank {rank}: " if several else ""
+        assert_close(result.weights, plain.weights, f"{who}weights")
+        _assert_metrics(result.metrics, plain.metrics, differ, f"{who}callback_metrics")
+        assert result.modes == plain.modes, f"{who}modes"
+        assert result.facts == _about(plain.facts), f"{who}what the Trainer ended with"
+    first = results[0]
+    assert first.repeated == [], "points of curves were logged twice"
+    _assert_curves(first.curves, plain.curves, differ)
+    for tag in ("coverage/missing", "coverage/repeated"):
+        assert set(first.curves.get(tag, {}).values()) <= {0}, tag
+    if layout == "one":
+        assert_same_trace(first.trace, plain.trace)
+
+
+def _is_refused(results: list[Result]) -> bool:
+    return any(result.status == 2 for result in results)
+
+
+def check_refused(results: list[Result], line: str) -> None:
+    """Assert that all ranks refused, and said so in one line."""
+    check_no_error(results)
+    assert [result.status for result in results] == [2] * len(results), results[0].stderr
+    said = [text for text in results[0].stderr.splitlines() if "error:" in text]
+    assert len(said) == 1, results[0].stderr
+    assert line in said[0]
+    assert all("Traceback" not in result.stderr for result in results)
+
+
+def check_ended(results: list[Result]) -> None:
+    """Assert that all ranks came to their end, with the same weights."""
+    check_no_error(results)
+    assert [result.status for result in results] == [0] * len(results), results[0].stderr
+    for rank, result in enumerate(results[1:], start=1):
+        assert_close(result.weights, results[0].weights, f"weights of rank {rank} and 0")
+
+
+def check_no_error(results: list[Result]) -> None:
+    """Assert that no rank ended with a traceback."""
+    errors = [f"rank {rank}: {r.error}" for rank, r in enumerate(results) if r.error]
+    assert not errors, "\n".join(errors)
+
+
+def assert_close(
+    weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], what: str
+) -> None:
+    """Assert that two sets of tensors are equal, but for the order of sums."""
+    assert weights.keys() == expected.keys(), what
+    for name, tensor in expected.items():
+        torch.testing.assert_close(
+            weights[name],
+            tensor,
+            rtol=TOLERANCE,
+            atol=TOLERANCE,
+            equal_nan=True,
+            msg=lambda text, name=name: f"{what}: {name}: {text}",  # type: ignore[misc]
+        )
+
+
+def _assert_metrics(
+    metrics: dict[str, float], expected: dict[str, float], differ: tuple[str, ...], what: str
+) -> None:
+    added = {tag for tag in metrics.keys() - expected.keys() if ADDED.match(tag)}
+    assert metrics.keys() - added - set(differ) == expected.keys() - set(differ), what
+    for tag in expected.keys() - set(differ):
+        assert is_close(metrics[tag], expected[tag]), (what, tag, metrics[tag], expected[tag])
+
+
+def _assert_curves(curves: Curves, expected: Curves, differ: tuple[str, ...]) -> None:
+    tags, expected_tags = _tags(curves, expected), _tags(expected, curves)
+    assert tags == expected_tags, "names of the curves"
+    for tag in sorted(tags):
+        assert curves[tag].keys() == expected[tag].keys(), f"steps of the curve {tag}"
+        if tag not in differ:
+            for step, value in expected[tag].items():
+                assert is_close(curves[tag][step], value), (tag, step, curves[tag][step], value)
+
+
+def _tags(curves: Curves, others: Curves) -> set[str]:
+    """Tags, without those that were added; `epoch` comes with every point, added ones too."""
+    return {tag for tag in curves if tag in others or not ADDED.match(tag)} - {"epoch"}
+
+
+def is_close(value: float, expected: float) -> bool:
+    """Whether two numbers are equal, but for the order of sums."""
+    both_nan = math.isnan(value) and math.isnan(expected)
+    return both_nan or math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+class _about(dict[str, Any]):
+    """Facts, with room for rounding in their numbers."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and self.keys() == other.keys() and all(
+            _same(other[key], value) for key, value in self.items()
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same(value: Any, expected: Any) -> bool:
+    if isinstance(expected, tuple):
+        return len(value) == len(expected) and all(map(_same, value, expected))
+    if isinstance(expected, float) and isinstance(value, float):
+        return is_close(value, expected)
+    return bool(value == expected)
+
+
+def assert_same_trace(trace: list[str], expected: list[str]) -> None:
+    """Assert that the user's hooks were called alike, and show the first call that was not."""
+    for number, (call, other) in enumerate(zip(trace, expected, strict=False)):
+        before = "\n  ".join(expected[max(0, number - 3) : number])
+        assert call == other, f"call {number} was {call}\nunder a plain Trainer {other}\nafter\n  {before}"
+    assert len(trace) == len(expected), (trace[len(expected) :], expected[len(trace) :])
