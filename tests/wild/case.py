@@ -1,6 +1,6 @@
 """What a case is: a user's model, data and configuration, and what is right on each layout."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,22 @@ class Ends:
     For what depends on the layout by its nature, as batch statistics do.
     """
 
-    or_line: str = ""
+    or_line: str | None = None
+
+
+@dataclass(frozen=True)
+class SameOr:
+    """The run is as under a plain Trainer, or is refused in a line with this in it."""
+
+    line: str
+
+
+Right = Refused | Ends | SameOr
+
+
+def on(layouts: Iterable[str], right: Right) -> dict[str, Right]:
+    """What is right on some layouts."""
+    return dict.fromkeys(layouts, right)
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class Case:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     data_args: Mapping[str, Any] = field(default_factory=dict)
     subcommand: str = "fit"
-    right: Mapping[str, Refused | Ends] = field(default_factory=dict)
+    right: Mapping[str, Right] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     values_differ: tuple[str, ...] = ()
     stop_at: int = 7

@@ -1,10 +1,10 @@
 """All cases, by their names."""
 
+from tests.wild import cases_of_data, cases_of_models, cases_of_runs
 from tests.wild.case import Case
 
 CASES: dict[str, Case] = {
-    "plain": Case("basic.Regression"),
-    "own generator": Case("basic.Regression", "basic.ShuffledByItself"),
-    "validate": Case("basic.Regression", subcommand="validate"),
-    "test": Case("basic.Regression", subcommand="test"),
+    **cases_of_data.CASES,
+    **cases_of_models.CASES,
+    **cases_of_runs.CASES,
 }

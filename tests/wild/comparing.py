@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import torch
 
-from tests.wild.case import Case, Ends, Refused
+from tests.wild.case import Case, Ends, Refused, Right
 from tests.wild.recording import Curves, Result
 
 TOLERANCE = 1e-12
@@ -25,8 +25,8 @@ def check(case: Case, layout: str, results: list[Result], plain: Result) -> None
         plain: What a plain Trainer on one device ends with.
     """
     right = case.right.get(layout)
-    if isinstance(right, Refused) or (isinstance(right, Ends) and _is_refused(results)):
-        check_refused(results, right.line if isinstance(right, Refused) else right.or_line)
+    if line := _expected_line(right, results):
+        check_refused(results, line)
         return
     check_ended(results)
     if isinstance(right, Ends):
@@ -37,19 +37,24 @@ def check(case: Case, layout: str, results: list[Result], plain: Result) -> None
         who = f"rank {rank}: " if several else ""
         assert_close(result.weights, plain.weights, f"{who}weights")
         _assert_metrics(result.metrics, plain.metrics, differ, f"{who}callback_metrics")
-        assert result.modes == plain.modes, f"{who}modes"
-        assert result.facts == _about(plain.facts), f"{who}what the Trainer ended with"
+        _assert_equal(result.modes, plain.modes, f"{who}modes and requires_grad")
+        _assert_equal(result.facts, plain.facts, f"{who}the Trainer")
     first = results[0]
     assert first.repeated == [], "points of curves were logged twice"
     _assert_curves(first.curves, plain.curves, differ)
     for tag in ("coverage/missing", "coverage/repeated"):
-        assert set(first.curves.get(tag, {}).values()) <= {0}, tag
+        assert set(first.curves.get(tag, {}).values()) <= {0}, f"{tag}: {first.curves[tag]}"
     if layout == "one":
         assert_same_trace(first.trace, plain.trace)
 
 
-def _is_refused(results: list[Result]) -> bool:
-    return any(result.status == 2 for result in results)
+def _expected_line(right: Right | None, results: list[Result]) -> str | None:
+    """What a refusal has to say; `None` where the run has to end."""
+    if isinstance(right, Refused):
+        return right.line
+    if all(result.status == 2 for result in results):
+        return right.or_line if isinstance(right, Ends) else getattr(right, "line", None)
+    return None
 
 
 def check_refused(results: list[Result], line: str) -> None:
@@ -96,19 +101,26 @@ def _assert_metrics(
     metrics: dict[str, float], expected: dict[str, float], differ: tuple[str, ...], what: str
 ) -> None:
     added = {tag for tag in metrics.keys() - expected.keys() if ADDED.match(tag)}
-    assert metrics.keys() - added - set(differ) == expected.keys() - set(differ), what
+    _assert_same_keys(metrics.keys() - added - set(differ), expected.keys() - set(differ), what)
     for tag in expected.keys() - set(differ):
-        assert is_close(metrics[tag], expected[tag]), (what, tag, metrics[tag], expected[tag])
+        value, other = metrics[tag], expected[tag]
+        assert is_close(value, other), f"{what}: {tag}: {value}, not {other}"
 
 
 def _assert_curves(curves: Curves, expected: Curves, differ: tuple[str, ...]) -> None:
-    tags, expected_tags = _tags(curves, expected), _tags(expected, curves)
-    assert tags == expected_tags, "names of the curves"
+    tags = _tags(curves, expected)
+    _assert_same_keys(tags, _tags(expected, curves), "names of the curves")
     for tag in sorted(tags):
-        assert curves[tag].keys() == expected[tag].keys(), f"steps of the curve {tag}"
+        _assert_same_keys(curves[tag].keys(), expected[tag].keys(), f"steps of the curve {tag}")
         if tag not in differ:
             for step, value in expected[tag].items():
-                assert is_close(curves[tag][step], value), (tag, step, curves[tag][step], value)
+                other = curves[tag][step]
+                assert is_close(other, value), f"curve {tag}, step {step}: {other}, not {value}"
+
+
+def _assert_same_keys(keys: Set[Any], expected: Set[Any], what: str) -> None:
+    missing, unexpected = expected - keys, keys - expected
+    assert not missing | unexpected, f"{what}: missing {missing}, unexpected {unexpected}"
 
 
 def _tags(curves: Curves, others: Curves) -> set[str]:
@@ -122,19 +134,14 @@ def is_close(value: float, expected: float) -> bool:
     return both_nan or math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-class _about(dict[str, Any]):
-    """Facts, with room for rounding in their numbers."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, dict) and self.keys() == other.keys() and all(
-            _same(other[key], value) for key, value in self.items()
-        )
-
-    __hash__ = None  # type: ignore[assignment]
+def _assert_equal(values: dict[str, Any], expected: dict[str, Any], what: str) -> None:
+    for name in {*values, *expected}:
+        value, other = values.get(name), expected.get(name)
+        assert _same(value, other), f"{what}: {name}: {value}, not {other}"
 
 
 def _same(value: Any, expected: Any) -> bool:
-    if isinstance(expected, tuple):
+    if isinstance(expected, tuple) and isinstance(value, tuple):
         return len(value) == len(expected) and all(map(_same, value, expected))
     if isinstance(expected, float) and isinstance(value, float):
         return is_close(value, expected)
@@ -145,5 +152,7 @@ def assert_same_trace(trace: list[str], expected: list[str]) -> None:
     """Assert that the user's hooks were called alike, and show the first call that was not."""
     for number, (call, other) in enumerate(zip(trace, expected, strict=False)):
         before = "\n  ".join(expected[max(0, number - 3) : number])
-        assert call == other, f"call {number} was {call}\nunder a plain Trainer {other}\nafter\n  {before}"
+        assert call == other, (
+            f"call {number} was {call}\nunder a plain Trainer {other}\nafter\n  {before}"
+        )
     assert len(trace) == len(expected), (trace[len(expected) :], expected[len(trace) :])

@@ -49,7 +49,9 @@ class Group:
         missing = [rank for rank in range(self._world_size) if rank not in results]
         if missing or any(result.error for result in results.values()):
             self.end()
-        failed = [f"rank {rank}: {result.error}" for rank, result in results.items() if result.error]
+        failed = [
+            f"rank {rank}: {result.error}" for rank, result in results.items() if result.error
+        ]
         if missing:
             told = "\n".join(failed) or f"the others ended with {_statuses(results)}"
             raise Hung(f"ranks {missing} did not end in {timeout_s} s\n{told}")

@@ -19,7 +19,9 @@ Runs = dict[tuple[str, str], "Future[list[Result]]"]
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runs]:
     """All runs that the selected tests ask for, as they go on."""
     items = [item for item in request.session.items if item.path == request.path]
     wanted = [item.callspec.id for item in items if isinstance(item, pytest.Function)]
