@@ -67,14 +67,13 @@ CASES: dict[str, Case] = {
     "no DataLoader": Case(
         REGRESSION,
         "loaders.NoLoader",
-        right=on(SEVERAL, Refused("DataLoader")),
+        right=on(SEVERAL, Refused("is no DataLoader")),
         leave_out=("stopped",),
     ),
     # Several loaders.
     "dict of loaders": Case("loaders.TakesBoth", "loaders.Both"),
     "max_size_cycle": Case("loaders.TakesBoth", "loaders.Cycled"),
     "min_size": Case("loaders.TakesBoth", "loaders.Shortest", stop_at=3),
-    "sequential": Case("loaders.TakesSequential", "loaders.Sequential"),
     "several validation loaders": Case("loaders.ValidatesSeveral", "loaders.SeveralValidations"),
     "loaders on the model": Case("loaders.HasLoaders", None),
     # Loops within loops.

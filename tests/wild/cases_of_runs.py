@@ -112,6 +112,6 @@ CASES: dict[str, Case] = {
     "predict tensors": Case("modules.PredictsTensor", subcommand="predict"),
     "predict dicts": Case("modules.PredictsDict", subcommand="predict"),
     "predict two loaders": Case(
-        "modules.PredictsTensor", "modules.TwoPredictions", subcommand="predict"
+        "modules.PredictsFromSeveral", "modules.TwoPredictions", subcommand="predict"
     ),
 }

@@ -155,4 +155,7 @@ def assert_same_trace(trace: list[str], expected: list[str]) -> None:
         assert call == other, (
             f"call {number} was {call}\nunder a plain Trainer {other}\nafter\n  {before}"
         )
-    assert len(trace) == len(expected), (trace[len(expected) :], expected[len(trace) :])
+    shared = min(len(trace), len(expected))
+    assert len(trace) == len(expected), (
+        f"calls at the end: unexpected {trace[shared:][:3]}, missing {expected[shared:][:3]}"
+    )

@@ -148,7 +148,7 @@ class Lane:
         """Run all that was added."""
         try:
             for (name, layout), future in self.outcomes.items():
-                if future.cancelled():
+                if not future.set_running_or_notify_cancel():
                     continue
                 place = folder / f"{name}-{layout}".replace(" ", "_")
                 try:

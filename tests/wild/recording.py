@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from torch import Tensor
 
 from tests.wild.case import PLAIN, Case
@@ -91,7 +91,7 @@ def _run_plain(case: Case) -> None:
     for name in ("callbacks", "logger"):
         if isinstance(flags.get(name), (list, dict)):
             flags[name] = _made(flags[name])
-    bars = [c for c in flags.get("callbacks", []) if "ProgressBar" in type(c).__name__]
+    bars = [c for c in flags.get("callbacks", []) if isinstance(c, ProgressBar)]
     seed_everything(42)
     data = _made(config["data"]) if case.data else None
     model = _made(config["model"])
@@ -144,8 +144,9 @@ def _watching(case: Case, layout: str, result: Result) -> Iterator[list[StopAt]]
         def call(trainer: Trainer, model: LightningModule, *args: Any, **kwargs: Any) -> Any:
             seen.append((trainer, model))
             trainer.callbacks += stopping  # type: ignore[attr-defined]
+            earlier = {(tag, step) for tag, curve in result.curves.items() for step in curve}
             for logger in trainer.loggers:
-                _record(logger, result)
+                _record(logger, result, earlier)
             return entry(trainer, model, *args, **kwargs)
 
         return call
@@ -166,16 +167,18 @@ def _watching(case: Case, layout: str, result: Result) -> Iterator[list[StopAt]]
         _keep(*seen[-1], result)
 
 
-def _record(logger: Any, result: Result) -> None:
+def _record(logger: Any, result: Result, earlier: set[tuple[str, int]]) -> None:
     log_metrics = logger.log_metrics
+    points = set(earlier)
 
     def recorded(metrics: Any, step: int | None = None) -> None:
         for tag, value in metrics.items():
             if not isinstance(value, dict):
-                curve = result.curves.setdefault(tag, {})
-                if step in curve and tag != "epoch":
-                    result.repeated.append((tag, step or 0))
-                curve[step or 0] = float(value)
+                point = tag, step or 0
+                if tag != "epoch" and point in points:
+                    result.repeated.append(point)
+                points.add(point)
+                result.curves.setdefault(tag, {})[step or 0] = float(value)
         log_metrics(metrics, step)
 
     logger.log_metrics = recorded

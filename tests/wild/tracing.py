@@ -6,6 +6,8 @@ look to Lightning as they did.
 
 import contextlib
 import functools
+import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
+
+from tests.wild import users
 
 _KINDS = (LightningModule, LightningDataModule, Callback)
 # Saves are made at other moments than Lightning's ModelCheckpoint makes them.
@@ -22,10 +26,10 @@ _OF_SAVES = {"on_save_checkpoint", "on_load_checkpoint", "state_dict", "load_sta
 @contextlib.contextmanager
 def traced(calls: list[str]) -> Iterator[None]:
     """Note the calls of all hooks that the classes in `users/` define."""
-    import tests.wild.users
-
+    for module in pkgutil.iter_modules(users.__path__, f"{users.__name__}."):
+        importlib.import_module(module.name)
     wrapped: list[tuple[type, str, Any]] = []
-    for kind in _classes(tests.wild.users.__name__):
+    for kind in _classes(users.__name__):
         for name, function in list(vars(kind).items()):
             if _is_hook(kind, name, function):
                 wrapped.append((kind, name, function))

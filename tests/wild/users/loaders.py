@@ -141,21 +141,9 @@ class Shortest(Cycled):
     mode = "min_size"
 
 
-class Sequential(Cycled):
-    """One loader after the other."""
-
-    mode = "sequential"
-
-
 class TakesBoth(Regression):
     def training_step(self, batch, batch_idx):
         return super().training_step(batch["a"], batch_idx) + self.loss(batch["b"])
-
-
-class TakesSequential(Regression):
-    def training_step(self, batch, batch_idx, dataloader_idx=0):
-        batch, _, dataloader_idx = batch if len(batch) == 3 else (batch, 0, dataloader_idx)
-        return super().training_step(batch, batch_idx)
 
 
 class SeveralValidations(Plain):
@@ -180,12 +168,23 @@ class Stream(Plain):
         return DataLoader(Numbers(), self.batch_size)
 
 
-class NoLoader(Plain):
-    """Batches in a list."""
+class Batches:
+    """Anything that can be gone through, and knows its length."""
 
-    def train_dataloader(self):
+    def __init__(self):
         x, y = xy(43)
-        return list(zip(x.split(10), y.split(10), strict=True))
+        self.batches = list(zip(x.split(10), y.split(10), strict=True))
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+class NoLoader(Plain):
+    def train_dataloader(self):
+        return Batches()
 
 
 class Neighbours(Regression):

@@ -188,6 +188,11 @@ class PredictsTensor(Regression):
         return self(batch[0])
 
 
+class PredictsFromSeveral(Regression):
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        return self(batch[0])
+
+
 class TwoPredictions(Plain):
     def predict_dataloader(self):
         return [super().predict_dataloader(), super().predict_dataloader()]
