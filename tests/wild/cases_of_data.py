@@ -93,7 +93,7 @@ CASES: dict[str, Case] = {
     ),
     "overfit_batches": Case(REGRESSION, flags={**EPOCHS, "overfit_batches": 2}, stop_at=3),
     # Batches that are no pair of tensors.
-    "graphs": Case("batches.OfGraphs", "batches.Graphs"),
+    "graphs": Case("batches.OfGraphs", "batches.Graphs", right=on(["dp2"], SameOr("dp"))),
     "time first": Case("batches.OfTime", "batches.TimeMajor", right=on(["dp2"], SameOr("dp"))),
     "dicts": Case("batches.TakesDicts", "batches.Dicts"),
     "named tuples": Case("batches.TakesNamedTuples", "batches.NamedTuples"),
@@ -108,7 +108,12 @@ CASES: dict[str, Case] = {
     "0-dim tensor and strings": Case(
         "shapes.TakesCount", "shapes.WithCount", data_args={"length": 41}
     ),
-    "packed sequences": Case("shapes.Packed", "shapes.Sequences", data_args={"length": 41}),
+    "packed sequences": Case(
+        "shapes.Packed",
+        "shapes.Sequences",
+        data_args={"length": 41},
+        right=on(["dp2"], SameOr("dp")),
+    ),
     "packed, time first": Case(
         "shapes.PackedTimeMajor",
         "shapes.TimeMajorSequences",

@@ -88,9 +88,11 @@ class Group:
             self._ranks.append((process, ours))
 
     def end(self) -> None:
-        """End the processes, whatever they do."""
-        for process, connection in self._ranks:
+        """End the processes, whatever they do; those that wait for work end by themselves."""
+        for _, connection in self._ranks:
             connection.close()
+        for process, _ in self._ranks:
+            process.join(1)
             process.kill()
             process.join()
         self._ranks = []
