@@ -31,7 +31,9 @@ CASES: dict[str, Case] = {
     # Forwards.
     "forward counts its calls": Case("modules.Counts", right=on(["dp2"], Ends())),
     "hooks on the outermost module": Case("modules.Hooked"),
-    "an argument as long as a batch": Case("modules.Prototypes", right=on(["dp2"], SameOr("dp"))),
+    "an argument as long as a batch": Case(
+        "modules.Prototypes", model_args={"lr": 0.005}, right=on(["dp2"], SameOr("dp"))
+    ),
     "outputs are dataclasses": Case("modules.ReturnsDataclass", right=on(["dp2"], SameOr("dp"))),
     "outputs are distributions": Case(
         "modules.ReturnsDistribution", right=on(["dp2"], SameOr("dp"))

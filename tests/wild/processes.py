@@ -33,6 +33,7 @@ class Group:
     def __init__(self, world_size: int) -> None:
         self._world_size = world_size
         self._ranks: list[tuple[Any, Connection]] = []
+        self._port = 0  # of the next run: the last one's may not be free yet
 
     def run(self, name: str, layout: str, folder: Path, timeout_s: float) -> list[Result]:
         """Run a case on all ranks.
@@ -107,10 +108,10 @@ def _serve(connection: Connection, rank: int, world_size: int) -> None:
     from lightning_utilities.core.rank_zero import rank_zero_only
 
     torch.set_num_threads(1)
-    with suppress(EOFError):
+    with suppress(EOFError, OSError):  # the other end was closed
         while True:
             name, layout, folder, port = connection.recv()
-            rank_zero_only.rank = rank
+            rank_zero_only.rank = rank  # type: ignore[attr-defined]
             if world_size > 1:
                 os.environ |= _as_torchrun(rank, world_size, port)
             from tests.wild.cases import CASES

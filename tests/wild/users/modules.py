@@ -50,8 +50,8 @@ class PrototypeNet(nn.Module):
 class Prototypes(Regression):
     """Ten prototypes go into the model beside a batch, which is ten long, too."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, lr: float = 0.05):
+        super().__init__(lr)
         self.net = PrototypeNet()
         generator = torch.Generator().manual_seed(5)
         self.register_buffer("prototypes", torch.randn(10, 6, generator=generator).double())
