@@ -1,16 +1,31 @@
 """All cases, by their names."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tests.wild import cases_of_data, cases_of_models, cases_of_runs
 from tests.wild.case import Case
 
+# Of modules and logs, those with more of a state than weights; the others' stops show the same.
+STOPPED = {
+    *("autoencoder", "GAN", "transformer", "image classifier"),
+    *("BatchNorm", "frozen BatchNorm", "BatchNorm frozen once", "forward counts its calls"),
+    *("logs every seventh step", "epoch means over a stop", "metrics over a stop"),
+    *("manual optimization", "unfreezes a layer", "freezes a layer", "finetuning schedule"),
+    *("token means", "on_train_batch_start returns -1", "LBFGS"),
+}
+
+
+def _without(cases: Mapping[str, Case], *layouts: str, but: set[str]) -> dict[str, Case]:
+    return {
+        name: case if name in but else replace(case, leave_out=(*case.leave_out, *layouts))
+        for name, case in cases.items()
+    }
+
+
 CASES: dict[str, Case] = {
     **cases_of_data.CASES,
-    **cases_of_models.CASES,
-    # Of callbacks, loggers and schedules a third rank shows nothing more.
-    **{
-        name: replace(case, leave_out=(*case.leave_out, "ddp3"))
-        for name, case in cases_of_runs.CASES.items()
-    },
+    **_without(cases_of_models.CASES, "stopped", but=STOPPED),
+    # Of callbacks, loggers and schedules, replicas and a third rank show nothing more.
+    **_without(cases_of_runs.CASES, "dp2", "ddp3", but={"every hook"}),
 }

@@ -7,6 +7,7 @@ One that hangs, or in which a rank fails alone, is ended, and the next case gets
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 from concurrent.futures import Future
 from contextlib import suppress
@@ -158,6 +159,8 @@ class Lane:
                     future.set_result(self._group.run(name, layout, place, timeouts_s[name]))
                 except Exception as error:
                     future.set_exception(error)
+                finally:
+                    shutil.rmtree(place, ignore_errors=True)
         finally:
             self._group.end()
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import importlib
 import os
-import shutil
 import signal
 import sys
 import traceback
@@ -211,8 +210,6 @@ def _inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
         if "PL_GLOBAL_SEED" in os.environ:
             del os.environ["PL_GLOBAL_SEED"]
-        for path in folder.glob("lightning_logs"):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

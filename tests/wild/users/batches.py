@@ -66,7 +66,8 @@ class GraphNet(nn.Module):
 class OfGraphs(Regression):
     def __init__(self):
         super().__init__()
-        self.net, self.mae = GraphNet(), MeanAbsoluteError()
+        self.net = GraphNet()
+        self.mae = MeanAbsoluteError().set_dtype(torch.float64)
 
     def loss(self, batch):
         return nn.functional.mse_loss(self.net(batch), batch.y)

@@ -135,7 +135,7 @@ class Both(Regression):
     def training_step(self, batch, batch_idx):
         loss = self.loss(batch)
         self.log("both", loss, on_step=True, on_epoch=True, prog_bar=True)
-        self.log_dict({"twice": 2 * loss, "square": loss**2}, on_step=False, on_epoch=True)
+        self.log_dict({"twice": 2 * loss, "more": loss + 1}, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch, batch_idx):
@@ -148,7 +148,7 @@ class OwnTrainLoss(Regression):
 
     def __init__(self):
         super().__init__()
-        self.mean = MeanMetric()
+        self.mean = MeanMetric().set_dtype(torch.float64)
 
     def training_step(self, batch, batch_idx):
         loss = self.loss(batch)
