@@ -63,6 +63,8 @@ class Case:
         leave_out: Layouts that say nothing of this case.
         values_differ: Tags of which only the steps are compared under `ddp`, as what is logged
             there is each rank's by its nature.
+        in_float32: Tags whose values are sums in float32, as torchmetrics and `self.log` in an
+            epoch's end hook keep them: equal to 1e-6.
         stop_at: The training batch, counted over epochs, in which "stopped" is told to stop.
         timeout_s: How long one run may take.
     """
@@ -76,6 +78,7 @@ class Case:
     right: Mapping[str, Right] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     values_differ: tuple[str, ...] = ()
+    in_float32: tuple[str, ...] = ()
     stop_at: int = 7
     timeout_s: float = 25
 

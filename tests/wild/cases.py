@@ -14,6 +14,13 @@ STOPPED = {
     *("manual optimization", "unfreezes a layer", "freezes a layer", "finetuning schedule"),
     *("token means", "on_train_batch_start returns -1", "LBFGS"),
 }
+# Of loaders and batches, those where shards of nothing, or of three sizes, tell more.
+THREE_RANKS = {
+    *("plain", "bucketing", "sampler counts passes", "batch sampler is a list", "whole batches"),
+    *("max_size_cycle", "graphs", "lists of images", "flattens, batch size 1"),
+    *("looks at the first sample", "0-dim tensor and strings", "packed sequences"),
+    *("attention with a mask", "collate drops, and says so", "stream"),
+}
 
 
 def _without(cases: Mapping[str, Case], *layouts: str, but: set[str]) -> dict[str, Case]:
@@ -24,7 +31,7 @@ def _without(cases: Mapping[str, Case], *layouts: str, but: set[str]) -> dict[st
 
 
 CASES: dict[str, Case] = {
-    **cases_of_data.CASES,
+    **_without(cases_of_data.CASES, "ddp3", but=THREE_RANKS),
     **_without(cases_of_models.CASES, "stopped", but=STOPPED),
     # Of callbacks, loggers and schedules, replicas and a third rank show nothing more.
     **_without(cases_of_runs.CASES, "dp2", "ddp3", but={"every hook"}),

@@ -3,6 +3,7 @@
 from tests.wild.case import SEVERAL, Case, Ends, Refused, SameOr, callbacks, on
 
 EPOCHS = {"max_epochs": 3}
+METRICS = ("accuracy", "val/macro", "val/micro", "val/distance")
 FINETUNING = "lightning.pytorch.callbacks.BackboneFinetuning"
 
 CASES: dict[str, Case] = {
@@ -76,11 +77,13 @@ CASES: dict[str, Case] = {
     "batch_size= of the batch": Case("logs.TrueSize"),
     "per step and per epoch": Case("logs.Both", leave_out=("stopped",)),
     "epoch means over a stop": Case("logs.Both", leave_out=("one", "dp2", *SEVERAL)),
-    "own train/loss": Case("logs.OwnTrainLoss", leave_out=("stopped",)),
-    "torchmetrics": Case("logs.Metrics", "logs.Labels", leave_out=("stopped",)),
+    "own train/loss": Case("logs.OwnTrainLoss", in_float32=("train/mean",), leave_out=("stopped",)),
+    "torchmetrics": Case("logs.Metrics", "logs.Labels", in_float32=METRICS, leave_out=("stopped",)),
     "metrics over a stop": Case("logs.Metrics", "logs.Labels", leave_out=("one", "dp2", *SEVERAL)),
-    "all_gather": Case("logs.Gathers"),
-    "validation_step_outputs": Case("logs.Collects", "logs.EvenValidation"),
+    "all_gather": Case("logs.Gathers", in_float32=("val/loss",)),
+    "validation_step_outputs": Case(
+        "logs.Collects", "logs.EvenValidation", in_float32=("val/loss",)
+    ),
     "dicts for the logger": Case("logs.StepDicts"),
     "smallest, largest, count": Case("logs.Smallest", leave_out=("stopped",)),
     # Manual optimization and steps left out.

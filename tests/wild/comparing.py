@@ -32,16 +32,18 @@ def check(case: Case, layout: str, results: list[Result], plain: Result) -> None
     if isinstance(right, Ends):
         return
     several = len(results) > 1
-    differ = case.values_differ if several else ()
+    tolerances = dict.fromkeys(case.in_float32, 1e-6)
+    if several:
+        tolerances |= dict.fromkeys(case.values_differ, math.inf)
     for rank, result in enumerate(results):
         who = f"rank {rank}: " if several else ""
         assert_close(result.weights, plain.weights, f"{who}weights")
-        _assert_metrics(result.metrics, plain.metrics, differ, f"{who}callback_metrics")
+        _assert_metrics(result.metrics, plain.metrics, tolerances, f"{who}callback_metrics")
         _assert_equal(result.modes, plain.modes, f"{who}modes and requires_grad")
         _assert_equal(result.facts, plain.facts, f"{who}the Trainer")
     first = results[0]
     assert first.repeated == [], "points of curves were logged twice"
-    _assert_curves(first.curves, plain.curves, differ)
+    _assert_curves(first.curves, plain.curves, tolerances)
     for tag in ("coverage/missing", "coverage/repeated"):
         assert set(first.curves.get(tag, {}).values()) <= {0}, f"{tag}: {first.curves[tag]}"
     if layout == "one":
@@ -98,24 +100,25 @@ def assert_close(
 
 
 def _assert_metrics(
-    metrics: dict[str, float], expected: dict[str, float], differ: tuple[str, ...], what: str
+    metrics: dict[str, float], expected: dict[str, float], tolerances: dict[str, float], what: str
 ) -> None:
     added = {tag for tag in metrics.keys() - expected.keys() if ADDED.match(tag)}
-    _assert_same_keys(metrics.keys() - added - set(differ), expected.keys() - set(differ), what)
-    for tag in expected.keys() - set(differ):
+    by_rank = {tag for tag, tolerance in tolerances.items() if tolerance == math.inf}
+    _assert_same_keys(metrics.keys() - added - by_rank, expected.keys() - by_rank, what)
+    for tag in expected.keys() - by_rank:
         value, other = metrics[tag], expected[tag]
-        assert is_close(value, other), f"{what}: {tag}: {value}, not {other}"
+        assert is_close(value, other, tolerances.get(tag)), f"{what}: {tag}: {value}, not {other}"
 
 
-def _assert_curves(curves: Curves, expected: Curves, differ: tuple[str, ...]) -> None:
+def _assert_curves(curves: Curves, expected: Curves, tolerances: dict[str, float]) -> None:
     tags = _tags(curves, expected)
     _assert_same_keys(tags, _tags(expected, curves), "names of the curves")
     for tag in sorted(tags):
         _assert_same_keys(curves[tag].keys(), expected[tag].keys(), f"steps of the curve {tag}")
-        if tag not in differ:
-            for step, value in expected[tag].items():
-                other = curves[tag][step]
-                assert is_close(other, value), f"curve {tag}, step {step}: {other}, not {value}"
+        for step, value in expected[tag].items():
+            other = curves[tag][step]
+            close = is_close(other, value, tolerances.get(tag))
+            assert close, f"curve {tag}, step {step}: {other}, not {value}"
 
 
 def _assert_same_keys(keys: Set[Any], expected: Set[Any], what: str) -> None:
@@ -128,10 +131,12 @@ def _tags(curves: Curves, others: Curves) -> set[str]:
     return {tag for tag in curves if tag in others or not ADDED.match(tag)} - {"epoch"}
 
 
-def is_close(value: float, expected: float) -> bool:
+def is_close(value: float, expected: float, tolerance: float | None = None) -> bool:
     """Whether two numbers are equal, but for the order of sums."""
-    both_nan = math.isnan(value) and math.isnan(expected)
-    return both_nan or math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    if tolerance == math.inf or (math.isnan(value) and math.isnan(expected)):
+        return True
+    tolerance = TOLERANCE if tolerance is None else tolerance
+    return math.isclose(value, expected, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def _assert_equal(values: dict[str, Any], expected: dict[str, Any], what: str) -> None:

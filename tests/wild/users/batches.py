@@ -66,8 +66,7 @@ class GraphNet(nn.Module):
 class OfGraphs(Regression):
     def __init__(self):
         super().__init__()
-        self.net = GraphNet()
-        self.mae = MeanAbsoluteError().set_dtype(torch.float64)
+        self.net, self.mae = GraphNet(), MeanAbsoluteError()
 
     def loss(self, batch):
         return nn.functional.mse_loss(self.net(batch), batch.y)

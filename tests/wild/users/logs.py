@@ -148,7 +148,7 @@ class OwnTrainLoss(Regression):
 
     def __init__(self):
         super().__init__()
-        self.mean = MeanMetric().set_dtype(torch.float64)
+        self.mean = MeanMetric()
 
     def training_step(self, batch, batch_idx):
         loss = self.loss(batch)
