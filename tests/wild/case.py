@@ -35,7 +35,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class SameOr:
-    """The run is as under a plain Trainer, or is refused in a line with this in it."""
+    """As under a plain Trainer; or refused, or told on stderr, in a line with this in it."""
 
     line: str
 

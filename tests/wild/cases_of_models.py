@@ -3,6 +3,8 @@
 from tests.wild.case import SEVERAL, Case, Ends, Refused, SameOr, callbacks, on
 
 EPOCHS = {"max_epochs": 3}
+# Continued in mid-epoch, Lightning does not call that hook again.
+AT_EPOCHS_START = on(["stopped"], SameOr("on_train_epoch_start"))
 METRICS = ("accuracy", "val/macro", "val/micro", "val/distance")
 FINETUNING = "lightning.pytorch.callbacks.BackboneFinetuning"
 
@@ -25,7 +27,7 @@ CASES: dict[str, Case] = {
         right=on(["dp2", *SEVERAL], Ends("BatchNorm")),
         stop_at=6,
     ),
-    "frozen BatchNorm": Case("shapes.FrozenNorm", flags=EPOCHS),
+    "frozen BatchNorm": Case("shapes.FrozenNorm", flags=EPOCHS, right=AT_EPOCHS_START),
     "BatchNorm frozen once": Case("shapes.FrozenOnce", flags=EPOCHS),
     "sparse embedding": Case("optimizing.Embeds", "optimizing.Words"),
     "spectral norm": Case("modules.SpectralNorm", right=on(["dp2", *SEVERAL], Ends())),
@@ -95,8 +97,8 @@ CASES: dict[str, Case] = {
     "on_train_batch_start returns -1": Case("optimizing.EndsEpochs", flags=EPOCHS, stop_at=4),
     "LBFGS": Case("optimizing.LBFGS", right=on(SEVERAL, Refused("LBFGS"))),
     # Layers that begin or cease to learn.
-    "unfreezes a layer": Case("optimizing.Unfreezes", flags=EPOCHS),
-    "freezes a layer": Case("optimizing.Freezes", flags=EPOCHS),
+    "unfreezes a layer": Case("optimizing.Unfreezes", flags=EPOCHS, right=AT_EPOCHS_START),
+    "freezes a layer": Case("optimizing.Freezes", flags=EPOCHS, right=AT_EPOCHS_START),
     "adds to the optimizer": Case(
         "optimizing.AddsGroups",
         flags=EPOCHS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.wild.case import Case, Ends, Refused, Right
+from tests.wild.case import Case, Ends, Refused, Right, SameOr
 from tests.wild.recording import Curves, Result
 
 TOLERANCE = 1e-12
@@ -29,7 +29,8 @@ def check(case: Case, layout: str, results: list[Result], plain: Result) -> None
         check_refused(results, line)
         return
     check_ended(results)
-    if isinstance(right, Ends):
+    is_told = isinstance(right, SameOr) and right.line in results[0].stderr
+    if isinstance(right, Ends) or is_told:
         return
     several = len(results) > 1
     tolerances = dict.fromkeys(case.in_float32, 1e-6)
