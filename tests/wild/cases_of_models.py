@@ -1,0 +1,110 @@
+"""Cases of modules, losses and logs."""
+
+from tests.wild.case import SEVERAL, Case, Ends, Refused, SameOr, callbacks, on
+
+EPOCHS = {"max_epochs": 3}
+# Continued in mid-epoch, Lightning does not call that hook again.
+AT_EPOCHS_START = on(["stopped"], SameOr("on_train_epoch_start"))
+METRICS = ("accuracy", "val/macro", "val/micro", "val/distance")
+FINETUNING = "lightning.pytorch.callbacks.BackboneFinetuning"
+
+CASES: dict[str, Case] = {
+    # Lightning's documented examples.
+    "autoencoder": Case("examples.AutoEncoder", "examples.Digits", stop_at=8),
+    "GAN": Case("examples.GAN", "examples.Noisy", data_args={"length": 22, "batch_size": 5}),
+    "transformer": Case("examples.LanguageModel", "examples.Text"),
+    "image classifier": Case(
+        "examples.ImageClassifier",
+        "examples.Digits",
+        {**EPOCHS, **callbacks((FINETUNING, {"unfreeze_backbone_at_epoch": 1}))},
+        data_args={"length": 23, "batch_size": 5},
+    ),
+    # Layers.
+    "CNN": Case("shapes.Convolves"),
+    "BatchNorm": Case(
+        "shapes.Normalized",
+        data_args={"length": 32, "batch_size": 10},
+        right=on(["dp2", *SEVERAL], Ends("BatchNorm")),
+        stop_at=6,
+    ),
+    "frozen BatchNorm": Case("shapes.FrozenNorm", flags=EPOCHS, right=AT_EPOCHS_START),
+    "BatchNorm frozen once": Case("shapes.FrozenOnce", flags=EPOCHS),
+    "sparse embedding": Case("optimizing.Embeds", "optimizing.Words"),
+    "spectral norm": Case("modules.SpectralNorm", right=on(["dp2", *SEVERAL], Ends())),
+    # Forwards.
+    "forward counts its calls": Case("modules.Counts", right=on(["dp2"], Ends())),
+    "hooks on the outermost module": Case("modules.Hooked"),
+    "an argument as long as a batch": Case(
+        "modules.Prototypes", model_args={"lr": 0.005}, right=on(["dp2"], SameOr("dp"))
+    ),
+    "outputs are dataclasses": Case("modules.ReturnsDataclass", right=on(["dp2"], SameOr("dp"))),
+    "outputs are distributions": Case(
+        "modules.ReturnsDistribution", right=on(["dp2"], SameOr("dp"))
+    ),
+    "a module without input": Case("modules.WithoutInput"),
+    "arguments by name": Case("modules.Keyword"),
+    "forward writes an attribute": Case("modules.Remembers", right=on(["dp2"], SameOr("dp"))),
+    # Losses.
+    "loss of shape (1,)": Case("shapes.Vector"),
+    "token means": Case("means.Tagger", "means.Sentences"),
+    "token means, several batches": Case("means.Tagger", "means.SentencesInBatches"),
+    "class weights": Case("means.Weighted", "means.Sentences"),
+    "masked by hand": Case("means.Masked", "means.Sentences"),
+    "token means, some ranks idle": Case(
+        "means.Tagger", "means.Sentences", data_args={"length": 41, "batch_size": 5}, stop_at=11
+    ),
+    # Logs.
+    "logs in the first epoch": Case("logs.FirstEpoch", stop_at=3),
+    "logs every seventh step": Case("logs.EverySeventh", flags=EPOCHS, stop_at=5),
+    "logs large losses": Case("logs.OnlyLarge", values_differ=("large",), leave_out=("stopped",)),
+    "logs large values in validation": Case(
+        "logs.OnlyLargeValidation", values_differ=("val/large",)
+    ),
+    "first rank logs more": Case("logs.FirstRank", values_differ=("extra", "val/extra")),
+    "first rank logs more, and says so": Case(
+        "logs.FirstRankOnly", values_differ=("val/extra",), right=on(SEVERAL, Ends())
+    ),
+    "names by class": Case(
+        "logs.ByClass",
+        "logs.Labels",
+        values_differ=("class/0", "class/1", "class/2"),
+        leave_out=("stopped",),
+    ),
+    "names by class in validation": Case(
+        "logs.ByClassValidation",
+        "logs.Labels",
+        values_differ=("val/class_0", "val/class_1", "val/class_2"),
+    ),
+    "batch_size= of the loader": Case("logs.ConstantSize", leave_out=("stopped",)),
+    "batch_size= of the batch": Case("logs.TrueSize"),
+    "per step and per epoch": Case("logs.Both", leave_out=("stopped",)),
+    "epoch means over a stop": Case("logs.Both", leave_out=("one", "dp2", *SEVERAL)),
+    "own train/loss": Case("logs.OwnTrainLoss", in_float32=("train/mean",), leave_out=("stopped",)),
+    "torchmetrics": Case("logs.Metrics", "logs.Labels", in_float32=METRICS, leave_out=("stopped",)),
+    "metrics over a stop": Case("logs.Metrics", "logs.Labels", leave_out=("one", "dp2", *SEVERAL)),
+    "all_gather": Case("logs.Gathers", in_float32=("val/loss",)),
+    "validation_step_outputs": Case(
+        "logs.Collects", "logs.EvenValidation", in_float32=("val/loss",)
+    ),
+    "dicts for the logger": Case("logs.StepDicts"),
+    "smallest, largest, count": Case("logs.Smallest", leave_out=("stopped",)),
+    # Manual optimization and steps left out.
+    "manual optimization": Case("optimizing.Manual"),
+    "manual accumulation": Case("optimizing.ManualAccumulation", leave_out=("stopped",)),
+    "training_step returns None": Case(
+        "optimizing.Skips", right=on(SEVERAL, Refused("returned no loss"))
+    ),
+    "on_train_batch_start returns -1": Case("optimizing.EndsEpochs", flags=EPOCHS, stop_at=4),
+    "LBFGS": Case("optimizing.LBFGS", right=on(SEVERAL, Refused("LBFGS"))),
+    # Layers that begin or cease to learn.
+    "unfreezes a layer": Case("optimizing.Unfreezes", flags=EPOCHS, right=AT_EPOCHS_START),
+    "freezes a layer": Case("optimizing.Freezes", flags=EPOCHS, right=AT_EPOCHS_START),
+    "adds to the optimizer": Case(
+        "optimizing.AddsGroups",
+        flags=EPOCHS,
+        leave_out=("stopped",),  # Lightning cannot load such an optimizer's state
+    ),
+    "finetuning schedule": Case(
+        "optimizing.Finetuned", flags={**EPOCHS, **callbacks("optimizing.Thaw")}
+    ),
+}

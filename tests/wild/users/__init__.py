@@ -1,0 +1,1 @@
+"""What people bring: plain Lightning code that knows nothing of this project."""

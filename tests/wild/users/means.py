@@ -1,0 +1,112 @@
+# mypy: ignore-errors
+"""Losses that are means over something other than the samples of a batch."""
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset, default_collate
+
+from tests.wild.users.basic import Plain, Regression, xy
+
+
+class Sentences(Plain):
+    """Labels of words; padding has the label -100, which cross_entropy leaves out of its mean."""
+
+    val_batch_size = 13
+
+    def setup(self, stage):
+        generator = torch.Generator().manual_seed(0)
+
+        def sentences(number):
+            lengths = torch.randint(1, 6, (number,), generator=generator)
+            x = torch.randn(number, 5, 6, generator=generator)
+            labels = x[..., :3].argmax(-1)
+            return TensorDataset(x, labels.masked_fill(torch.arange(5) >= lengths[:, None], -100))
+
+        self.train, self.val = sentences(self.length), sentences(self.val_length)
+
+    def val_dataloader(self):
+        return DataLoader(self.val, self.val_batch_size)
+
+
+class SentencesInBatches(Sentences):
+    """Validation in several batches, of other numbers of words each."""
+
+    val_batch_size = 5
+
+
+class Tagger(Regression):
+    """A mean over words."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 3)
+
+    def loss(self, batch):
+        x, y = batch
+        return nn.functional.cross_entropy(self.net(x).flatten(0, 1), y.flatten())
+
+    def loss_weight(self, batch):
+        return (batch[1] != -100).sum()
+
+
+class Weighted(Tagger):
+    """Class weights: the mean is over their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("class_weights", torch.tensor([1.0, 5.0, 0.2]))
+
+    def loss(self, batch):
+        x, y = batch
+        weights = self.class_weights.to(x.dtype)
+        return nn.functional.cross_entropy(self.net(x).flatten(0, 1), y.flatten(), weights)
+
+    def loss_weight(self, batch):
+        labels = batch[1]
+        return self.class_weights[labels[labels != -100]].sum()
+
+
+class Masked(Tagger):
+    """A masked mean, computed by hand; the weight is a plain number."""
+
+    def loss(self, batch):
+        x, y = batch
+        mask = y != -100
+        return (self.net(x)[..., 0].sub(1).pow(2) * mask).sum() / mask.sum()
+
+    def loss_weight(self, batch):
+        return int((batch[1] != -100).sum())
+
+
+class SomeMissing(Plain):
+    """Some samples cannot be read, and collate drops them."""
+
+    def setup(self, stage):
+        super().setup(stage)
+        x, y = xy(self.length)
+        bad = {1, 2, 3, 12, 27, 31, 32}
+        self.train = [None if i in bad else (x[i], y[i]) for i in range(self.length)]
+
+    def train_dataloader(self):
+        def collate(samples):
+            return default_collate([sample for sample in samples if sample is not None])
+
+        return DataLoader(self.train, self.batch_size, collate_fn=collate)
+
+
+class CountsSamples(Regression):
+    """Says how many samples are left."""
+
+    def loss_weight(self, batch):
+        return len(batch[0])
+
+
+class Triples(Plain):
+    """Collate makes three samples of each."""
+
+    def train_dataloader(self):
+        def collate(samples):
+            x, y = default_collate(samples)
+            return x.repeat(3, 1), y.repeat(3, 1)
+
+        return DataLoader(self.train, self.batch_size, collate_fn=collate)
