@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data.setup("fit")
     loaders: dict[str, Iterable[object]] = {
         DEFAULTS: DataLoader(data.train, args.batch_size, shuffle=True),
-        OURS: shard_loader(data.train_dataloader()),
+        OURS: cast(Iterable[object], shard_loader(data.train_dataloader())),
     }
     variants = {name: partial(us_per_batch, own, num_batches) for name, own in loaders.items()}
     print(timing.machine())

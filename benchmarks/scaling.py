@@ -13,7 +13,7 @@ import argparse
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def one_loader(program: str, length: int) -> None:
     before_mib, start_s = peak_mib(), time.perf_counter()
     if program == OURS:
         plain = DataLoader(samples, sampler=SeededBatches(length, BATCH_SIZE), batch_size=None)
-        next(iter(shard_loader(plain)))
+        next(iter(cast(Iterable[object], shard_loader(plain))))
     else:
         next(iter(DataLoader(samples, BATCH_SIZE, shuffle=True)))
     first_s = time.perf_counter() - start_s

@@ -111,13 +111,15 @@ class DataParallelStrategy(SingleDeviceStrategy):
 
     def _note_batch(self, rows: Rows, batch: Any) -> None:
         lengths = {len(tensor) for tensor in tensors_in(batch) if tensor.ndim}
-        shards = self._current_shards()
-        # The batch of a stream, or a ready-made one, tells by its tensors.
-        sizes = {shard.size for shard in shards if not shard.is_ready_made} or lengths
+        sizes = self._sizes_asked() or lengths  # a stream's batch tells by its tensors
         if len(sizes) == 1:
             rows.note_batch(batch, sizes.pop(), self._stacks_samples)
         else:
             rows.note_batch(batch, 0, stacked=False)
+
+    def _sizes_asked(self) -> set[int]:
+        """How many samples the batch's loaders have asked for; none where this is not known."""
+        return {shard.size for shard in self._current_shards() if not shard.is_ready_made}
 
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> Any:

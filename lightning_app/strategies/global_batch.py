@@ -70,9 +70,9 @@ class GlobalBatch(DirectTransfer, Strategy):
         self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run a step; `hook` is its name."""
-        trainer, shards = self._trainer, self._current_shards()
+        shards = self._current_shards()
         if len(shards) == 1 and not shards[0].is_ready_made:
-            self._tell_size(trainer, args[0], shards[0])
+            self._tell_size(self._trainer, args[0], shards[0])
         return step(*args, **kwargs)
 
     def _current_shards(self) -> list[Shard]:
@@ -80,6 +80,8 @@ class GlobalBatch(DirectTransfer, Strategy):
         return [p.shard for p in self._passes() if p.shard is not None]
 
     def _passes(self) -> list[Pass]:
+        if self.lightning_module is None:
+            return []
         return [p for p in inside.running_iterators(self._trainer) if isinstance(p, Pass)]
 
     def _full_size(self) -> int | None:

@@ -45,7 +45,7 @@ class Tagger(Regression):
         x, y = batch
         return nn.functional.cross_entropy(self.net(x).flatten(0, 1), y.flatten())
 
-    def loss_weight(self, batch):
+    def loss_is_mean_over(self, batch):
         return (batch[1] != -100).sum()
 
 
@@ -61,7 +61,7 @@ class Weighted(Tagger):
         weights = self.class_weights.to(x.dtype)
         return nn.functional.cross_entropy(self.net(x).flatten(0, 1), y.flatten(), weights)
 
-    def loss_weight(self, batch):
+    def loss_is_mean_over(self, batch):
         labels = batch[1]
         return self.class_weights[labels[labels != -100]].sum()
 
@@ -74,7 +74,7 @@ class Masked(Tagger):
         mask = y != -100
         return (self.net(x)[..., 0].sub(1).pow(2) * mask).sum() / mask.sum()
 
-    def loss_weight(self, batch):
+    def loss_is_mean_over(self, batch):
         return int((batch[1] != -100).sum())
 
 
@@ -97,7 +97,7 @@ class SomeMissing(Plain):
 class CountsSamples(Regression):
     """Says how many samples are left."""
 
-    def loss_weight(self, batch):
+    def loss_is_mean_over(self, batch):
         return len(batch[0])
 
 
