@@ -1,4 +1,4 @@
-"""Checkpoint files that a kill cannot break: where one is kept, how written, which is the newest."""
+"""Checkpoint files that a kill cannot break: where they are, how written, which is the newest."""
 
 import glob
 import os

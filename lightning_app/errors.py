@@ -116,7 +116,7 @@ def tell(line: str, parent: int) -> None:
         line: What is wrong.
         parent: The process that started this one.
     """
-    rank = rank_zero_only.rank
+    rank: int = getattr(rank_zero_only, "rank", 0)
     if rank:
         deadline = time.monotonic() + FIRST_RANK_S
         while time.monotonic() < deadline:
