@@ -5,9 +5,12 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from datetime import timedelta
 from pickle import UnpicklingError
 from types import FrameType
 
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -102,28 +105,44 @@ def _restores(frame: FrameType) -> bool:
     return _module(frame) == connector and name.startswith(("re", "load"))
 
 
-FIRST_RANK_S = 5.0
+PATIENCE_S = 5.0  # of a rank with the others, at its end
 
 
 def tell(line: str, parent: int) -> None:
-    """Print a user's error, once for all the ranks that have it.
-
-    The first rank prints at once, and ends. Another waits for that, and prints what it alone has
-    got. Which of the ranks started it, Lightning's first one or a launcher, ends with the first
-    rank, or ends this one.
+    """Print a user's error: once if the first rank has it as well, else with the rank that has it.
 
     Args:
         line: What is wrong.
-        parent: The process that started this one.
+        parent: The process that started this one: Lightning's first rank, or a launcher, which
+            ends this one if another has failed.
     """
     rank: int = getattr(rank_zero_only, "rank", 0)
-    if rank:
-        deadline = time.monotonic() + FIRST_RANK_S
-        while time.monotonic() < deadline:
-            if os.getppid() != parent:
-                return
-            time.sleep(0.05)
-    print(f"train.py: error: {f'rank {rank}: ' if rank else ''}{line}", file=sys.stderr)
+    connected = dist.is_available() and dist.is_initialized()
+    store = dist.distributed_c10d._get_default_store() if connected else None
+    if rank == 0:
+        print(f"train.py: error: {line}", file=sys.stderr)
+        if store is not None:  # which ends with this process
+            store.set("told", "")
+            _wait(lambda: store.add("heard", 0) >= dist.get_world_size() - 1)
+        return
+    if store is None:
+        told = _wait(lambda: os.getppid() != parent)
+    else:
+        try:
+            store.wait(["told"], timedelta(seconds=PATIENCE_S))
+            told = store.add("heard", 1) > 0
+        except RuntimeError:  # the first rank has not told, or has ended by another error
+            told = False
+    if not told:
+        print(f"train.py: error: rank {rank}: {line}", file=sys.stderr)
+
+
+def _wait(happened: Callable[[], bool]) -> bool:
+    """Whether something happens in time."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (result := happened()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return result
 
 
 def one_line(message: str) -> str:

@@ -8,7 +8,7 @@ way is found in autograd's graph.
 import weakref
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -75,7 +75,7 @@ class GraphRecorder:
             if made.grad_fn is None:
                 self._made[id(made)] = weakref.ref(made), name
             else:
-                made.grad_fn.metadata.setdefault(_KEY, name)
+                _metadata(made.grad_fn).setdefault(_KEY, name)
 
     def _sources(self, tensor: Tensor) -> list[str]:
         """The modules that a tensor comes from."""
@@ -83,17 +83,21 @@ class GraphRecorder:
         if reference is not None and reference() is tensor:
             return [name]
         found: list[str] = []
-        left, seen = [tensor.grad_fn], {None}
+        left, seen = [tensor.grad_fn], set()
         while left and len(seen) < _MAX_OPERATIONS:
             operation = left.pop()
-            if operation in seen:
+            if operation is None or operation in seen:
                 continue
             seen.add(operation)
-            if (name := operation.metadata.get(_KEY)) is not None:  # type: ignore[union-attr]
-                found.append(name)
+            if _KEY in (noted := _metadata(operation)):
+                found.append(noted[_KEY])
             else:
-                left += [before for before, _ in operation.next_functions]  # type: ignore[union-attr]
+                left += [before for before, _ in operation.next_functions]
         return found or [INPUT]
+
+
+def _metadata(operation: torch.autograd.graph.Node) -> dict[str, str]:
+    return cast(dict[str, str], operation.metadata)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -78,9 +78,7 @@ class RunLogger(TensorBoardLogger):
             self.log_steps(numbers, range(step or 0, (step or 0) + 1))
         if others := {tag: value for tag, value in metrics.items() if tag not in numbers}:
             self.has_metrics = True
-            super().log_metrics(
-                others, step
-            )  # which knows dictionaries, arrays, and what to refuse
+            super().log_metrics(others, step)  # which takes or refuses them
 
     @rank_zero_only
     def log_steps(self, metrics: Mapping[str, float], steps: range) -> None:
