@@ -23,7 +23,7 @@ class Output:
 
 
 def batches(make: Any) -> list[Any]:
-    return [make(part) for part in X.split(2)]
+    return [make(part) for part in torch.split(X, 2)]
 
 
 def test_tensors_of_the_batch_are_joined_wherever_they_are() -> None:

@@ -83,7 +83,8 @@ class GraphRecorder:
         if reference is not None and reference() is tensor:
             return [name]
         found: list[str] = []
-        left, seen = [tensor.grad_fn], set()
+        left = [tensor.grad_fn]
+        seen: set[torch.autograd.graph.Node] = set()
         while left and len(seen) < _MAX_OPERATIONS:
             operation = left.pop()
             if operation is None or operation in seen:
