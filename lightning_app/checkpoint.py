@@ -7,7 +7,6 @@ validation that had not ended, or count a step twice, the saved progress is put 
 import signal
 import threading
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
-from lightning_app.checkpoint_io import FOLDER, LAST
+from lightning_app.checkpoint_io import last_path
 from lightning_app.dashboard.logger import RunLogger
 from lightning_app.heartbeat import Heartbeat
 
@@ -27,7 +26,7 @@ class Stopped(Exception):
         signum: The signal that told it.
     """
 
-    def __init__(self, signum: int, path: Path | None) -> None:
+    def __init__(self, signum: int, path: str | None) -> None:
         saved = f"saved {path}; continue with --ckpt_path last" if path else "nothing to save"
         super().__init__(f"stopped by {signal.Signals(signum).name}: {saved}")
         self.signum = signum
@@ -63,6 +62,7 @@ class LastCheckpoint(Checkpoint):
         self.every_s = every_s
         self._signum = 0
         self._pending = [0, 0]  # agreed by all ranks: the signal to stop by, whether to save
+        self._path = ""  # of the run's last checkpoint
         self._saved_s = time.monotonic()
         self._in_training: Heartbeat | None = None
         self._in_validation: Heartbeat | None = None
@@ -75,6 +75,7 @@ class LastCheckpoint(Checkpoint):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
+        self._path = last_path(trainer)  # before another callback makes a `last.ckpt` there
         logger = trainer.logger
         if isinstance(logger, RunLogger) and trainer.is_global_zero and self._event_files:
             logger.rewind(self._event_files)  # not before: the run may still be refused
@@ -165,11 +166,10 @@ class LastCheckpoint(Checkpoint):
         return self._pending
 
     def _act(self, trainer: Trainer) -> None:
-        folder = trainer.log_dir  # the same on every rank
         stop, self._pending = self._pending[0], [0, 0]
         path = None
-        if folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            path = Path(folder, FOLDER, LAST)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            path = self._path
             trainer.save_checkpoint(path, weights_only=False)
         self._saved_s = time.monotonic()
         if stop:

@@ -1,17 +1,23 @@
-"""Checkpoint files that a kill cannot break: how one is written, and which is the newest whole."""
+"""Checkpoint files that a kill cannot break: where they are, how written, which is the newest."""
 
+import glob
 import os
 import zipfile
-from itertools import chain
+from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
+_SHARDED = ("meta.pt", ".metadata", "latest")  # one of them is written last into a folder
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -21,7 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        if "://" in str(path):
+        if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
@@ -34,26 +40,84 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         os.replace(unfinished, path)
 
 
-def find_checkpoint(root: Path, which: str) -> Path | None:
-    """The newest whole checkpoint of a kind in the runs below a folder.
+def run_folder(trainer: Trainer) -> str:
+    """The folder of a run, which it shares with no other: all ranks have to ask for it.
+
+    It is where `ModelCheckpoint` makes `checkpoints`. (`Trainer.log_dir` may be the folder of many
+    runs, or none, with a logger that has no `log_dir` of its own.)
+    """
+    folder = trainer.default_root_dir
+    if trainer.loggers:
+        logger = trainer.loggers[0]
+        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+        folder = os.path.join(logger.save_dir or folder, str(logger.name), version)
+    result: str = trainer.strategy.broadcast(os.path.expanduser(folder))
+    return result
+
+
+def last_path(trainer: Trainer) -> str:
+    """Where a run that begins keeps its last checkpoint: all ranks have to ask for it.
+
+    A folder that is given by name may hold another run's: that one is left as it is, unless it is
+    continued.
+    """
+    folder = os.path.join(run_folder(trainer), FOLDER)
+    names = (LAST if number == 0 else f"last-v{number}.ckpt" for number in count())
+    paths = (os.path.join(folder, name) for name in names)
+    continued = trainer.ckpt_path and os.path.realpath(trainer.ckpt_path)
+    is_taken = get_filesystem(folder).exists
+    path = next(p for p in paths if os.path.realpath(p) == continued or not is_taken(p))
+    result: str = trainer.strategy.broadcast(path)
+    return result
+
+
+def find_checkpoint(which: str, root: str, logger: Logger | None = None) -> str | None:
+    """The newest whole checkpoint of a kind.
 
     Args:
-        root: Holds `lightning_logs`.
         which: `last` or `best`.
+        root: The Trainer's `default_root_dir`.
+        logger: The first of the loggers, if it is not this project's own; its runs come first.
 
     Returns:
         Its path; `None` where there is none.
     """
-    folders = f"lightning_logs/*/{FOLDER}", FOLDER  # the other is that of `--logger false`
-    found = chain.from_iterable(root.glob(f"{folder}/{which}*.ckpt") for folder in folders)
-    newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path for path in newest_first if is_whole(path)), None)
+    usual = glob.escape(runs_folder(root)) + "/*", glob.escape(root)  # that of `--logger false`
+    own = glob.escape(runs_folder(root, logger)) + "/*"
+    return (logger and _newest(which, own)) or _newest(which, *usual)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file is a checkpoint written to its end: an archive, every part of it readable."""
+def runs_folder(root: str, logger: Logger | None = None) -> str:
+    """The folder of the runs of a logger, or of this project's own."""
+    if logger is not None:
+        return os.path.join(logger.save_dir or root, str(logger.name))
+    return os.path.join(root, "lightning_logs")
+
+
+def _newest(which: str, *runs: str) -> str | None:
+    """The newest of the checkpoints of runs, that are patterns of folders."""
+    found = [path for run in runs for path in _files(f"{run}/{FOLDER}/{which}*.ckpt")]
+    newest_first = sorted(found, key=lambda p: get_filesystem(p).modified(p), reverse=True)
+    return next(filter(is_whole, newest_first), None)
+
+
+def _files(pattern: str) -> Iterable[str]:
+    if _is_local_file_protocol(pattern):
+        return map(os.path.normpath, glob.iglob(os.path.expanduser(pattern)))
+    files = get_filesystem(pattern)
+    return map(files.unstrip_protocol, files.glob(pattern))
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a checkpoint is written to its end: an archive, every part of it readable.
+
+    Of a folder, as strategies write that save shards, and of a remote file only the end is read.
+    """
+    files, path = get_filesystem(path), str(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+        if files.isdir(path):
+            return any(files.exists(f"{path}/{name}") for name in _SHARDED)
+        with files.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            return not _is_local_file_protocol(path) or archive.testzip() is None
+    except Exception:  # a broken archive may raise anything
         return False

@@ -9,10 +9,9 @@ import logging
 import os
 import re
 import sys
-import traceback
 import warnings
 from argparse import ArgumentError
-from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
@@ -20,13 +19,10 @@ import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
-from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import (
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
@@ -39,26 +35,29 @@ from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.data_on_device import DataOnDevice
 from lightning_app.direct_step import DirectStep
-from lightning_app.errors import UsageError, one_line, users_bug
+from lightning_app.errors import UsageError, one_line, refusal, tell, users_bug
 from lightning_app.executions import StepsPerExecution
 from lightning_app.flags import (
     add_run_flags,
     add_short_flags,
+    check_checkpoint,
     check_trainer_flags,
-    checkpoint_path,
+    find_last_or_best,
     find_strategy,
+    in_config_files,
 )
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
 from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
+from lightning_app.run_config import SaveConfigOnce
 from lightning_app.shapes import ShapeLogger
 
-DEFAULT_CLASSES = (
-    "--model=lightning_app.model.LinearModule",
-    "--data=lightning_app.data.RandomDataModule",
-)
+DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
+DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
+DEFAULT_MAX_EPOCHS = 10
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+LOADERS = tuple(f"{name}_dataloader" for name in ("train", "val", "test", "predict"))
 
 
 def main() -> None:
@@ -67,18 +66,18 @@ def main() -> None:
     Raises:
         SystemExit: With status 2, after one line on stderr, if the user got something wrong.
     """
-    arguments = sys.argv[1:]
+    arguments, parent = sys.argv[1:], os.getppid()
     subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
     strategies.register()
     _quieten()
     try:
         # The first of several `--model`: not a default of the parser, whose `lr`, say, would
         # become that of a user's class.
-        CommandLine(subcommand, [*DEFAULT_CLASSES, *arguments])
+        CommandLine(subcommand, [DEFAULT_MODEL, DEFAULT_DATA, *arguments])
     except (ArgumentError, MisconfigurationException, UsageError) as error:
         if isinstance(error, ArgumentError) and (bug := users_bug(error)):
             raise bug from None
-        rank_zero_only(print)(f"train.py: error: {one_line(str(error))}", file=sys.stderr)
+        tell(one_line(str(error)), parent)
         raise SystemExit(2) from None
     except Stopped as stop:
         rank_zero_only(print)(f"train.py: {stop}", file=sys.stderr)
@@ -102,17 +101,6 @@ def _leave_process_group(has_failed: bool) -> None:
         dist.destroy_process_group()
 
 
-class _SaveConfigOnce(SaveConfigCallback):
-    """Leaves the `config.yaml` of a run that is continued as it is."""
-
-    @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        path = Path(trainer.log_dir or ".", self.config_filename)
-        # What the first rank sees, before it writes: the others might look afterwards.
-        if not trainer.strategy.broadcast(path.exists()):
-            super().setup(trainer, pl_module, stage)
-
-
 class CommandLine(LightningCLI):
     """Parses a command line and runs it.
 
@@ -124,8 +112,7 @@ class CommandLine(LightningCLI):
     def __init__(self, subcommand: str, arguments: list[str]) -> None:
         self._chosen = subcommand
         super().__init__(
-            trainer_defaults={"max_epochs": 10, "enable_model_summary": False},
-            save_config_callback=_SaveConfigOnce,
+            save_config_callback=SaveConfigOnce,
             seed_everything_default=42,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -148,18 +135,34 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             super().parse_arguments(parser, args)
+            if self._model_brings_data(args):
+                super().parse_arguments(parser, [arg for arg in args if arg != DEFAULT_DATA])
         except UnicodeDecodeError as error:
-            raise UsageError(f"--config: a file that is no text: {error}") from None
+            raise UsageError(f"--config: a file that is not text: {error}") from None
         config = self.config[self._chosen]
         check_trainer_flags(config.trainer)
         for size in ("input_size", "output_size"):
             given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
-            if given and size in config.data.init_args:
+            if given and config.data is not None and size in config.data.init_args:
                 raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
+        if config.ckpt_path in ("last", "best"):
+            return  # to be looked for where the loggers keep their runs
         if config.ckpt_path is not None:
-            config.ckpt_path = checkpoint_path(config.ckpt_path, config.trainer.default_root_dir)
+            check_checkpoint(config.ckpt_path)
         elif self._chosen != "fit":
             rank_zero_only(print)("No --ckpt_path: with the weights that the model begins with")
+
+    def _model_brings_data(self, args: list[str]) -> bool:
+        """Whether no `--data` is given, and the model has loaders of its own."""
+        config = self.config[self._chosen]
+        given = any(re.match(r"--data(?=[.=]|$)", arg) for arg in args if arg != DEFAULT_DATA)
+        model = locate(config.model.class_path)
+        return (
+            isinstance(model, type)
+            and any(is_overridden(name, model, LightningModule) for name in LOADERS)
+            and not given
+            and not in_config_files("data", config.config)
+        )
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -178,16 +181,14 @@ class CommandLine(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except (MisconfigurationException, RuntimeError, ValueError) as error:
-            message = str(error)
-            if "loading state_dict" in message:
-                message = f"--ckpt_path: of another model, or of other sizes: {message}"
-            elif not (isinstance(error, MisconfigurationException) or _refused_by_loops(error)):
+        except Exception as error:
+            line = refusal(error, self._own("ckpt_path"))
+            if line is None:
                 raise
             logger = self.trainer.logger
             if isinstance(logger, RunLogger) and not logger.has_metrics:
                 rank_zero_only(logger.discard)()
-            raise UsageError(message) from None
+            raise UsageError(line) from None
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -201,14 +202,20 @@ class CommandLine(LightningCLI):
         )
         if warning:
             rank_zero_only(print)(warning, file=sys.stderr)
+        self._find_checkpoint(asked)
         kwargs |= vars(layout)
+        limits = ("max_epochs", "min_epochs", "min_steps", "max_time")
+        if all(asked[limit] is None for limit in limits) and asked.max_steps == -1:
+            kwargs["max_epochs"] = DEFAULT_MAX_EPOCHS
         if strategies.splits_batches(layout.strategy):
             kwargs["use_distributed_sampler"] = False
         if asked.barebones:  # which takes no logger and no callbacks
             return super().instantiate_trainer(**kwargs)
-        if asked.enable_progress_bar is None:
+        if asked.enable_progress_bar is None and not _has(ProgressBar, asked.callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        if asked.logger in (None, True):
+        if asked.enable_model_summary is None and not _has(ModelSummary, asked.callbacks):
+            kwargs["enable_model_summary"] = False
+        if asked.logger is None or asked.logger is True:
             kwargs["logger"] = self._logger(asked.default_root_dir or ".")
         if asked.profiler is None:
             kwargs["profiler"] = NoProfiler()
@@ -221,20 +228,28 @@ class CommandLine(LightningCLI):
     def _own(self, flag: str) -> Any:
         return self._get(self.config, flag)
 
+    def _find_checkpoint(self, asked: Any) -> None:
+        """Make a path of `--ckpt_path last` or `best`."""
+        if (which := self._own("ckpt_path")) in ("last", "best"):
+            path = find_last_or_best(which, asked.default_root_dir, asked.logger)
+            for config in (self.config, self.config_init):
+                config[self._chosen].ckpt_path = path
+
     def _logger(self, root: str) -> RunLogger:
         """A new run's logger, or that of the run that `last.ckpt` continues."""
-        checkpoint = Path(self._own("ckpt_path") or ".")
-        runs = Path(root, "lightning_logs")
-        if self.subcommand == "fit" and checkpoint.name == LAST:
-            folder = checkpoint.resolve().parent.parent
-            if folder.parent == runs.resolve():
-                return RunLogger(root, folder.name)
+        checkpoint = os.path.realpath(self._own("ckpt_path") or ".")
+        folder = os.path.dirname(os.path.dirname(checkpoint))
+        runs = os.path.realpath(os.path.join(os.path.expanduser(root), "lightning_logs"))
+        is_continued = os.path.basename(checkpoint) == LAST and os.path.dirname(folder) == runs
+        if self._chosen == "fit" and is_continued and "://" not in root:  # no file is cut there
+            return RunLogger(root, os.path.basename(folder))
         return RunLogger(root)
 
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        own = config["callbacks"]
         if config["barebones"]:
-            return Trainer(**config | {"callbacks": callbacks})
+            return Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]})
         if self._own("compile"):
             callbacks.append(CompiledForward())
         if self._own("data_on_device"):
@@ -244,19 +259,24 @@ class CommandLine(LightningCLI):
             callbacks.append(StepsPerExecution(steps))
         shapes = ShapeLogger()
         callbacks += [shapes, LossLogger(), Coverage(), Throughput(shapes), Dashboard(shapes)]
-        callbacks += [Console(), PredictionWriter()]
+        callbacks.append(Console())
+        if self._chosen == "predict" and self._own("return_predictions") is not False:
+            callbacks.append(PredictionWriter())
         if config["enable_checkpointing"] is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint(self._own("save_every_s"))]
-        if config["enable_progress_bar"]:
+        # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
+        brings_bar = is_overridden("configure_callbacks", self.model)
+        if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
             callbacks.append(RichProgressBar(refresh_rate=20))
         return super()._instantiate_trainer(config, callbacks)
 
 
-def _refused_by_loops(error: Exception) -> bool:
-    """Whether Lightning's loops did not like a flag's value, say a `--val_check_interval`."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    name: str = frame.f_globals["__name__"]
-    return isinstance(error, ValueError) and name.startswith("lightning.pytorch.loops")
+def _as_list(callbacks: Any) -> list[Callback]:
+    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+
+
+def _has(kind: type[Callback], callbacks: Any) -> bool:
+    return any(isinstance(callback, kind) for callback in _as_list(callbacks))
 
 
 def _quieten() -> None:

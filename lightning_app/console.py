@@ -1,11 +1,12 @@
 """What a run tells on the console besides the transcript: its layout, its progress, its end."""
 
-from pathlib import Path
+import os
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from lightning_app.checkpoint_io import run_folder
 from lightning_app.describe import describe_layout
 
 
@@ -31,9 +32,9 @@ class Console(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = trainer.log_dir  # on all ranks: they agree on it
+        folder = run_folder(trainer)  # on all ranks: they agree on it
         if isinstance(trainer.logger, TensorBoardLogger):
-            runs = Path(folder or ".").parent
+            runs = os.path.dirname(folder).removeprefix("./")
             pl_module.print(f"Saved in {folder}. To see it: tensorboard --logdir {runs}")
 
     @override

@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, instantiate_class
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lightning_app.checkpoint_io import find_checkpoint, is_whole
+from lightning_app.checkpoint_io import find_checkpoint, is_whole, runs_folder
 from lightning_app.errors import UsageError
 
 
@@ -112,27 +114,51 @@ def find_strategy(asked: Any) -> Any:
     raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
 
 
-def checkpoint_path(which: str, root: str | None) -> str:
-    """The path of the checkpoint that `--ckpt_path` asks for.
+def in_config_files(key: str, paths: Any) -> bool:
+    """Whether a file that `--config` names has a key, whatever its value.
 
     Args:
-        which: `last`, `best`, a path, or a URL, which is taken as it is.
+        key: One of the file's outermost.
+        paths: As the parser keeps them; `None` for a config that is no file, which counts as one
+            that has the key.
+    """
+    contents = (path and yaml.safe_load(path.get_content()) for path in paths or [])
+    return any(content is None or key in content for content in contents)
+
+
+def find_last_or_best(which: str, root: str | None, logger: Any) -> str:
+    """The path of the checkpoint that `--ckpt_path last` or `best` asks for.
+
+    Args:
+        which: `last` or `best`.
         root: The Trainer's `default_root_dir`.
+        logger: The Trainer's, as it was asked for: an object, several, or whether to have one.
 
     Raises:
-        UsageError: There is none, or it was not written to its end.
+        UsageError: There is none that was written to its end.
     """
-    if which in ("last", "best"):
-        path = find_checkpoint(Path(root or "."), which)
-        if path is None:
-            raise UsageError(
-                f"--ckpt_path {which}: no checkpoint in {Path(root or '.', 'lightning_logs')}; "
-                "leave it out to start anew, or name a file"
-            )
-        rank_zero_only(print)(f"From {path}")
-    elif "://" in which:
-        return which
-    elif not is_whole(path := Path(which)):
-        state = "is no whole checkpoint" if path.exists() else "does not exist"
-        raise UsageError(f"--ckpt_path {which} {state}: name a .ckpt file, last or best")
-    return str(path)
+    loggers = logger if isinstance(logger, list) else [logger]
+    own = next((logger for logger in loggers if isinstance(logger, Logger)), None)
+    path = find_checkpoint(which, root or ".", own)
+    if path is None:
+        runs = runs_folder(root or ".", own).removeprefix("./")
+        raise UsageError(
+            f"--ckpt_path {which}: no checkpoint in {runs}; leave it out to start anew, or name a "
+            "file"
+        )
+    rank_zero_only(print)(f"From {path}")
+    return path
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuse a checkpoint that is not there, or was not written to its end.
+
+    Args:
+        path: A path, or a URL, which is taken as it is.
+
+    Raises:
+        UsageError: It is no checkpoint.
+    """
+    if "://" not in path and not is_whole(path):
+        state = "is no whole checkpoint" if Path(path).exists() else "does not exist"
+        raise UsageError(f"--ckpt_path {path} {state}: name a .ckpt file, last or best")

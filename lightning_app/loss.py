@@ -53,10 +53,10 @@ class LossLogger(Callback):
         """The unlogged loss, over all ranks; all of them have to call this."""
         outputs = self._unlogged
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if not isinstance(loss, Tensor) or loss.ndim:
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
             return None
         global_mean = getattr(trainer.strategy, "mean_over_batch", trainer.strategy.reduce)
-        mean: Tensor = global_mean(loss.detach().clone())
+        mean: Tensor = global_mean(loss.detach().reshape(()).clone())
         return mean
 
     def _log(self, trainer: Trainer) -> None:

@@ -252,7 +252,7 @@ def test_what_a_run_takes_from_lightning_is_given_back(tmp_path: Path) -> None:
     assert {signum: signal.getsignal(signum) for signum in before} == before
 
 
-def collectives_after_first_step(num_steps: int) -> list[str]:
+def collectives_after_first_step(num_steps: int, folder: Path) -> list[str]:
     """Train on two ranks and tell the collectives that were called, DDP's own in C++ aside."""
     calls: list[str] = []
 
@@ -276,12 +276,13 @@ def collectives_after_first_step(num_steps: int) -> list[str]:
         "log_every_n_steps": 1000,
         "max_steps": num_steps,
         "limit_val_batches": 0,
+        "default_root_dir": folder,
     }
     fit("ddp", 2, data=module, callbacks=callbacks, enable_checkpointing=True, **flags)
     return calls
 
 
-def test_a_step_costs_no_collective() -> None:
-    for calls in run_ranks(collectives_after_first_step, 2, 200):
+def test_a_step_costs_no_collective(tmp_path: Path) -> None:
+    for calls in run_ranks(collectives_after_first_step, 2, 200, tmp_path):
         # A few heartbeats, and what the end of the epoch gathers.
         assert 3 <= len(calls) <= 20, calls

@@ -2,9 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.demos.boring_classes import BoringModel
+from typing_extensions import override
 
 from lightning_app.cli import main
 from tests.cli import train
@@ -111,3 +116,55 @@ def test_gpus_demanded_by_name_are_an_error_where_there_is_none(tmp_path: Path) 
     assert outcome.status == 2
     assert "PyTorch sees 0 GPUs" in outcome.stderr
     assert outcome.stderr.count("\n") == 1
+
+
+class OnOneRank(BoringModel):
+    """Is refused on the second rank alone."""
+
+    @override
+    def on_train_start(self) -> None:
+        if self.global_rank == 1:
+            raise MisconfigurationException("only here")
+
+
+class KeepsObjects(BoringModel):
+    """Puts into its checkpoints what `weights_only` does not load."""
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["classes"] = np.array(["cat", "dog"])
+
+
+def test_a_later_rank_tells_what_it_alone_has_got(tmp_path: Path) -> None:
+    flags = ("--strategy", "ddp", "--devices", "2", "--accelerator", "cpu")
+    outcome = train("--model", f"{__name__}.OnOneRank", *flags, cwd=tmp_path)
+    assert outcome.status != 0
+    assert "train.py: error: rank 1: only here" in outcome.stderr.splitlines()
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_checkpoint_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags: str) -> str:
+        common = ("--model", f"{__name__}.KeepsObjects", "--accelerator", "cpu")
+        monkeypatch.setattr(sys, "argv", ["train.py", *common, *flags])
+        main()
+        return ""
+
+    run("--max_epochs", "1")
+    more = ("--max_epochs", "2", "--ckpt_path")
+    torch.save({"state_dict": {}, "epoch": 1}, "another.ckpt")
+    for path, line in {
+        "last": "it holds numpy._core.multiarray._reconstruct, and such objects can run code when "
+        "they are loaded: if you trust the file, add --weights_only false",
+        "another.ckpt": "--ckpt_path another.ckpt: of another model, or of other sizes: ",
+    }.items():
+        with pytest.raises(SystemExit):
+            run(*more, path)
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert line in error
+    run(*more, "last", "--weights_only", "false")

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from lightning_app.cli import DEFAULT_MAX_EPOCHS
 from lightning_app.data import RandomDataset
 from tests.cli import ROOT, Outcome, train, transcript
 from tests.events import scalars
@@ -143,6 +144,8 @@ def test_default_config_is_what_no_config_does(tmp_path: Path) -> None:
         if key == "seed_everything":
             assert section == defaults[key]
         elif key == "trainer":
+            # In no config: a limit that is asked for is the only one.
+            assert section.pop("max_epochs") == DEFAULT_MAX_EPOCHS
             assert section.items() <= defaults[key].items()
         else:
             assert section["class_path"] == defaults[key]["class_path"]

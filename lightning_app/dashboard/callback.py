@@ -1,15 +1,12 @@
 """Writes what is no curve: the charts' layout, the run card, hyperparameters, graph, pictures."""
 
-import copy
 import os
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 from typing_extensions import override
@@ -17,12 +14,11 @@ from typing_extensions import override
 from lightning_app.collectives import gather_objects
 from lightning_app.dashboard.card import cpu_name, run_card, splits_table
 from lightning_app.dashboard.charts import charts
+from lightning_app.dashboard.graph import GraphRecorder, Node, graph_event
 from lightning_app.dashboard.logger import RunLogger
 from lightning_app.dashboard.pictures import who_got_what
 from lightning_app.describe import describe_layout, num_ranks, run_name
-from lightning_app.errors import first_line
-from lightning_app.own_forward import give_forward_back
-from lightning_app.shapes import ShapeLogger, SizeRun, called_modules
+from lightning_app.shapes import ShapeLogger, SizeRun
 
 NUM_PICTURES = 3  # of the first epochs
 MAX_STEPS = 1000  # in a picture
@@ -40,7 +36,7 @@ class Dashboard(Callback):
         self._splits: dict[tuple[int, ...], tuple[int, int, int]] = {}
         self._epoch_sizes: list[list[int]] = []
         self._epoch_start = 0  # the step of the first of them
-        self._sample: tuple[nn.Module, tuple[Any, ...]] | None = None
+        self._graph: GraphRecorder | None = None
         self._described = False
 
     @override
@@ -62,7 +58,8 @@ class Dashboard(Callback):
         writer = _writer(trainer)
         if writer is None:
             return
-        self._shapes.listeners.append(self._note)
+        if self._note not in self._shapes.listeners:
+            self._shapes.listeners.append(self._note)
         writer.add_custom_scalars(charts(num_ranks(trainer)))
         seed = os.environ.get("PL_GLOBAL_SEED")
         card = run_card(
@@ -71,17 +68,20 @@ class Dashboard(Callback):
             None if seed is None else int(seed),
         )
         writer.add_text("run", card, trainer.global_step)
-        if trainer.global_step == 0:
-            self._catch_sample(pl_module)
 
-    def _catch_sample(self, pl_module: LightningModule) -> None:
-        """Keep the first inputs of the net that are seen, for its graph."""
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0 and _writer(trainer) is not None:
+            # Late: what is copied of the model before has no hooks of it.
+            self._graph = GraphRecorder(pl_module)
 
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._sample = (module, tuple(a.detach() if isinstance(a, Tensor) else a for a in args))
-            handle.remove()
-
-        handle = called_modules(pl_module)[0].register_forward_pre_hook(hook)
+    def _end_graph(self) -> dict[str, Node]:
+        """Take its hooks off; what it has noted."""
+        recorder, self._graph = self._graph, None
+        if recorder is None:
+            return {}
+        recorder.remove()
+        return recorder.nodes
 
     def _note(self, first_step: int, runs: list[SizeRun]) -> None:
         if not self._epoch_sizes:
@@ -106,9 +106,9 @@ class Dashboard(Callback):
         if not self._described:
             self._described = True
             self._describe(trainer, pl_module, writer)
-        if self._sample is not None:
-            _add_graph(writer, *self._sample)
-            self._sample = None
+        if nodes := self._end_graph():
+            event = graph_event(type(pl_module).__name__, nodes)
+            writer._get_file_writer().add_event(event)  # type: ignore[no-untyped-call]
 
     def _describe(
         self, trainer: Trainer, pl_module: LightningModule, writer: SummaryWriter
@@ -147,6 +147,7 @@ class Dashboard(Callback):
         self._end(trainer)
 
     def _end(self, trainer: Trainer) -> None:
+        self._end_graph()
         writer = _writer(trainer)
         if writer is not None and self._splits:
             writer.add_text("splits", splits_table(self._splits), trainer.global_step)
@@ -171,17 +172,3 @@ def _writer(trainer: Trainer) -> SummaryWriter | None:
         writer: SummaryWriter = logger.experiment
         return writer
     return None
-
-
-def _add_graph(writer: SummaryWriter, module: nn.Module, args: tuple[Any, ...]) -> None:
-    training = module.training
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            plain = copy.copy(module.eval())
-            give_forward_back(plain)  # no graph can be drawn of a compiled one
-            writer.add_graph(plain, args)
-        except Exception as error:  # whatever a foreign module does when it is traced
-            print(f"no graph of {type(module).__name__}: {first_line(error)}")
-        finally:
-            module.train(training)

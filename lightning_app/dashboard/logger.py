@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -71,8 +72,13 @@ class RunLogger(TensorBoardLogger):
 
     @override
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.log_steps(metrics, range(step or 0, (step or 0) + 1))
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        numbers = {tag: value for tag, value in metrics.items() if _is_number(value)}
+        if numbers:
+            self.log_steps(numbers, range(step or 0, (step or 0) + 1))
+        if others := {tag: value for tag, value in metrics.items() if tag not in numbers}:
+            self.has_metrics = True
+            super().log_metrics(others, step)  # which takes or refuses them
 
     @rank_zero_only
     def log_steps(self, metrics: Mapping[str, float], steps: range) -> None:
@@ -84,8 +90,7 @@ class RunLogger(TensorBoardLogger):
         """
         self.has_metrics = True
         values = [
-            Summary.Value(tag=tag, simple_value=v.item() if isinstance(v, Tensor) else v)
-            for tag, v in metrics.items()
+            Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()
         ]
         writer = self.experiment._get_file_writer().event_writer
         if writer is not self._taught:
@@ -93,3 +98,12 @@ class RunLogger(TensorBoardLogger):
             self._taught = writer
         records = records_of_steps(Summary(value=values), steps, time.time())
         writer._async_writer.write(records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_taught": None}  # a writer has a thread and a file
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, (int, float))

@@ -20,11 +20,14 @@ class Throughput(Callback):
 
     def __init__(self, shapes: ShapeLogger) -> None:
         self._shapes = shapes
+        self._trainer: Trainer | None = None
         self._since_s = self._waited_s = 0.0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._shapes.listeners.append(lambda step, sizes: self._log(trainer, step, sizes))
+        self._trainer = trainer
+        if self._log not in self._shapes.listeners:
+            self._shapes.listeners.append(self._log)
         self._start(trainer)
 
     @override
@@ -40,7 +43,9 @@ class Throughput(Callback):
         self._since_s = time.perf_counter()
         self._waited_s = _waited_s(trainer) or 0.0
 
-    def _log(self, trainer: Trainer, first_step: int, runs: list[SizeRun]) -> None:
+    def _log(self, first_step: int, runs: list[SizeRun]) -> None:
+        trainer = self._trainer
+        assert trainer is not None
         if not runs:  # what is left of an epoch, after its validation
             return
         if trainer.strategy.root_device.type == "cuda":

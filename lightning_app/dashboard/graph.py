@@ -1,0 +1,124 @@
+"""The Graphs tab: which module's output goes into which, noted as the model is called anyway.
+
+The model is not called for it, and no module is switched or copied. In the first training step a
+hook on each module notes whose outputs it was given, and takes itself off. Between two modules the
+way is found in autograd's graph.
+"""
+
+import weakref
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.versions_pb2 import VersionDef
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.tensorboard._proto_graph import node_proto
+
+INPUT = "input"
+_KEY = "lightning_app.module"  # in the metadata of autograd's nodes
+_MAX_OPERATIONS = 1000  # between two modules
+
+
+class Node(NamedTuple):
+    """A module that was called: its class, whose outputs it took, and its first output's shape."""
+
+    kind: str
+    sources: list[str]
+    shape: list[int]
+
+
+class GraphRecorder:
+    """Notes the first call of each of a model's modules, in its `training_step`.
+
+    Args:
+        model: Whose graph it is.
+    """
+
+    def __init__(self, model: LightningModule) -> None:
+        self.nodes: dict[str, Node] = {}
+        self._model = model
+        self._made: dict[int, tuple[weakref.ref[Tensor], str]] = {}  # outputs without a gradient
+        self._handles = {
+            name: module.register_forward_hook(partial(self._note, name), with_kwargs=True)
+            for name, module in model.named_modules()
+            if name
+        }
+
+    def remove(self) -> None:
+        """Take off the hooks of modules that were not called."""
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles = {}
+        self._made = {}
+
+    def _note(
+        self, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if torch.compiler.is_compiling() or self._model._current_fx_name != "training_step":
+            return
+        handle = self._handles.pop(name, None)
+        if handle is None:  # of a replica; the first one's call stands for all
+            return
+        handle.remove()
+        if any(inner.startswith(f"{name}.") for inner in self.nodes):
+            return  # those that it has called are shown
+        outputs = list(_tensors(output))
+        sources = [source for given in _tensors((args, kwargs)) for source in self._sources(given)]
+        shape = list(outputs[0].shape) if outputs else []
+        self.nodes[name] = Node(type(module).__name__, list(dict.fromkeys(sources)), shape)
+        for made in outputs:
+            if made.grad_fn is None:
+                self._made[id(made)] = weakref.ref(made), name
+            else:
+                _metadata(made.grad_fn).setdefault(_KEY, name)
+
+    def _sources(self, tensor: Tensor) -> list[str]:
+        """The modules that a tensor comes from."""
+        reference, name = self._made.get(id(tensor), (None, ""))
+        if reference is not None and reference() is tensor:
+            return [name]
+        found: list[str] = []
+        left = [tensor.grad_fn]
+        seen: set[torch.autograd.graph.Node] = set()
+        while left and len(seen) < _MAX_OPERATIONS:
+            operation = left.pop()
+            if operation is None or operation in seen:
+                continue
+            seen.add(operation)
+            if _KEY in (noted := _metadata(operation)):
+                found.append(noted[_KEY])
+            else:
+                left += [before for before, _ in operation.next_functions]
+        return found or [INPUT]
+
+
+def _metadata(operation: torch.autograd.graph.Node) -> dict[str, str]:
+    return cast(dict[str, str], operation.metadata)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def graph_event(root: str, nodes: dict[str, Node]) -> Event:
+    """The event that shows a graph in TensorBoard.
+
+    Args:
+        root: What holds all the modules.
+        nodes: By the modules' names, with dots.
+    """
+
+    def place(name: str) -> str:
+        return name if name == INPUT else f"{root}/{name.replace('.', '/')}"
+
+    graph = GraphDef(versions=VersionDef(producer=22))
+    graph.node.append(node_proto(INPUT, op="IO Node"))
+    for name, (kind, sources, shape) in nodes.items():
+        taken = [place(source) for source in sources]
+        graph.node.append(node_proto(place(name), op=kind, input=taken, outputsize=shape))
+    return Event(graph_def=graph.SerializeToString())

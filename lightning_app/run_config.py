@@ -1,0 +1,25 @@
+"""The `config.yaml` of a run: what it was begun with."""
+
+import os
+
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from typing_extensions import override
+
+from lightning_app.checkpoint_io import run_folder
+
+
+class SaveConfigOnce(SaveConfigCallback):
+    """Writes it into the run's folder, and leaves that of a run that is continued as it is."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = run_folder(trainer)  # on all ranks: they agree on it
+        path = os.path.join(folder, self.config_filename)
+        files = get_filesystem(folder)
+        if self.already_saved or not trainer.is_global_zero or files.exists(path):
+            return
+        files.makedirs(folder, exist_ok=True)
+        self.parser.save(self.config, path, skip_none=False, multifile=False)
+        self.already_saved = True
