@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from lightning_app.strategies.randomness import OwnRandomness
 from lightning_app.strategies.sharding import Shard, shard_bounds
+from lightning_app.strategies.workers import as_workers_start, deaf_to_signals
 
 Indices = Sequence[int] | Tensor
 
@@ -82,6 +83,7 @@ class ShardedLoader:
         own["sampler" if loader.batch_sampler is None else "batch_sampler"] = self._Shards(self)
         own["in_order"] = True
         own["_iterator"] = None
+        own["worker_init_fn"] = deaf_to_signals(loader.worker_init_fn)
 
     class _Shards:
         """The sampler of the copied loader."""
@@ -170,7 +172,8 @@ class ShardedLoader:
             # which takes longer than to fetch a small batch.
             collate, dataset = own.collate_fn, own.dataset
             batches = (collate(dataset[indices]) for indices in self._shard_indices())
-        iterator, end = iter(batches), object()
+        with as_workers_start():
+            iterator, end = iter(batches), object()
         while True:
             asked_s = time.perf_counter()
             batch = next(iterator, end)
