@@ -52,7 +52,9 @@ from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
 from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
+from lightning_app.resume import Resume
 from lightning_app.shapes import ShapeLogger
+from lightning_app.stops import AgreedStop
 
 DEFAULT_CLASSES = (
     "--model=lightning_app.model.LinearModule",
@@ -244,7 +246,7 @@ class CommandLine(LightningCLI):
             callbacks.append(StepsPerExecution(steps))
         shapes = ShapeLogger()
         callbacks += [shapes, LossLogger(), Coverage(), Throughput(shapes), Dashboard(shapes)]
-        callbacks += [Console(), PredictionWriter()]
+        callbacks += [Console(), PredictionWriter(), Resume(), AgreedStop()]
         if config["enable_checkpointing"] is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint(self._own("save_every_s"))]
         if config["enable_progress_bar"]:
