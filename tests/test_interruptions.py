@@ -149,7 +149,10 @@ def test_a_signal_to_the_whole_group_is_as_to_one(
     torch.load(last, weights_only=True)
 
 
-def test_the_programs_own_handler_is_called_too(tmp_path: Path) -> None:
+def test_the_programs_own_handler_is_called_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     heard = []
     before = signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(signum))
     try:

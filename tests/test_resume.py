@@ -143,7 +143,7 @@ def train(case: str, callback: Callback | None, ckpt_path: str | None = None, **
         data=data,
         ckpt_path=ckpt_path,
         callbacks=callbacks,
-        enable_checkpointing=True,
+        enable_checkpointing=isinstance(callback, LastCheckpoint),
         **flags,
     )
 
@@ -210,7 +210,7 @@ def test_what_is_not_taken_up_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
             RandomDataModule(length=50, batch_size=7, val_length=30),
             str(tmp_path / path) if path else None,
             max_epochs=2,
-            enable_checkpointing=True,
+            enable_checkpointing=not path,
             callbacks=[Resume(), *([] if path else [saver])],
         )
         lines = capsys.readouterr().err.splitlines()
@@ -278,7 +278,6 @@ def test_foreign_loaders_continue_as_well(tmp_path: Path) -> None:
             Shuffled(),
             ckpt_path,
             max_epochs=2,
-            enable_checkpointing=True,
             callbacks=[*callbacks, Resume()],
         )
 

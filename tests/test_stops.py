@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from lightning_app.checkpoint import LastCheckpoint
 from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
 from lightning_app.stops import AgreedStop, Board
 from tests.ranks import run_ranks
 from tests.runs import MemoryLogger, make_trainer
@@ -49,11 +50,13 @@ def num_steps(
     callbacks.append(flags.pop("callback", None) or Stops(hook, ranks, at))
     flags = {"max_epochs": 4, "log_every_n_steps": 4, "val_check_interval": 5} | flags
     flags |= {"enable_checkpointing": True, "callbacks": callbacks}
+    logs = flags.pop("logs", True)
+    model = Submodule() if logs else LinearModule(log_shapes="off")
     trainer = make_trainer(strategy, devices, fast_dev_run=False, **flags)
     trainer.save_checkpoint = lambda *args, **kwargs: None  # type: ignore[method-assign]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice
-        trainer.fit(Submodule(), RandomDataModule(length=40, batch_size=4, val_length=8))
+        trainer.fit(model, RandomDataModule(length=40, batch_size=4, val_length=8))
     assert isinstance(trainer.logger, MemoryLogger)
     assert "update_train_step_metrics" not in vars(trainer._logger_connector)
     return trainer.global_step, list(trainer.logger.curves.get("loss_each_step", {}))
@@ -75,7 +78,8 @@ def test_all_ranks_alike_stop_at_that_very_step(accumulated: int) -> None:
 
 def test_one_rank_stops_all_of_them() -> None:
     cases = [(hook, (1,)) for hook in HOOKS]
-    results = run_ranks(in_ranks, 3, cases, 3, {"at": 0, "max_epochs": 3})
+    flags = {"at": 0, "max_epochs": 3, "logs": False}
+    results = run_ranks(in_ranks, 3, cases, 3, flags)
     assert results[0] == results[1] == results[2]
     for (hook, _), (steps, _) in zip(cases, results[0], strict=True):
         assert steps == STEPS_AN_EPOCH or hook != "on_train_epoch_end"
