@@ -7,6 +7,7 @@ with PyTorch's defaults (sample by sample, collated) on the same data set. Both 
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch.utils.data import DataLoader

@@ -1,12 +1,18 @@
 """What a run keeps: `last.ckpt`, from which it can be continued at any step, and the best.
 
-Lightning's loops can restart from almost any step they are saved at. Where they would skip a
-validation that had not ended, or count a step twice, the saved progress is put right here.
+`last.ckpt` is made where nothing is pending. Lightning calls callbacks before the model, and has
+some things to do after both, so no hook is such a place: an average that the model keeps in its own
+hook would miss a step, a plateau scheduler an epoch, and in a validation a callback may have put
+other weights in the place of the run's. What follows the last of it, at the end of a step and of an
+epoch, is added to Lightning's loops for the time of a run.
 """
 
 import signal
+import sys
 import threading
 import time
+import zipfile
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,8 +21,9 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
 from lightning_app.checkpoint_io import last_path
-from lightning_app.dashboard.logger import RunLogger
 from lightning_app.heartbeat import Heartbeat
+from lightning_app.loadable import what_is_refused
+from lightning_app.loops import follow, give_back
 
 
 class Stopped(Exception):
@@ -49,7 +56,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves `last.ckpt` at each epoch's end, on a clock, and when the run is told to stop.
+    """Saves `last.ckpt` after each epoch, on a clock, and when the run is told to stop.
 
     SIGTERM or Ctrl-C on any rank ends the run on all of them, with the state saved. A second
     signal ends it at once.
@@ -61,12 +68,12 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, every_s: float | None = None) -> None:
         self.every_s = every_s
         self._signum = 0
+        self._earlier: dict[int, Any] = {}  # the handlers of the program itself
         self._pending = [0, 0]  # agreed by all ranks: the signal to stop by, whether to save
         self._path = ""  # of the run's last checkpoint
         self._saved_s = time.monotonic()
-        self._in_training: Heartbeat | None = None
-        self._in_validation: Heartbeat | None = None
-        self._event_files: dict[str, int] | None = None  # of the run that is continued
+        self._heartbeat: Heartbeat | None = None
+        self._checked = False
 
     @override
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,45 +83,19 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
         self._path = last_path(trainer)  # before another callback makes a `last.ckpt` there
-        logger = trainer.logger
-        if isinstance(logger, RunLogger) and trainer.is_global_zero and self._event_files:
-            logger.rewind(self._event_files)  # not before: the run may still be refused
         self._saved_s = time.monotonic()
-        self._in_training = Heartbeat(trainer.strategy.root_device)
-        loop = trainer.fit_loop
-        if loop.restarting and loop.epoch_loop.batch_progress.current.ready == 0:
-            # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
-            loop._restarting = loop.epoch_loop.restarting = False
+        self._heartbeat = Heartbeat(trainer.strategy.root_device)
+        follow(trainer.fit_loop.epoch_loop, "on_advance_end", lambda: self._after_step(trainer))
+        follow(trainer.fit_loop, "on_advance_end", lambda: self._after_epoch(trainer))
 
-    @override
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert self._in_training is not None
-        if any(self._agree(self._in_training)):
-            loop = trainer.fit_loop.epoch_loop
-            # An epoch's end or a validation that comes next belongs to this step, and to what is
-            # saved of it. Gradients that are still accumulated would be lost.
-            more_to_come = loop._is_training_done or loop._should_check_val_fx(
-                trainer.fit_loop._data_fetcher  # type: ignore[arg-type]
-            )
-            if not more_to_come and not loop._should_accumulate():
-                self._act(trainer)
-
-    @override
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._in_training is not None:  # its steps take another time
-            self._in_validation = Heartbeat(trainer.strategy.root_device)
-
-    @override
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any
-    ) -> None:
-        if self._in_validation is not None and self._agree(self._in_validation)[0]:
+    def _after_step(self, trainer: Trainer) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        # Gradients that are still accumulated would be lost; what ends an epoch belongs to it.
+        if any(self._agree()) and not (loop._should_accumulate() or loop.done):
             self._act(trainer)
 
-    @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _after_epoch(self, trainer: Trainer) -> None:
+        self._agree()
         self._act(trainer)
 
     @override
@@ -127,41 +108,34 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         self._stop_listening(trainer)
 
-    @override
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
-            checkpoint["event_files"] = trainer.logger.position()
-        _put_right(trainer, checkpoint["loops"]["fit_loop"])
-
-    @override
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        self._event_files = checkpoint.get("event_files")
-
     def _listen(self, trainer: Trainer) -> None:
         """Take over from Lightning, which sends what it heard to all ranks in every step."""
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(signum, self._on_signal)
+                handler = signal.getsignal(signum)
+                if handler != self._on_signal:
+                    self._earlier[signum] = _not_lightnings(handler, trainer)
+                    signal.signal(signum, self._on_signal)
 
     def _stop_listening(self, trainer: Trainer) -> None:
         """Lightning puts the signals' handlers back; they were its own for the run."""
-        vars(trainer.fit_loop.epoch_loop).pop("_broadcast_sigterm_tensor", None)
-        self._in_training = self._in_validation = None
+        give_back(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", "on_advance_end")
+        give_back(trainer.fit_loop, "on_advance_end")
+        self._heartbeat = None
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._signum:
             raise KeyboardInterrupt
         self._signum = signum
+        for handler in self._earlier.get(signum, ()):
+            handler(signum, frame)
 
-    def _agree(self, heartbeat: Heartbeat) -> list[int]:
-        """What all ranks have agreed to do as soon as the state can be saved."""
+    def _agree(self) -> list[int]:
+        """What all ranks have agreed to do as soon as nothing is pending."""
+        assert self._heartbeat is not None
         overdue = self.every_s is not None and time.monotonic() - self._saved_s >= self.every_s
-        agreed = heartbeat.beat(self._signum, int(overdue))
+        agreed = self._heartbeat.beat(self._signum, int(overdue))
         self._pending = [max(flags) for flags in zip(self._pending, agreed, strict=True)]
         return self._pending
 
@@ -171,37 +145,28 @@ class LastCheckpoint(Checkpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             path = self._path
             trainer.save_checkpoint(path, weights_only=False)
+            self._check_once(trainer, path)
         self._saved_s = time.monotonic()
         if stop:
             raise Stopped(stop, path)
 
-
-def _put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
-    """Make saved loop progress such that Lightning restarts exactly there."""
-    epoch, batch = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
-    validation = progress["epoch_loop.val_loop.batch_progress"]
-    if validation["current"]["processed"] != validation["current"]["completed"]:
-        # In mid-validation. Its metrics are not saved: all of it is run again.
-        for counts in (validation["total"], validation["current"]):
-            counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-    elif epoch["current"]["processed"] == epoch["current"]["completed"] + 1:
-        if batch["is_last_batch"] or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
-            _end_epoch(progress)
-        else:  # `max_steps`, say, came before the epoch's end
-            epoch["total"]["processed"] -= 1
-            epoch["current"]["processed"] -= 1
+    def _check_once(self, trainer: Trainer, path: str) -> None:
+        """Tell of the first checkpoint if it will not be loaded, not when it is needed."""
+        if not self._checked and trainer.is_global_zero and zipfile.is_zipfile(path):
+            self._checked = True
+            if refused := what_is_refused(Path(path)):
+                print(
+                    f"{path} cannot be loaded with weights_only=True because of "
+                    f"{', '.join(refused)}: save tensors, numbers, strings, lists and dictionaries "
+                    "of them (an array's `.tolist()`), or continue with --weights_only false, "
+                    "which runs whatever code the file names",
+                    file=sys.stderr,
+                )
 
 
-def _end_epoch(progress: dict[str, Any]) -> None:
-    """Make of the progress at an epoch's end that between two epochs."""
-    for counts in progress["epoch_progress"].values():
-        counts["completed"] = counts["processed"]
-    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
-    optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-    for part in (
-        progress["epoch_loop.batch_progress"],
-        progress["epoch_loop.scheduler_progress"],
-        optimizer["step"],
-        optimizer["zero_grad"],
-    ):
-        part["current"] = dict.fromkeys(part["current"], 0)
+def _not_lightnings(handler: Any, trainer: Trainer) -> list[Any]:
+    """What of a signal's handler was there before Lightning's own, which ours stands in for."""
+    handlers = [h for h in getattr(handler, "signal_handlers", [handler]) if callable(h)]
+    own = trainer._signal_connector
+    usual = signal.default_int_handler
+    return [h for h in handlers if h is not usual and getattr(h, "__self__", None) is not own]

@@ -50,8 +50,10 @@ from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
 from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
+from lightning_app.resume import Resume
 from lightning_app.run_config import SaveConfigOnce
 from lightning_app.shapes import ShapeLogger
+from lightning_app.stops import AgreedStop
 
 DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
 DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
@@ -262,6 +264,7 @@ class CommandLine(LightningCLI):
         callbacks.append(Console())
         if self._chosen == "predict" and self._own("return_predictions") is not False:
             callbacks.append(PredictionWriter())
+        callbacks += [Resume(), AgreedStop()]
         if config["enable_checkpointing"] is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint(self._own("save_every_s"))]
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.

@@ -7,12 +7,15 @@ are, too. An execution ends early where there is something to do: at a step that
 a `ModelCheckpoint` saves, before a validation, at the epoch's and the run's end.
 
 Hooks that fire per batch (`on_train_batch_start`, `on_train_batch_end`, the transfer hooks) fire
-per execution, with the list of its batches. What a callback logs or counts in them is that of the
-execution's first or last step. This drives Lightning's training loop from within, which is not
-public; tests notice if it changes.
+per execution, with the list of its batches. Lightning's callbacks that show or log something in
+them, or save, do so at the same steps. Where any other has one, say a moving average of the
+weights, steps run one by one, and a line tells why. This drives Lightning's training loop from
+within, which is not public; tests notice if it changes.
 """
 
+import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -22,10 +25,27 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from lightning_app import strategies
 from lightning_app.strategies.loader import ShardedLoader, step_over_iterator
+
+BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end")
+TRANSFER_HOOKS = (
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+)
+# Whose hooks per batch do the same, or enough, once per execution.
+HARMLESS = (
+    "lightning_app.",
+    "lightning.pytorch.callbacks.device_stats_monitor",
+    "lightning.pytorch.callbacks.lr_monitor",
+    "lightning.pytorch.callbacks.model_checkpoint",
+    "lightning.pytorch.callbacks.progress.",
+    "lightning.pytorch.callbacks.timer",
+)
 
 
 class StepsPerExecution(Callback):
@@ -38,14 +58,15 @@ class StepsPerExecution(Callback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self._loader: Any = None
+        self._is_grouping = False
         self._begins_at_logs = False  # for what is logged as a batch starts
         self._saved_every: list[int] = []
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._group(trainer)
+        self._is_grouping = False
         if not (
-            isinstance(self._loader, ShardedLoader)
+            isinstance(trainer.train_dataloader, ShardedLoader)
             and strategies.splits_batches(trainer.strategy)
             and pl_module.automatic_optimization
             and not step_over_iterator(trainer)
@@ -55,6 +76,15 @@ class StepsPerExecution(Callback):
                 "a strategy of this project (dp, ddp, one device), automatic optimization and a "
                 "training_step that takes a batch; leave it out"
             )
+        if names := list(_acts_per_batch(trainer)):
+            rank_zero_only(print)(
+                f"--steps_per_execution {self.steps}: {', '.join(names)} may act in each step, so "
+                "steps run one by one",
+                file=sys.stderr,
+            )
+            return
+        self._is_grouping = True
+        self._group(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         owners = (pl_module, *callbacks)
         self._begins_at_logs = any(is_overridden("on_train_batch_start", o) for o in owners)
@@ -85,7 +115,8 @@ class StepsPerExecution(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._group(trainer)
+        if self._is_grouping:
+            self._group(trainer)
 
     def _group(self, trainer: Trainer) -> None:
         """Have the training loader, of which an epoch may have a new one, give groups."""
@@ -117,6 +148,22 @@ class StepsPerExecution(Callback):
             if end_of_epoch or validated % check == 0:
                 return num
         raise AssertionError("an epoch ends")
+
+
+def _acts_per_batch(trainer: Trainer) -> Iterator[str]:
+    """The hooks of the user's that an execution would call once for several batches."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    module, datamodule = trainer.lightning_module, getattr(trainer, "datamodule", None)
+    owners: list[tuple[Any, tuple[str, ...]]] = [(c, BATCH_HOOKS) for c in callbacks]
+    owners += [(module, BATCH_HOOKS + TRANSFER_HOOKS)]
+    owners += [(datamodule, TRANSFER_HOOKS)] if datamodule is not None else []
+    for owner, hooks in owners:
+        for hook in hooks:
+            method = getattr(owner, hook)
+            # None where it does nothing: `DirectStep` has it so.
+            acts = method is not None and is_overridden(hook, owner)
+            if acts and not method.__module__.startswith(HARMLESS):
+                yield f"{type(owner).__name__}.{hook}"
 
 
 def _next_step(trainer: Trainer, has_schedulers: bool) -> None:

@@ -40,9 +40,7 @@ class Heartbeat:
         self._left -= 1
         if self._left:
             return [0] * len(flags)
-        agreed = torch.tensor([*flags, -self._affordable_steps()], device=self._device)
-        dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
-        *result, steps = agreed.tolist()
+        *result, steps = largest([*flags, -self._affordable_steps()], self._device)
         self._steps = self._left = -steps
         return result
 
@@ -52,3 +50,11 @@ class Heartbeat:
         per_step_s = (now_s - self._last_s) / self._steps
         self._last_s = now_s
         return max(1, min(2 * self._steps, int(self._interval_s / max(per_step_s, 1e-9))))
+
+
+def largest(flags: list[int], device: torch.device) -> list[int]:
+    """For each flag the largest of all ranks', which all have to call this."""
+    agreed = torch.tensor(flags, device=device)
+    dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
+    result: list[int] = agreed.tolist()
+    return result

@@ -14,6 +14,8 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _Sync,
 )
 
+from lightning_app.loops import follow, give_back
+
 
 def training_iterators(trainer: Trainer) -> list[Any]:
     """The iterators that the training loop takes its batches from, one for each loader."""
@@ -49,9 +51,13 @@ def is_first_batch(trainer: Trainer) -> bool:
 
 
 def is_log_step(trainer: Trainer) -> bool:
-    """Whether what this training step logs goes to the loggers."""
-    fast: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
-    return fast or bool(trainer._logger_connector.should_update_logs)
+    """Whether what this training step logs goes to the loggers, the same on all ranks.
+
+    Lightning's own answer goes by `trainer.should_stop`, too, which one rank may have set alone.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+    return bool(trainer.fast_dev_run or (every and step % every == 0))  # type: ignore[attr-defined]
 
 
 def before_epoch_values(trainer: Trainer, act: Callable[[], None]) -> None:
@@ -60,19 +66,12 @@ def before_epoch_values(trainer: Trainer, act: Callable[[], None]) -> None:
     In training this is at each epoch's end, before the hooks; in evaluation at the end of each
     loader and at the end of them all.
     """
-    connector = trainer._logger_connector
-    usual = type(connector).epoch_end_reached
-
-    def epoch_end_reached() -> None:
-        usual(connector)
-        act()
-
-    vars(connector)["epoch_end_reached"] = epoch_end_reached
+    follow(trainer._logger_connector, "epoch_end_reached", act)
 
 
 def leave_epoch_values(trainer: Trainer) -> None:
     """Undo `before_epoch_values`."""
-    vars(trainer._logger_connector).pop("epoch_end_reached", None)
+    give_back(trainer._logger_connector, "epoch_end_reached")
 
 
 def notes_indices(batch_sampler: object) -> bool:

@@ -53,7 +53,7 @@ class PredictionWriter(Callback):
     ) -> None:
         loader = trainer.predict_loop._combined_loader.flattened[dataloader_idx]  # type: ignore[union-attr]
         # A rank without samples in a batch may leave it out.
-        number = loader.position if isinstance(loader, ShardedLoader) else batch_idx
+        number = loader.sharding.place if isinstance(loader, ShardedLoader) else batch_idx
         lengths = {
             len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim
         }

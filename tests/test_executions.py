@@ -10,7 +10,11 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from typing_extensions import override
@@ -98,46 +102,76 @@ def test_two_processes(steps: int, by_single_steps: dict[str, Run]) -> None:
             assert_same(run, by_single_steps[name])
 
 
-class Counter(Callback):
-    """Counts executions and the steps in them."""
+def sizes(num_steps: int, callback: Callback | None = None, **flags: Any) -> list[int]:
+    """Train and tell how many steps each execution had."""
+    found = []
+    grouping = StepsPerExecution(num_steps)
+    num_next = grouping._num_next
 
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
+    def noted(trainer: Trainer) -> int:
+        found.append(num_next(trainer))
+        return found[-1]
 
-    @override
-    def on_train_batch_end(self, *args: Any) -> None:
-        self.sizes.append(len(args[3]))
+    grouping._num_next = noted  # type: ignore[method-assign]
+    callbacks = [*([callback] if callback else []), grouping]
+    fit("single_device", 1, data=data(), callbacks=callbacks, **flags)
+    return found
 
 
 def test_an_execution_ends_where_the_loop_has_something_to_do() -> None:
-    counter = Counter()
     flags: dict[str, Any] = {"log_every_n_steps": 5, "val_check_interval": 4, "max_steps": 15}
-    fit("single_device", 1, data=data(), callbacks=[counter, StepsPerExecution(3)], **flags)
     # An epoch of 8: validated at 4 and 8; logged at steps 5, 10, 15.
-    assert counter.sizes == [3, 1, 1, 3, 2, 2, 3]
-
-
-class LogsAtStart(Callback):
-    """Does as Lightning's LearningRateMonitor."""
-
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-
-    @override
-    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
-        if trainer._logger_connector.should_update_logs:
-            self.steps.append(trainer.global_step)
+    assert sizes(3, **flags) == [3, 1, 1, 3, 2, 2, 3]
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])
 def test_a_callback_logs_and_saves_at_the_same_steps(steps: int, tmp_path: Path) -> None:
     every = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
-    logs = LogsAtStart()
-    callbacks = [logs, every, DirectStep(), StepsPerExecution(steps)]
+    callbacks = [LearningRateMonitor("step"), every, DirectStep(), StepsPerExecution(steps)]
     flags: dict[str, Any] = {"log_every_n_steps": 3, "max_epochs": 2, "enable_checkpointing": True}
-    fit("single_device", 1, data=data(), callbacks=callbacks, **flags)
-    assert logs.steps == [2, 5, 8, 11, 14]  # of two epochs of 8
+    run = fit("single_device", 1, Scheduled("step"), data(), callbacks=callbacks, **flags)
+    assert list(run.curves["lr-SGD"]) == [2, 5, 8, 11, 14]  # of two epochs of 8
     assert {path.stem for path in tmp_path.iterdir()} == {"step=5", "step=10", "step=15"}
+
+
+class CountsBatches(Callback):
+    """Acts in each batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.batches.append(args[-1])
+
+
+class Augments(Submodule):
+    """Changes each batch where it is."""
+
+    @override
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x, y = batch
+        return x + 1, y
+
+
+def test_what_acts_in_each_batch_has_them_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = CountsBatches()
+    assert sizes(4, counts, max_epochs=2) == []
+    assert counts.batches == [*range(8), *range(8)]
+    assert "CountsBatches.on_train_batch_end may act in each step, so steps run one by one" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("kind", [Augments, Submodule])
+def test_averages_and_augmentations_are_as_without(kind: type[Submodule]) -> None:
+    runs = []
+    for steps in (1, 4):
+        torch.manual_seed(1)
+        callbacks: list[Callback] = [DirectStep(), StepsPerExecution(steps)]
+        callbacks += [EMAWeightAveraging(decay=0.5)] if kind is Submodule else []
+        runs.append(fit("single_device", 1, kind(), data(), max_epochs=1, callbacks=callbacks))
+    assert_same(runs[0], runs[1], tolerance=0)
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,23 @@ import os
 import random
 import signal
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
+from typing_extensions import override
 
+from lightning_app.checkpoint import LastCheckpoint, Stopped
 from tests.cli import outlives, start, train
 from tests.events import scalars
+from tests.runs import make_trainer
+from tests.user_modules import Shuffled, Submodule
 
 NUM_KILLS = 20
 FLAGS = (
@@ -120,6 +127,60 @@ def test_a_signal_on_any_rank_saves_and_stops_all(signum: str, target: str, tmp_
     step = torch.load(last, weights_only=True)["global_step"]
     sizes = scalars(last.parent.parent)["batch_size/global"]
     assert list(sizes) == list(range(step))  # to the last step, and no further
+
+
+@pytest.mark.parametrize("layout", ["single", "ddp"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_is_as_to_one(
+    signum: signal.Signals, layout: str, tmp_path: Path
+) -> None:
+    flags = (*FLAGS, *LAYOUTS[layout], "--data.num_workers", "2")
+    process = start(*flags, cwd=tmp_path)
+    last = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    while not last.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, signum)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert not outlives(process.pid, seconds=10)
+    (line,) = [line for line in stderr.splitlines() if not line.startswith("asked for")]
+    assert line.startswith(f"train.py: stopped by {signum.name}: saved")
+    torch.load(last, weights_only=True)
+
+
+def test_the_programs_own_handler_is_called_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(signum))
+    try:
+        trainer = make_trainer(
+            "single_device",
+            1,
+            max_epochs=1,
+            enable_checkpointing=True,
+            default_root_dir=tmp_path,
+            callbacks=[SignalsItself(), LastCheckpoint()],
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice
+            with pytest.raises(Stopped, match="stopped by SIGTERM"):
+                trainer.fit(Submodule(), Shuffled())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+    assert trainer.global_step == 2
+
+
+class SignalsItself(Callback):
+    """Tells its own process to stop, in the second step."""
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def child_of(pid: int) -> int:

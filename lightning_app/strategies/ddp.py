@@ -18,6 +18,7 @@ from lightning.fabric.utilities.types import ReduceOp
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
 from torch import Tensor
+from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -91,7 +92,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             and self.num_nodes == 1
             and self._ddp_comm_hook is None
         ):
-            self._local_sum = self._local_sum or LocalSum()
+            if self._local_sum is None:
+                self._local_sum = LocalSum(self._timeout or default_pg_timeout)
             self.model.register_comm_hook(dist.group.WORLD, self._local_sum.hook)
 
     @override
@@ -250,7 +252,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
 
     def _sum(self, values: Tensor) -> Tensor:
         """The sum of a CPU tensor `(N,)` over all ranks."""
-        if self._local_sum is not None:
+        if self._local_sum is not None and self._local_sum.is_connected:
             return self._local_sum.sum(values)
         return self._reduce(values, None, "sum")
 

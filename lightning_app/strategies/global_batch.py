@@ -1,7 +1,7 @@
 """What this project's strategies share: loaders that give shards, and steps that know theirs."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,11 +27,12 @@ class GlobalBatch(DirectTransfer, Strategy):
 
     _seed: int | None = None
 
-    @property
     @override
-    def restore_checkpoint_after_setup(self) -> bool:
-        # Before it, the weights are still float32, and the checkpoint's would be rounded.
-        return isinstance(self.precision_plugin, DoublePrecision)
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        if isinstance(self.precision_plugin, DoublePrecision):
+            # Lightning does it later; until then they are float32, and would be rounded.
+            self.precision_plugin.convert_module(self._trainer.lightning_module)
+        super().load_model_state_dict(checkpoint, strict)
 
     @property
     def _trainer(self) -> Trainer:

@@ -26,6 +26,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.strategies.passes import Pass
 from lightning_app.strategies.shards import Shards
+from lightning_app.strategies.workers import as_workers_start, deaf_to_signals
 
 
 class ShardedLoader(DataLoader[Any]):
@@ -57,13 +58,23 @@ class ShardedLoader(DataLoader[Any]):
             own["generator"] = torch.Generator().manual_seed(seed)
         try:
             if self.num_workers or self.pin_memory:
-                return super().__iter__()
+                return self._workers_batches()
             _draw_base_seed(self.generator)
             # The same calls without a DataLoader's iterator, which takes longer than to fetch a
             # small batch.
             return map(_fetcher(self), iter(self._index_sampler))
         finally:
             own["generator"] = generator
+
+    def _workers_batches(self) -> Iterable[Any]:
+        """As torch's; the workers leave alone the signals that the process heeds, to save."""
+        own, init = vars(self), self.worker_init_fn
+        own["worker_init_fn"] = deaf_to_signals(init) if self.num_workers else init
+        try:
+            with as_workers_start():
+                return super().__iter__()
+        finally:
+            own["worker_init_fn"] = init
 
     @override
     def __eq__(self, other: object) -> bool:

@@ -4,36 +4,91 @@ gloo hands each message to threads of its own, and to TCP: with a small model's 
 several times as long as the model's step. Here the other ranks send theirs to the first one, which
 adds them up in the order of ranks and sends the sum back. `DistributedDataParallel` takes this as
 a communication hook.
+
+Left to gloo: large buckets, sparse gradients, and everything where the ranks cannot reach each
+other by a local socket.
 """
 
 import secrets
-from multiprocessing.connection import Client, Connection, Listener
+import socket
+import sys
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.constants import default_pg_timeout
 
 MAX_BYTES = 2**20  # of a bucket; with larger ones gloo, which divides the work, is faster
+CONNECT_S = 60.0
+KEY_BYTES = 16
+RANK_BYTES = 4
+
+Address: TypeAlias = tuple[int, Any]  # a socket's family, and where it listens
 
 
 class LocalSum:
-    """Connects the ranks of a process group; all of them have to make one at the same time."""
+    """Connects the ranks of a process group; all of them have to make one at the same time.
 
-    def __init__(self) -> None:
-        key, world_size = secrets.token_bytes(16), dist.get_world_size()
-        if dist.get_rank() == 0:
-            with Listener(backlog=world_size, authkey=key) as listener:
-                dist.broadcast_object_list([listener.address, key])
-                accepted = [listener.accept() for _ in range(1, world_size)]
-            by_rank = {int(connection.recv_bytes()): connection for connection in accepted}
-            self._others = [by_rank[rank] for rank in range(1, world_size)]
-            self._first: Connection | None = None
-        else:
-            where: list[object] = [None, None]
-            dist.broadcast_object_list(where)
-            self._first, self._others = Client(where[0], authkey=where[1]), []  # type: ignore[arg-type]
-            self._first.send_bytes(str(dist.get_rank()).encode())
+    Args:
+        timeout: After which a rank that is waited for is given up, in a sum.
+    """
+
+    def __init__(self, timeout: timedelta = default_pg_timeout) -> None:
+        self._timeout = timeout
+        self._rank = dist.get_rank()
+        self._peers: dict[int, socket.socket] = {}  # the other ranks; to them, the first one
+        try:
+            self._connect_first() if self._rank == 0 else self._connect_other()
+            reached = True
+        except OSError:
+            reached = False
+        all_reached = torch.tensor(int(reached))
+        dist.all_reduce(all_reached, op=dist.ReduceOp.MIN)
+        self.is_connected = bool(all_reached)
+        if not self.is_connected:
+            self.close()
+        for peer in self._peers.values():
+            peer.settimeout(timeout.total_seconds())
+            if peer.family == socket.AF_INET:
+                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _connect_first(self) -> None:
+        key, num_others = secrets.token_bytes(KEY_BYTES), dist.get_world_size() - 1
+        where: list[Any] = [None, key]
+        listener = None
+        try:
+            listener, where[0] = _listen(num_others)
+        finally:
+            dist.broadcast_object_list(where)  # also if it failed: the others wait for it
+        with listener:
+            deadline = time.monotonic() + CONNECT_S
+            while len(self._peers) < num_others:
+                listener.settimeout(max(deadline - time.monotonic(), 0.001))
+                peer, _ = listener.accept()
+                peer.settimeout(CONNECT_S)
+                hello = bytes(_receive(peer, bytearray(KEY_BYTES + RANK_BYTES)))
+                if secrets.compare_digest(hello[:KEY_BYTES], key):
+                    self._peers[int.from_bytes(hello[KEY_BYTES:], "little")] = peer
+                else:
+                    peer.close()
+        self._peers = dict(sorted(self._peers.items()))
+
+    def _connect_other(self) -> None:
+        where: list[Any] = [None, None]
+        dist.broadcast_object_list(where)
+        address, key = where
+        if address is None:
+            raise ConnectionError("the first rank does not listen")
+        family, name = address
+        first = self._peers[0] = socket.socket(family, socket.SOCK_STREAM)
+        first.settimeout(CONNECT_S)
+        first.connect(name)
+        first.sendall(key + self._rank.to_bytes(RANK_BYTES, "little"))
 
     def hook(
         self,
@@ -42,7 +97,7 @@ class LocalSum:
     ) -> torch.futures.Future[Tensor]:
         """Average a bucket of gradients over the ranks; `DistributedDataParallel` calls this."""
         gradients = bucket.buffer()
-        if gradients.nbytes > MAX_BYTES:
+        if not self.is_connected or gradients.is_sparse or gradients.nbytes > MAX_BYTES:
             return allreduce_hook(group, bucket)
         future: torch.futures.Future[Tensor] = torch.futures.Future()
         future.set_result(self.sum(gradients.div_(group.size())))
@@ -53,28 +108,60 @@ class LocalSum:
 
         Raises:
             ConnectionError: Another rank has ended.
+            TimeoutError: Another rank does not come to its sum.
         """
-        try:
-            return self._sum(tensor)
-        except (EOFError, OSError) as error:
-            raise ConnectionError("another rank has ended; what it printed tells why") from error
-
-    def _sum(self, tensor: Tensor) -> Tensor:
         own = tensor.view(torch.uint8).numpy().data
-        if self._first is not None:
-            self._first.send_bytes(own)
-            self._first.recv_bytes_into(own)
+        rank = 0
+        try:
+            if self._rank > 0:
+                self._peers[0].sendall(own)
+                _receive(self._peers[0], own)
+                return tensor
+            part = torch.empty_like(tensor)
+            for rank, peer in self._peers.items():  # noqa: B007 - for the errors
+                _receive(peer, part.view(torch.uint8).numpy().data)
+                tensor += part
+            for rank, peer in self._peers.items():  # noqa: B007
+                peer.sendall(own)
             return tensor
-        part = torch.empty_like(tensor)
-        for rank in self._others:
-            rank.recv_bytes_into(part.view(torch.uint8).numpy().data)
-            tensor += part
-        for rank in self._others:
-            rank.send_bytes(own)
-        return tensor
+        except TimeoutError:
+            raise TimeoutError(
+                f"rank {self._rank} waited {self._timeout} for the gradients of rank {rank}, which "
+                "did not come to this step's backward pass"
+            ) from None
+        except OSError as error:
+            raise ConnectionError(f"rank {rank} has ended; what it printed tells why") from error
 
     def close(self) -> None:
         """End the connections."""
-        for connection in (self._first, *self._others):
-            if connection is not None:
-                connection.close()
+        for peer in self._peers.values():
+            peer.close()
+        self._peers = {}
+
+
+def _listen(num_others: int) -> tuple[socket.socket, Address]:
+    """A socket that listens to processes of this machine, and its address."""
+    if sys.platform == "linux":
+        # By a name that is no path: a folder for temporary files may be deep, or each rank's own.
+        with suppress(OSError):
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind("")
+            listener.listen(num_others)
+            return listener, (socket.AF_UNIX, listener.getsockname())
+    listener = socket.create_server(("127.0.0.1", 0), backlog=num_others)
+    return listener, (socket.AF_INET, listener.getsockname())
+
+
+def _receive(connection: socket.socket, buffer: Any) -> Any:
+    """Fill a buffer.
+
+    Raises:
+        ConnectionError: The other side has ended.
+    """
+    rest = memoryview(buffer)
+    while rest:
+        num_bytes = connection.recv_into(rest, flags=socket.MSG_WAITALL)
+        if num_bytes == 0:
+            raise ConnectionError("closed")
+        rest = rest[num_bytes:]
+    return buffer

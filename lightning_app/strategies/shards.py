@@ -85,6 +85,12 @@ class Shards:
         size: int | None = self.loader.batch_size or getattr(self.sampler, "batch_size", None)
         return size
 
+    @property
+    def place(self) -> int:
+        """The number in its epoch of the global batch that the running loop has got last."""
+        newest = self.begun
+        return 0 if newest is None or newest.shard is None else newest.shard.number
+
     def epoch(self) -> int:
         """The epoch that the run is in."""
         return self.epoch_alone if self._trainer is None else self._trainer.current_epoch

@@ -1,0 +1,41 @@
+"""How something is added before or after a method of Lightning's loops, and taken away again.
+
+The loops have places that no hook reaches: after the last hook of a step, say. They look their
+methods up on themselves, so one that an instance has of its own is called. The loops are not
+public; tests notice if they change.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+
+def follow(owner: Any, method: str, action: Callable[[], None]) -> None:
+    """Have `action` called each time after `owner.method`, until it is given back."""
+    usual = getattr(owner, method)
+
+    @wraps(usual)
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        result = usual(*args, **kwargs)
+        action()
+        return result
+
+    setattr(owner, method, followed)
+
+
+def precede(owner: Any, method: str, action: Callable[[], None]) -> None:
+    """Have `action` called each time before `owner.method`, until it is given back."""
+    usual = getattr(owner, method)
+
+    @wraps(usual)
+    def preceded(*args: Any, **kwargs: Any) -> Any:
+        action()
+        return usual(*args, **kwargs)
+
+    setattr(owner, method, preceded)
+
+
+def give_back(owner: Any, *methods: str) -> None:
+    """Leave an object with the methods of its class; once is enough, and twice does no harm."""
+    for method in methods:
+        vars(owner).pop(method, None)

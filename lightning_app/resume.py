@@ -1,0 +1,152 @@
+"""How a run is continued at the very place where it was saved.
+
+Lightning's loops can restart from almost any step they are saved at. Where they would skip a
+validation that had not ended, do something twice, or forget the loader's position, the progress is
+put right here. What they cannot take up is told in one line.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.rank_zero import rank_zero_only
+from typing_extensions import override
+
+from lightning_app.dashboard.logger import RunLogger
+from lightning_app.loops import follow, give_back
+
+_NOTHING_PENDING = "nothing_pending"
+_EPOCH_MEANS = "epoch_means"
+_METRICS = "callback_metrics"
+
+
+class Resume(Callback):
+    """Makes what is saved, by whichever callback, such that the run goes on exactly there."""
+
+    def __init__(self) -> None:
+        self._checkpoint: dict[str, Any] = {}  # of what this callback adds to one
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
+            checkpoint["event_files"] = trainer.logger.position()
+        progress = checkpoint["loops"]["fit_loop"]
+        put_right(trainer, progress)
+        checkpoint[_NOTHING_PENDING] = trainer.training and _step_is_complete(progress)
+        checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
+        # What plateau schedulers and callbacks go by; not computed anew, which would ask all ranks.
+        checkpoint[_METRICS] = dict(trainer._logger_connector._callback_metrics)
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS)
+        self._checkpoint = {name: checkpoint.get(name) for name in names}
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        event_files = self._checkpoint.get("event_files")
+        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero and event_files:
+            trainer.logger.rewind(event_files)  # not before: the run may still be refused
+        trainer._logger_connector._callback_metrics |= self._checkpoint.get(_METRICS) or {}
+        loop = trainer.fit_loop
+        if not loop.restarting:
+            return
+        if loop._combined_loader_states_to_load:
+            # The loader was made before they were read: `estimated_stepping_batches` asks for it.
+            loop._load_combined_loader_states()
+            iter(loop._data_fetcher)  # type: ignore[arg-type]
+        if loop.epoch_loop.batch_progress.current.ready == 0:
+            # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
+            loop._restarting = loop.epoch_loop.restarting = False
+            return
+        if self._checkpoint.get(_NOTHING_PENDING):
+            follow(loop.epoch_loop, "reset", lambda: _begin_with_next_step(trainer))
+        for line in self._what_is_not_taken_up(trainer):
+            rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
+
+    def _what_is_not_taken_up(self, trainer: Trainer) -> Iterator[str]:
+        if names := self._checkpoint.get(_EPOCH_MEANS):
+            yield (
+                f"this epoch's values of {', '.join(names)} are those of the batches that are left "
+                "of it; values per step have no gap"
+            )
+        if owners := [type(owner).__name__ for owner in _prepares_epochs(trainer)]:
+            yield (
+                f"on_train_epoch_start of {', '.join(owners)} ran at its start and does not run "
+                "again; what it sets has to "
+                "be in the checkpoint (`on_save_checkpoint`, or a buffer)"
+            )
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        give_back(trainer.fit_loop.epoch_loop, "reset")
+
+
+def _begin_with_next_step(trainer: Trainer) -> None:
+    """Nothing is left of the step before: no validation to skip, no scheduler to step again."""
+    give_back(trainer.fit_loop.epoch_loop, "reset")
+    # Of the outer loop, too, which would leave out the plateau schedulers at the epoch's end.
+    trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop._restarting = False
+
+
+def _logged_per_epoch(trainer: Trainer) -> set[str]:
+    """What the model has logged of the epoch's batches so far, to be put together at its end."""
+    results: dict[str, Any] = trainer.fit_loop.epoch_loop._results
+    return {metric.meta.name for metric in results.values() if metric.meta.on_epoch}
+
+
+def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:
+    """The model and the callbacks that do something as an epoch starts that its steps may need."""
+    owners = (trainer.lightning_module, *trainer.callbacks)  # type: ignore[attr-defined]
+    for owner in owners:
+        is_ours = type(owner).__module__.startswith("lightning_app.")
+        only_shows = isinstance(owner, (ProgressBar, LearningRateMonitor))
+        if is_overridden("on_train_epoch_start", owner) and not (is_ours or only_shows):
+            yield owner
+
+
+def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
+    """Make saved loop progress such that Lightning restarts exactly there."""
+    epoch, batch = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
+    validation = progress["epoch_loop.val_loop.batch_progress"]
+    if validation["current"]["processed"] != validation["current"]["completed"]:
+        # In mid-validation. Its metrics are not saved: all of it is run again.
+        for counts in (validation["total"], validation["current"]):
+            counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    elif 0 < epoch["current"]["started"] == epoch["current"]["processed"]:
+        if batch["is_last_batch"] or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            _end_epoch(progress)
+        else:  # `max_steps`, say, came before the epoch's end
+            for counts in (epoch["total"], epoch["current"]):
+                counts["processed"] -= 1
+                counts["completed"] = counts["processed"]
+
+
+def _step_is_complete(progress: dict[str, Any]) -> bool:
+    """Whether the last step has all behind it, or its epoch's end only before it."""
+    counts = progress["epoch_loop.batch_progress"]["current"]
+    return bool(counts["ready"] == counts["completed"])
+
+
+def _end_epoch(progress: dict[str, Any]) -> None:
+    """Make of the progress at an epoch's end that between two epochs."""
+    for counts in progress["epoch_progress"].values():
+        counts["completed"] = counts["processed"]
+    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
+    optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    for part in (
+        progress["epoch_loop.batch_progress"],
+        progress["epoch_loop.scheduler_progress"],
+        optimizer["step"],
+        optimizer["zero_grad"],
+    ):
+        part["current"] = dict.fromkeys(part["current"], 0)
