@@ -35,7 +35,14 @@ from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.data_on_device import DataOnDevice
 from lightning_app.direct_step import DirectStep
-from lightning_app.errors import UsageError, one_line, refusal, tell, users_bug
+from lightning_app.errors import (
+    UsageError,
+    another_rank_told,
+    one_line,
+    refusal,
+    tell,
+    users_bug,
+)
 from lightning_app.executions import StepsPerExecution
 from lightning_app.flags import (
     add_run_flags,
@@ -81,6 +88,10 @@ def main() -> None:
             raise bug from None
         tell(one_line(str(error)), parent)
         raise SystemExit(2) from None
+    except (ConnectionError, RuntimeError) as error:
+        if another_rank_told(error):
+            raise SystemExit(2) from None
+        raise
     except Stopped as stop:
         rank_zero_only(print)(f"train.py: {stop}", file=sys.stderr)
         # Lightning takes another rank's status for a crash, and kills the first one.

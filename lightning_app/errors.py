@@ -6,9 +6,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pickle import UnpicklingError
 from types import FrameType
+from typing import Any
 
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -117,8 +119,7 @@ def tell(line: str, parent: int) -> None:
             ends this one if another has failed.
     """
     rank: int = getattr(rank_zero_only, "rank", 0)
-    connected = dist.is_available() and dist.is_initialized()
-    store = dist.distributed_c10d._get_default_store() if connected else None
+    store = _store()
     if rank == 0:
         print(f"train.py: error: {line}", file=sys.stderr)
         if store is not None:  # which ends with this process
@@ -135,6 +136,30 @@ def tell(line: str, parent: int) -> None:
             told = False
     if not told:
         print(f"train.py: error: rank {rank}: {line}", file=sys.stderr)
+        if store is not None:
+            with suppress(RuntimeError):
+                store.set("told", "")
+
+
+def another_rank_told(error: BaseException) -> bool:
+    """Whether an error is that another rank has ended, after it told the user what is wrong."""
+    texts = ("closed by peer", "reset by peer", "Broken pipe")
+    is_of_another = isinstance(error, ConnectionError) or any(t in str(error) for t in texts)
+    store = _store()
+    if not is_of_another or store is None:
+        return False
+    try:
+        store.wait(["told"], timedelta(seconds=PATIENCE_S))
+        store.add("heard", 1)
+    except RuntimeError:  # nobody has told, or the first rank has ended
+        return False
+    return True
+
+
+def _store() -> Any:
+    """What the ranks of a process group share; `None` without a group."""
+    connected = dist.is_available() and dist.is_initialized()
+    return dist.distributed_c10d._get_default_store() if connected else None
 
 
 def _wait(happened: Callable[[], bool]) -> bool:

@@ -114,8 +114,6 @@ def add_result(trainer: Trainer, key: str, how: tuple[Any, ...], is_tensor: bool
     meta.sync = _Sync(_should=False, fn=trainer.strategy.reduce)
     collection: Any = results(trainer)
     collection[key] = metric = _ResultMetric(meta, is_tensor).to(trainer.strategy.root_device)
-    if is_tensor:
-        metric.value = metric.value.double()  # as precise as any rank's
     return metric
 
 

@@ -84,6 +84,14 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 "so they would validate at different steps; give a number of batches"
             )
 
+    @override
+    def configure_ddp(self) -> None:
+        module = self.lightning_module
+        if module is not None and not module.automatic_optimization:
+            # A step with several optimizers leaves out the parameters of the others.
+            self._ddp_kwargs.setdefault("find_unused_parameters", True)
+        super().configure_ddp()
+
     def _connect(self) -> None:
         """Have the gradients of processes on one machine's CPU summed over local sockets."""
         if (
@@ -196,6 +204,13 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 nothing_stays(self.lightning_module) if spare else nullcontext(),
             ):
                 yield
+        except RuntimeError as error:
+            if "have finished reduction in the prior iteration" in str(error):
+                raise MisconfigurationException(
+                    "some parameters had no part in the last step's loss, and the ranks wait for "
+                    "their gradients: use `--strategy ddp_find_unused_parameters_true`"
+                ) from error
+            raise
         except ValueError as error:
             if "more than 1 value per channel" in str(error) and shard.size == 1:
                 raise MisconfigurationException(

@@ -76,7 +76,8 @@ class GlobalLogs:
                 end = (metric.value, metric.cumulated_batch_size)
                 mean.add(start, end, shard, mean_over)
                 given = end[1] - start[1]
-            if metric.meta.on_step and metric._forward_cache is not cache:
+            # Lightning forgets what was logged before when an epoch's first value comes.
+            if metric._forward_cache is not None and metric._forward_cache is not cache:
                 sizes = (shard.size if mean_over is None else mean_over), given, full_size
                 self._steps.note(key, metric, *sizes)
         if hook == "training_step":
@@ -144,19 +145,22 @@ class GlobalLogs:
             self._set(key, parts)
 
     def _to_send(self, key: str, metric: Any) -> tuple[Any, ...]:
-        """How something is logged, and this rank's part of it: `None` for an object."""
+        """How something is logged, this rank's part of it, and its dtype; `None` for an object."""
         how = inside.logged_as(metric)
         if not metric.is_tensor:
-            return how, None
+            return how, None, None
+        dtype = metric.value.dtype
         if not metric.meta.is_mean_reduction:
-            return how, float(metric.value)
+            return how, float(metric.value), dtype
         if key in self._means:
-            return how, self._means.pop(key).part(self._num_steps[metric.meta.fx.split(".")[0]])
+            hook = metric.meta.fx.split(".")[0]
+            return how, self._means.pop(key).part(self._num_steps[hook]), dtype
         # Logged in a hook around the steps.
-        return how, outside_of_steps(float(metric.value), float(metric.cumulated_batch_size))
+        total, weight = float(metric.value), float(metric.cumulated_batch_size)
+        return how, outside_of_steps(total, weight), dtype
 
     def _set(self, key: str, parts: list[tuple[Any, ...]]) -> None:
-        how, first = parts[0]
+        how, first, dtype = parts[0]
         collection: Any = inside.results(self._trainer)
         metric = collection.get(key)
         if metric is None:
@@ -167,13 +171,13 @@ class GlobalLogs:
         metric._computed = None
         if first is not None:
             if metric.meta.is_mean_reduction:
-                total, weight = merge([part for _, part in parts])
+                total, weight = merge([part for _, part, _ in parts])
                 metric.cumulated_batch_size = torch.as_tensor(weight, device=metric.value.device)
             else:
                 operation = getattr(torch, metric.meta.reduce_fx.__name__)
-                values = torch.tensor([value for _, value in parts], dtype=torch.float64)
+                values = torch.tensor([value for _, value, _ in parts], dtype=torch.float64)
                 total = float(operation(values))
-            metric.value = torch.full_like(metric.value, total)
+            metric.value = torch.full_like(metric.value, total, dtype=dtype)
         metric._update_count = max(metric._update_count, 1)
         asked, metric.meta.sync.should = metric.meta.sync.should, False
         metric.compute()  # kept: what reads it later, on any rank, waits for nobody

@@ -48,7 +48,8 @@ class StepValues:
             full_size: Samples of a full global batch; `None` if this is not known.
         """
         if not metric.meta.sync.should:  # else the model has asked for the ranks' mean itself
-            self._notes[key] = (self._step + 1, metric, num_samples, weight, full_size)
+            value = metric._forward_cache
+            self._notes[key] = (self._step + 1, metric, num_samples, weight, full_size, value)
 
     def end_step(self) -> None:
         """Exchange the values, if it is time; all ranks have to call this in every step."""
@@ -80,17 +81,19 @@ class StepValues:
         return self._sum(rows.flatten()).view(rows.shape)
 
     def _row(self, key: str) -> Tensor:
-        step, metric, num_samples, given, full_size = self._notes[key]
+        step, _, num_samples, given, full_size, value = self._notes[key]
         weight = float(num_samples if given is None else given)
         first, is_constant, count = self._weights.get(key, (weight, 1.0, 0.0))
         self._weights[key] = [first, float(is_constant and weight == first), count + 1]
         is_whole_batchs = weight == full_size or (weight == 1 and count + 1 == self._step)
-        value = float(metric._forward_cache)
-        numbers = [step, num_samples, weight, is_constant * is_whole_batchs, value]
+        numbers = [step, num_samples, weight, is_constant * is_whole_batchs, float(value)]
         return torch.tensor(numbers, dtype=torch.float64)
 
     def _learn_names(self) -> None:
-        own = {key: inside.logged_as(metric) for key, (_, metric, *_) in self._notes.items()}
+        own = {
+            key: (inside.logged_as(metric), value.dtype)
+            for key, (_, metric, *_, value) in self._notes.items()
+        }
         ranks: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(ranks, own)
         for names in ranks:
@@ -102,15 +105,15 @@ class StepValues:
         _, num_samples, weights, is_constant, values = columns.unbind(1)
         if is_constant.all() and weights.min() == weights.max():
             weights = num_samples  # a number that is that of any batch tells nothing of its parts
-        collection: Any = inside.results(self._trainer)
-        metric = collection.get(key)
+        how, dtype = self._how[key]
+        metric = inside.results(self._trainer).get(key)
         if metric is None:
-            metric = inside.add_result(self._trainer, key, self._how[key], is_tensor=True)
+            metric = inside.add_result(self._trainer, key, how, is_tensor=True)
         if metric.meta.is_mean_reduction:
             value = (values * weights).sum() / weights.sum()
         else:
             value = getattr(torch, metric.meta.reduce_fx.__name__)(values)
-        metric._forward_cache = value.to(metric.value)
+        metric._forward_cache = value.to(metric.value.device, dtype)
         metric.has_reset = False
         if not metric.meta.on_epoch:
             metric.value = metric._forward_cache

@@ -67,7 +67,7 @@ CASES: dict[str, Case] = {
     "no DataLoader": Case(
         REGRESSION,
         "loaders.NoLoader",
-        right=on(SEVERAL, Refused("is no DataLoader")),
+        right=on(SEVERAL, Refused("is not a DataLoader")),
         leave_out=("stopped",),
     ),
     # Several loaders.
