@@ -69,9 +69,14 @@ def before_epoch_values(trainer: Trainer, act: Callable[[], None]) -> None:
     follow(trainer._logger_connector, "epoch_end_reached", act)
 
 
-def leave_epoch_values(trainer: Trainer) -> None:
-    """Undo `before_epoch_values`."""
-    give_back(trainer._logger_connector, "epoch_end_reached")
+def after_epoch_hooks(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Have something called, on all ranks, after the hooks at the end of an epoch's batches."""
+    follow(trainer._logger_connector, "on_epoch_end", act)
+
+
+def leave_epochs(trainer: Trainer) -> None:
+    """Undo `before_epoch_values` and `after_epoch_hooks`."""
+    give_back(trainer._logger_connector, "epoch_end_reached", "on_epoch_end")
 
 
 def notes_indices(batch_sampler: object) -> bool:

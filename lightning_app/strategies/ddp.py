@@ -66,6 +66,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             self._trained = TrainedParameters(trainer.lightning_module)
             self._logs = GlobalLogs(trainer, self._sum)
             inside.before_epoch_values(trainer, self._epoch_ended)
+            inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
 
     def _check(self, trainer: Trainer) -> None:
         if self._layer_sync is not None and self.root_device.type == "cpu":
@@ -279,7 +280,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
     @override
     def teardown(self) -> None:
         if self._logs is not None:
-            inside.leave_epoch_values(self._trainer)
+            inside.leave_epochs(self._trainer)
         super().teardown()
         if self._local_sum is not None:
             self._local_sum.close()

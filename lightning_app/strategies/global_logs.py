@@ -10,6 +10,7 @@ A mean counts each sample once. A sum, minimum or maximum is one over the ranks'
 Lightning's `sync_dist=True`. torchmetrics objects synchronise themselves, at the epoch's end.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
@@ -77,7 +78,8 @@ class GlobalLogs:
                 mean.add(start, end, shard, mean_over)
                 given = end[1] - start[1]
             # Lightning forgets what was logged before when an epoch's first value comes.
-            if metric._forward_cache is not None and metric._forward_cache is not cache:
+            is_new = metric._forward_cache is not None and metric._forward_cache is not cache
+            if is_new and hook == "training_step":
                 sizes = (shard.size if mean_over is None else mean_over), given, full_size
                 self._steps.note(key, metric, *sizes)
         if hook == "training_step":
@@ -127,6 +129,30 @@ class GlobalLogs:
             if collection.dataloader_idx not in (None, index):
                 inside.put_values_of(trainer, index)
         self._num_shared = max(self._num_shared, num_loaders)
+
+    def check_epoch_end(self) -> None:
+        """Tell of values that an epoch's end hooks have logged, each rank its own."""
+        own = {
+            metric.meta.name: float(metric.value / metric.cumulated_batch_size)
+            for metric in (inside.results(self._trainer) or {}).values()
+            if metric.is_tensor
+            and metric.meta.fx.endswith("_epoch_end")
+            and metric.meta.is_mean_reduction
+            and not (metric.has_reset or metric.meta.sync.should)
+            and not metric.meta.sync.rank_zero_only
+        }
+        ranks: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(ranks, own)
+        for name, first in ranks[0].items():
+            others = [values[name] for values in ranks[1:] if name in values]
+            differ = any(not math.isclose(first, value, rel_tol=1e-6) for value in others)
+            if differ and name not in self._told:
+                self._told.add(name)
+                rank_zero_warn(
+                    f"{name}, logged at an epoch's end, differs between ranks, and rank 0's is "
+                    "kept: compute it over all samples (a torchmetrics object, or `self.all_gather`"
+                    "), or log in the step, which gives the mean over all samples"
+                )
 
     def _share(self, dataloader_idx: int | None) -> None:
         own = {

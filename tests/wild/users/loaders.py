@@ -103,7 +103,6 @@ class Reads(Regression):
         assert loader.drop_last is False
         assert loader.pin_memory is False
         assert loader.generator is None
-        assert loader.worker_init_fn is None
         assert len(loader) == self.trainer.num_training_batches == 5
 
     def on_validation_start(self):

@@ -104,6 +104,9 @@ class PackedTimeMajor(Packed):
 
     batch_first = False
 
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.loss(batch), batch_size=len(batch[1]))
+
 
 class Recurrent(Regression):
     """A GRU, with a first state that it is given: (layers, batch, hidden)."""
