@@ -6,13 +6,14 @@ put right here. What they cannot take up is told in one line.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
+from torch import nn
 from typing_extensions import override
 
 from lightning_app.dashboard.logger import RunLogger
@@ -21,6 +22,7 @@ from lightning_app.loops import follow, give_back
 _NOTHING_PENDING = "nothing_pending"
 _EPOCH_MEANS = "epoch_means"
 _METRICS = "callback_metrics"
+_SWITCHES = "switches"
 
 
 class Resume(Callback):
@@ -39,6 +41,8 @@ class Resume(Callback):
         put_right(trainer, progress)
         checkpoint[_NOTHING_PENDING] = trainer.training and _step_is_complete(progress)
         checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
+        if trainer.training:
+            checkpoint[_SWITCHES] = switches(pl_module)
         # What plateau schedulers and callbacks go by; not computed anew, which would ask all ranks.
         checkpoint[_METRICS] = dict(trainer._logger_connector._callback_metrics)
 
@@ -46,7 +50,7 @@ class Resume(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS)
+        names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS, _SWITCHES)
         self._checkpoint = {name: checkpoint.get(name) for name in names}
 
     @override
@@ -55,6 +59,8 @@ class Resume(Callback):
         if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
         trainer._logger_connector._callback_metrics |= self._checkpoint.get(_METRICS) or {}
+        for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
+            rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         loop = trainer.fit_loop
         if not loop.restarting:
             return
@@ -67,7 +73,8 @@ class Resume(Callback):
             loop._restarting = loop.epoch_loop.restarting = False
             return
         if self._checkpoint.get(_NOTHING_PENDING):
-            follow(loop.epoch_loop, "reset", lambda: _begin_with_next_step(trainer))
+            stepped = loop.epoch_loop._batches_that_stepped
+            follow(loop.epoch_loop, "reset", lambda: _begin_with_next_step(trainer, stepped))
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
 
@@ -91,11 +98,43 @@ class Resume(Callback):
         give_back(trainer.fit_loop.epoch_loop, "reset")
 
 
-def _begin_with_next_step(trainer: Trainer) -> None:
+def _begin_with_next_step(trainer: Trainer, stepped: int) -> None:
     """Nothing is left of the step before: no validation to skip, no scheduler to step again."""
-    give_back(trainer.fit_loop.epoch_loop, "reset")
+    loop = trainer.fit_loop.epoch_loop
+    give_back(loop, "reset")
     # Of the outer loop, too, which would leave out the plateau schedulers at the epoch's end.
-    trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop._restarting = False
+    trainer.fit_loop._restarting = loop._restarting = False
+    loop._batches_that_stepped = stepped  # Lightning may count the step before a second time
+
+
+def switches(module: nn.Module) -> dict[str, list[str]]:
+    """What is set in a model beside its weights: modules in eval mode, parameters that rest."""
+    return {
+        "eval": [name for name, part in module.named_modules() if not part.training],
+        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
+    }
+
+
+def set_switches(module: nn.Module, saved: dict[str, list[str]]) -> Iterator[str]:
+    """Put back what a hook had set in an epoch that is past, and tell of it in words."""
+    if not saved or switches(module) == saved:
+        return
+    for names, parts, attribute, what in (
+        (saved["eval"], module.named_modules(), "training", "in training or evaluation mode"),
+        (saved["frozen"], module.named_parameters(), "requires_grad", "trained or frozen"),
+    ):
+        changed = {
+            name: part for name, part in parts if getattr(part, attribute) == (name in names)
+        }
+        for name, part in changed.items():
+            setattr(part, attribute, name not in names)
+        if changed:
+            yield f"{what} as it was saved: {_few(changed)}"
+
+
+def _few(names: Iterable[str]) -> str:
+    first, *others = [name or "the model" for name in names]
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _logged_per_epoch(trainer: Trainer) -> set[str]:

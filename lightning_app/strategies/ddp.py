@@ -29,6 +29,7 @@ from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.local_sum import LocalSum
 from lightning_app.strategies.means import tells_of_weighted_means
+from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.spare_step import nothing_stays
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
@@ -201,6 +202,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         self._in_step = True
         try:
             with (
+                refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
                 tells_of_weighted_means(self.lightning_module) if watch else nullcontext(),
                 nothing_stays(self.lightning_module) if spare else nullcontext(),
             ):
@@ -210,14 +212,6 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 raise MisconfigurationException(
                     "some parameters had no part in the last step's loss, and the ranks wait for "
                     "their gradients: use `--strategy ddp_find_unused_parameters_true`"
-                ) from error
-            raise
-        except ValueError as error:
-            if "more than 1 value per channel" in str(error) and shard.size == 1:
-                raise MisconfigurationException(
-                    f"rank {self.global_rank}: BatchNorm cannot train on one sample, and a batch "
-                    f"of {shard.global_size} over {self.world_size} processes leaves this rank "
-                    "one: use drop_last=True, another batch_size, or one device"
                 ) from error
             raise
         finally:

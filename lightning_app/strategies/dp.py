@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
 
+from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.outermost import OutermostCalls, answered_by
 from lightning_app.strategies.rows import Rows, tensors_in
 from lightning_app.strategies.scatter_gather import (
@@ -175,7 +176,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
         run = self._run_in_threads if self.root_device.type == "cuda" else self._run_in_turn
         rows.paused = True
         try:
-            outputs = run(module, inputs)
+            with refused_by_batchnorm(rows.size, f"{len(sizes)} replicas"):
+                outputs = run(module, inputs)
             on_mean = partial(self._tell_of_mean, module)
             return Gather(sizes, self.root_device, rows, on_mean)(outputs)
         except NotJoined as error:

@@ -95,8 +95,10 @@ class Pass(Iterator[Any]):
 
     def _after_start(self, stream: Iterable[Indices]) -> Iterator[Indices]:
         iterator = iter(stream)
-        self.left_out = left_out = list(islice(iterator, self.position))
+        left_out = list(islice(iterator, self.position))
         self.note[2] = len(left_out)
+        is_listed = self.shards.is_collated
+        self.left_out = [b if is_listed or _is_list(b) else (b,) for b in left_out]
         yield from iterator
 
     def _own_indices(self, batches: Iterator[Indices]) -> Iterator[Any]:

@@ -93,8 +93,8 @@ class Rows(TorchFunctionMode):
 
     def is_by_sample(self, values: Any) -> bool:
         """Whether a list has an entry for each sample: one of the batch, or made of one."""
-        if self._lists.get(id(values)) is values:
-            return True
+        if id(values) in self._lists:
+            return self._lists[id(values)] is values
         if type(values) not in (list, tuple) or len(values) != self.size:
             return False
         kinds = [{self.kind(tensor) for tensor in tensors_in(entry)} for entry in values]

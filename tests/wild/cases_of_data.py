@@ -73,7 +73,7 @@ CASES: dict[str, Case] = {
     # Several loaders.
     "dict of loaders": Case("loaders.TakesBoth", "loaders.Both"),
     "max_size_cycle": Case("loaders.TakesBoth", "loaders.Cycled"),
-    "min_size": Case("loaders.TakesBoth", "loaders.Shortest", stop_at=3),
+    "min_size": Case("loaders.TakesBoth", "loaders.Shortest", stop_at=2),
     "several validation loaders": Case("loaders.ValidatesSeveral", "loaders.SeveralValidations"),
     "loaders on the model": Case("loaders.HasLoaders", None),
     # Loops within loops.

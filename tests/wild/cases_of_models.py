@@ -78,10 +78,19 @@ CASES: dict[str, Case] = {
     "batch_size= of the loader": Case("logs.ConstantSize", leave_out=("stopped",)),
     "batch_size= of the batch": Case("logs.TrueSize"),
     "per step and per epoch": Case("logs.Both", leave_out=("stopped",)),
-    "epoch means over a stop": Case("logs.Both", leave_out=("one", "dp2", *SEVERAL)),
+    "epoch means over a stop": Case(
+        "logs.Both",
+        leave_out=("one", "dp2", *SEVERAL),
+        right=on(["stopped"], SameOr("this epoch's values of")),
+    ),
     "own train/loss": Case("logs.OwnTrainLoss", in_float32=("train/mean",), leave_out=("stopped",)),
     "torchmetrics": Case("logs.Metrics", "logs.Labels", in_float32=METRICS, leave_out=("stopped",)),
-    "metrics over a stop": Case("logs.Metrics", "logs.Labels", leave_out=("one", "dp2", *SEVERAL)),
+    "metrics over a stop": Case(
+        "logs.Metrics",
+        "logs.Labels",
+        leave_out=("one", "dp2", *SEVERAL),
+        right=on(["stopped"], SameOr("this epoch's values of")),
+    ),
     "all_gather": Case("logs.Gathers", in_float32=("val/loss",)),
     "validation_step_outputs": Case(
         "logs.Collects",
