@@ -5,7 +5,7 @@ every callback and several of the precision plugin and the strategy, and notes t
 Where none of them does anything, nothing is lost by not calling them: the same forward and backward
 pass and the same optimizer step, in the same order, with the same progress counted. Where one
 might, also a strategy, precision plugin or profiler that is not known here, Lightning's way is
-taken. The batch hooks that do nothing are left out in any case.
+taken. The batch hooks of this project's own callbacks that do nothing are left out in any case.
 
 This stands in for a loop of Lightning's that is not public; tests notice if it changes.
 """
@@ -74,8 +74,10 @@ class DirectStep(Callback):
 
 
 def _batch_hooks(trainer: Trainer, pl_module: LightningModule) -> Iterator[tuple[Any, str]]:
+    """The batch hooks of this project's own objects; a user's are left as they are."""
     owners = (pl_module, *trainer.callbacks)  # type: ignore[attr-defined]
-    return product(owners, ("on_train_batch_start", "on_train_batch_end"))
+    own = [owner for owner in owners if type(owner).__module__.startswith("lightning_app.")]
+    return product(own, ("on_train_batch_start", "on_train_batch_end"))
 
 
 def _mute(trainer: Trainer, pl_module: LightningModule) -> None:

@@ -28,10 +28,11 @@ def running_iterators(trainer: Trainer) -> list[Any]:
 
 
 def _iterators(loop: Any) -> list[Any]:
-    fetcher = getattr(loop, "_data_fetcher", None)
-    combined = getattr(fetcher, "_combined_loader", None)
-    iterator = getattr(combined, "_iterator", None)
-    return [] if iterator is None else iterator.iterators
+    try:
+        iterators: list[Any] = loop._data_fetcher._combined_loader._iterator.iterators
+    except AttributeError:  # there is no loop, or it has not begun
+        return []
+    return iterators
 
 
 def takes_loaders_in_turn(trainer: Trainer) -> bool:
@@ -42,7 +43,7 @@ def takes_loaders_in_turn(trainer: Trainer) -> bool:
 
 def results(trainer: Trainer) -> Any:
     """What has been logged in the running loop by `self.log`, by key; `None` outside of one."""
-    return trainer._results if trainer._active_loop is not None else None
+    return trainer._results
 
 
 def is_first_batch(trainer: Trainer) -> bool:

@@ -81,9 +81,10 @@ class GlobalBatch(DirectTransfer, Strategy):
         return [p.shard for p in self._passes() if p.shard is not None]
 
     def _passes(self) -> list[Pass]:
-        if self.lightning_module is None:
+        if self._lightning_module is None:
             return []
-        return [p for p in inside.running_iterators(self._trainer) if isinstance(p, Pass)]
+        iterators = inside.running_iterators(self._lightning_module.trainer)
+        return [p for p in iterators if isinstance(p, Pass)]
 
     def _full_size(self) -> int | None:
         """Samples of a full batch of the running loop's loader, if it has one size."""
