@@ -17,6 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 VARIANTS = {
     "startup": {"minimal Lightning script", "train.py --fast_dev_run"},
+    "users_file": {"plain Trainer", "train.py", "train.py, K = 50"},
     "loader": {"DataLoader defaults", "this project"},
     "telemetry": {"both on", "no ShapeLogger", "no Coverage"},
     "scaling": {"this project, 1,000", "DataLoader defaults, 1,000", "order, 1,000,000,000"},
