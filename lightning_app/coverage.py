@@ -95,6 +95,7 @@ class Coverage(Callback):
         self._watch(trainer)
         # Not at the epoch's end, which may be in mid-epoch: it is saved then.
         self._visits, self._plan, self._visited_before = Tally(), Tally(), None
+        self._pass = None
 
     def _watch(self, trainer: Trainer) -> None:
         """Listen to the training loader, of which an epoch may have a new one."""
@@ -146,6 +147,8 @@ class Coverage(Callback):
         if not trainer.is_global_zero:
             return
         plan = _plan_of_foreign(self._loader, trainer, visits) or self._plan
+        if self._pass is None:  # a run that is continued after the epoch's last batch
+            plan = visits
         missing, repeated = plan.beyond(visits), visits.beyond(plan)
         metrics: dict[str, float] = {"coverage/missing": missing, "coverage/repeated": repeated}
         trainer.callback_metrics.update({tag: torch.tensor(n) for tag, n in metrics.items()})
