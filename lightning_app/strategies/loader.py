@@ -94,7 +94,7 @@ class ShardedLoader(DataLoader[Any]):
 
     @override
     def __reduce__(self) -> Any:
-        return _new_view, (_users_class(type(self)),), vars(self)
+        return _new_view, (type(self.sharding.loader),), vars(self)
 
 
 def _draw_base_seed(generator: torch.Generator | None) -> int:
@@ -118,14 +118,8 @@ def _new_view(users: type[DataLoader[Any]]) -> ShardedLoader:
 
 @functools.cache
 def _view_class(users: Any) -> type[ShardedLoader]:
-    """The class of a view of such a loader: it is that of the loader, too."""
-    if users is DataLoader:
-        return ShardedLoader
+    """The class of a view of such a loader: it is that of the loader, too, and has its name."""
     return type(users.__name__, (ShardedLoader, users), {"__module__": users.__module__})
-
-
-def _users_class(view: type) -> type[Any]:
-    return DataLoader if view is ShardedLoader else view.__mro__[2]
 
 
 def _view(shards: Shards) -> ShardedLoader:

@@ -74,6 +74,10 @@ class Pass(Iterator[Any]):
             self.begin()
         return next(self._batches)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy of a Trainer has of it: how far it has come, and no batches."""
+        return vars(self) | {"left_out": (), "indices": iter(()), "_batches": iter(())}
+
     def announce(self) -> None:
         """Go on to the next batch of a group; who takes batches in groups calls it."""
         self._tell(self._group.popleft())

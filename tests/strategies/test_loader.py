@@ -1,5 +1,6 @@
 """Any map-style loader is split, in an order that depends on (seed, epoch, position) alone."""
 
+import copy
 import pickle
 import random
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.trainer.states import RunningStage
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -23,10 +26,12 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from lightning_app.strategies import SingleDeviceStrategy
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
 from lightning_app.strategies.passes import Pass
 from lightning_app.strategies.randomness import OwnRandomness
 from lightning_app.strategies.sharding import Shard
+from tests.runs import make_trainer
 from tests.user_modules import NumberStream
 
 
@@ -323,7 +328,34 @@ def test_a_view_is_what_the_loader_is() -> None:
     for name in ("num_workers", "drop_last", "pin_memory", "batch_size", "persistent_workers"):
         assert getattr(ours, name) == getattr(loader, name), name
     assert vars(loader).keys() & {"sharding"} == set()
-    assert type(pickle.loads(pickle.dumps(view(LOADERS["subset"](), 0, 2)))) is ShardedLoader
+    assert [type(view(made)).__name__ for made in (loader, LOADERS["subset"]())] == [
+        "Own",
+        "DataLoader",
+    ]
+
+
+@pytest.mark.parametrize("name", ["sequential", "shuffled", "drop_last"])
+def test_a_copy_of_a_view_has_its_place_and_no_batches(name: str) -> None:
+    original = view(LOADERS[name](), 0, 2)
+    begun = iter(original)
+    next(begun)
+    for copied in (pickle.loads(pickle.dumps(original)), copy.deepcopy(original)):
+        assert type(copied) is type(original)
+        assert copied.state_dict()["position"] == original.state_dict()["position"] == 1
+        assert copied.sharding.begun is not None
+        assert list(copied.sharding.begun) == []
+    assert len(list(begun)) == len(original) - 1
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
+def test_an_evaluation_may_be_set_up_without_being_run() -> None:
+    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1)
+    model = BoringModel()
+    trainer.strategy.connect(model)
+    trainer._data_connector.attach_data(model)
+    trainer.state.stage = RunningStage.VALIDATING
+    trainer.validate_loop.setup_data()
+    assert isinstance(trainer.val_dataloaders, ShardedLoader)
 
 
 def test_two_passes_at_once_are_two() -> None:
