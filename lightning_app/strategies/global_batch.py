@@ -13,7 +13,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.strategies.batch_size import num_rows
 from lightning_app.strategies.loader import shard_loader
-from lightning_app.strategies.passes import Pass
+from lightning_app.strategies.passes import Batches, Pass
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.transfer import DirectTransfer
 
@@ -83,7 +83,8 @@ class GlobalBatch(DirectTransfer, Strategy):
     def _passes(self) -> list[Pass]:
         if self.lightning_module is None:
             return []
-        return [p for p in inside.running_iterators(self._trainer) if isinstance(p, Pass)]
+        iterators = inside.running_iterators(self._trainer)
+        return [i.its_pass for i in iterators if isinstance(i, Batches)]
 
     def _full_size(self) -> int | None:
         """Samples of a full batch of the running loop's loader, if it has one size."""

@@ -24,7 +24,7 @@ from torch.utils.data import (
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.passes import Pass
+from lightning_app.strategies.passes import Batches, Pass
 from lightning_app.strategies.shards import Shards
 from lightning_app.strategies.workers import as_workers_start, deaf_to_signals
 
@@ -46,9 +46,9 @@ class ShardedLoader(DataLoader[Any]):
 
     @override
     def __iter__(self) -> Any:
-        begun = Pass(self.sharding, self._fetched)
+        batches = Batches(Pass(self.sharding, self._fetched))
         # The epoch of a run that is continued is known when a batch is asked for, not before.
-        return begun if self.sharding.is_to_continue else begun.begin()
+        return batches if self.sharding.is_to_continue else batches.begin()
 
     def _fetched(self) -> Iterable[Any]:
         """Batches of what the newest pass asks for, as the user's loader would make them."""

@@ -1,10 +1,12 @@
 """Any map-style loader is split, in an order that depends on (seed, epoch, position) alone."""
 
 import copy
+import multiprocessing
 import pickle
 import random
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
 from lightning.pytorch.trainer.states import RunningStage
 from torch.utils.data import (
     BatchSampler,
@@ -97,7 +99,7 @@ def view(loader: object, rank: int = 0, world_size: int = 1, **options: Any) -> 
 def read(loader: ShardedLoader) -> list[list[int]]:
     """Each batch's part of this rank; empty where the rank has none."""
     batches = iter(loader)
-    return [list(map(int, b)) if batches.shard.size else [] for b in batches]
+    return [list(map(int, b)) if batches.its_pass.shard.size else [] for b in batches]
 
 
 def shards(name: str, world_size: int, epoch: int = 0, position: int = 0) -> list[list[list[int]]]:
@@ -342,9 +344,28 @@ def test_a_copy_of_a_view_has_its_place_and_no_batches(name: str) -> None:
     for copied in (pickle.loads(pickle.dumps(original)), copy.deepcopy(original)):
         assert type(copied) is type(original)
         assert copied.state_dict()["position"] == original.state_dict()["position"] == 1
-        assert copied.sharding.begun is not None
-        assert list(copied.sharding.begun) == []
     assert len(list(begun)) == len(original) - 1
+
+
+@pytest.mark.filterwarnings("default")  # Lightning's advice
+def test_no_worker_outlives_a_run() -> None:
+    flags = {"max_epochs": 2, "limit_train_batches": 2, "limit_val_batches": 2}
+    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1, fast_dev_run=False, **flags)
+    loader = DataLoader(RandomDataset(32, 64), 2, num_workers=1)
+    before = multiprocessing.active_children()
+    trainer.fit(BoringModel(), loader, loader)
+    assert set(multiprocessing.active_children()) <= set(before)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_position_is_known_after_a_run(tmp_path: Path) -> None:
+    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1, max_steps=11, fast_dev_run=False)
+    trainer.fit(BoringModel(), DataLoader(RandomDataset(32, 64), 8))
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    progress = torch.load(tmp_path / "end.ckpt", weights_only=True)["loops"]["fit_loop"]
+    (state,) = progress["state_dict"]["combined_loader"]
+    assert (state["epoch"], state["position"]) == (1, 3)
+    assert progress["epoch_loop.batch_progress"]["current"]["completed"] == 3
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
