@@ -154,8 +154,7 @@ def shard_loader(
         skips_idle: Leave out the batches of which this rank has no part.
 
     Raises:
-        MisconfigurationException: Several ranks share `loader` and it cannot be split by index,
-            or it has been split already.
+        MisconfigurationException: Several ranks share `loader` and it cannot be split by index.
     """
     if isinstance(loader, ShardedLoader):
         loader = loader.sharding.loader
@@ -168,13 +167,21 @@ def shard_loader(
             )
         return loader
     assert isinstance(loader, DataLoader)
-    sampler: Any = loader.sampler
+    return _view(Shards(loader, rank, world_size, seed, trainer, skips_idle))
+
+
+def check_not_split(loader: object) -> None:
+    """Refuse a loader that gives only a part of its samples to each rank.
+
+    Raises:
+        MisconfigurationException: It has been split already.
+    """
+    sampler: Any = loader.sampler if isinstance(loader, DataLoader) else None
     if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
         raise MisconfigurationException(
             f"the loader has a DistributedSampler for {sampler.num_replicas} ranks, and would be "
             "split twice, or in part: leave it out, the strategy splits every batch"
         )
-    return _view(Shards(loader, rank, world_size, seed, trainer, skips_idle))
 
 
 def _why_not_split(loader: object) -> str | None:

@@ -237,7 +237,7 @@ def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
         shard_loader([1, 2], 0, 2)
     split = DataLoader(numbers(9), sampler=DistributedSampler(numbers(9), num_replicas=2, rank=0))
     with pytest.raises(MisconfigurationException, match="split twice"):
-        shard_loader(split, 0, 2)
+        make_trainer(SingleDeviceStrategy("cpu"), 1).strategy.process_dataloader(split)
     unsized: Any = DataLoader(numbers(9), batch_sampler=iter([[0]]))
     with pytest.raises(MisconfigurationException, match="has no length"):
         shard_loader(unsized, 0, 2)
