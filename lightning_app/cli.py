@@ -21,12 +21,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from lightning_app import strategies
+from lightning_app import inside, strategies
 from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint, Stopped
 from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO
 from lightning_app.compile import CompiledForward
@@ -232,10 +231,6 @@ class CommandLine(LightningCLI):
             kwargs["logger"] = self._logger(asked.default_root_dir or ".")
         if asked.profiler is None:
             kwargs["profiler"] = NoProfiler()
-        plugins = asked.plugins if isinstance(asked.plugins, list) else [asked.plugins]
-        plugins = [plugin for plugin in plugins if plugin is not None]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def _own(self, flag: str) -> Any:
@@ -282,7 +277,10 @@ class CommandLine(LightningCLI):
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
             callbacks.append(RichProgressBar(refresh_rate=20))
-        return super()._instantiate_trainer(config, callbacks)
+        trainer = super()._instantiate_trainer(config, callbacks)
+        if inside.has_usual_checkpoint_io(trainer):
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
 
 
 def _as_list(callbacks: Any) -> list[Callback]:

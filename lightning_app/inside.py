@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _Metadata,
     _ResultMetric,
@@ -37,7 +38,9 @@ def _iterators(loop: Any) -> list[Any]:
 
 def takes_loaders_in_turn(trainer: Trainer) -> bool:
     """Whether the running evaluation goes through its loaders one after the other."""
-    combined = getattr(trainer._active_loop, "_combined_loader", None)
+    # Lightning knows no loop, and raises, where an evaluation is set up without being run.
+    loop = trainer._active_loop if trainer.state.fn is not None else None
+    combined = getattr(loop, "_combined_loader", None)
     return combined is None or combined._mode == "sequential"
 
 
@@ -129,3 +132,9 @@ def put_values_of(trainer: Trainer, dataloader_idx: int) -> None:
     present, collection.dataloader_idx = collection.dataloader_idx, dataloader_idx
     trainer._logger_connector.update_eval_epoch_metrics()
     collection.dataloader_idx = present
+
+
+def has_usual_checkpoint_io(trainer: Trainer) -> bool:
+    """Whether checkpoints are written as Lightning does it where nobody chooses a way."""
+    strategy = trainer.strategy
+    return strategy._checkpoint_io is None and type(strategy.checkpoint_io) is TorchCheckpointIO

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pickle
 import pty
 import struct
 import sys
@@ -11,16 +12,22 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar, TQDMProgressBar
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override
 
 from lightning_app import cli
-from lightning_app.checkpoint_io import is_whole
+from lightning_app.checkpoint_io import AtomicCheckpointIO, is_whole
+from lightning_app.dashboard import Dashboard, RunLogger
+from lightning_app.shapes import ShapeLogger
 from tests.cli import ROOT
+from tests.runs import make_trainer
 
 pytestmark = pytest.mark.filterwarnings("default")
 BASE = ("--accelerator", "cpu", "--data.length", "60", "--data.val_length", "10")
@@ -28,6 +35,14 @@ BASE = ("--accelerator", "cpu", "--data.length", "60", "--data.val_length", "10"
 
 class Bar(TQDMProgressBar):
     """A user's own bar."""
+
+
+class OwnIO(TorchCheckpointIO):
+    """Leaves a mark in what it writes."""
+
+    @override
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        super().save_checkpoint(checkpoint | {"written by": "the user's own"}, path)
 
 
 class Service(Logger):
@@ -136,6 +151,49 @@ def test_the_users_summary_is_printed(run: Any) -> None:
     )
     trainer = run(*BASE, "--max_epochs", "1", "--config", "c.yaml")
     assert sum(isinstance(callback, ModelSummary) for callback in trainer.callbacks) == 1
+
+
+CONFIGS = {
+    "none": "{}",
+    "a plugin": f"{{plugins: {__name__}.OwnIO}}",
+    "the strategy's": (
+        "{strategy: {class_path: lightning_app.strategies.SingleDeviceStrategy, init_args: "
+        f"{{checkpoint_io: {{class_path: {__name__}.OwnIO}}}}}}}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("chosen", CONFIGS)
+def test_checkpoints_are_written_as_the_user_chose(chosen: str, run: Any, tmp_path: Path) -> None:
+    Path("c.yaml").write_text(f"trainer: {CONFIGS[chosen]}\n")
+    trainer = run(*BASE, "--max_epochs", "1", "--config", "c.yaml")
+    assert type(trainer.strategy.checkpoint_io) is (
+        AtomicCheckpointIO if chosen == "none" else OwnIO
+    )
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True).get("written by") == (
+        None if chosen == "none" else "the user's own"
+    )
+
+
+def test_a_trainer_can_be_pickled_after_its_run(run: Any) -> None:
+    trainer = run("--accelerator", "cpu", "--model", f"{__name__}.Bringing", "--max_epochs", "1")
+    assert pickle.loads(pickle.dumps(trainer)).global_step == trainer.global_step == 2
+
+
+def test_a_run_that_lightning_refuses_leaves_no_file(tmp_path: Path) -> None:
+    model = BoringModel()
+    model.automatic_optimization = False
+    trainer = make_trainer(
+        "single_device",
+        1,
+        gradient_clip_val=1.0,
+        callbacks=[Dashboard(ShapeLogger())],
+        logger=RunLogger(str(tmp_path)),
+    )
+    with pytest.raises(MisconfigurationException, match="gradient clipping"):
+        trainer.fit(model)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("where", ["flag", "config"])

@@ -148,8 +148,8 @@ class Dashboard(Callback):
 
     def _end(self, trainer: Trainer) -> None:
         self._end_graph()
-        writer = _writer(trainer)
-        if writer is not None and self._splits:
+        writer = _writer(trainer) if self._splits else None  # asking for it makes a file
+        if writer is not None:
             writer.add_text("splits", splits_table(self._splits), trainer.global_step)
 
 

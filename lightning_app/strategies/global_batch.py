@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.strategies.batch_size import num_rows
-from lightning_app.strategies.loader import shard_loader
-from lightning_app.strategies.passes import Pass
+from lightning_app.strategies.loader import check_not_split, shard_loader
+from lightning_app.strategies.passes import Batches, Pass
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.transfer import DirectTransfer
 
@@ -41,6 +41,7 @@ class GlobalBatch(DirectTransfer, Strategy):
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
+        check_not_split(dataloader)
         trainer = self._trainer
         skips_idle = not trainer.training and inside.takes_loaders_in_turn(trainer)
         rank, world_size = int(self.global_rank), int(self.world_size)  # type: ignore[attr-defined]
@@ -84,7 +85,7 @@ class GlobalBatch(DirectTransfer, Strategy):
         if self._lightning_module is None:
             return []
         iterators = inside.running_iterators(self._lightning_module.trainer)
-        return [p for p in iterators if isinstance(p, Pass)]
+        return [i.its_pass for i in iterators if isinstance(i, Batches)]
 
     def _full_size(self) -> int | None:
         """Samples of a full batch of the running loop's loader, if it has one size."""

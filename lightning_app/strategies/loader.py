@@ -24,7 +24,7 @@ from torch.utils.data import (
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.passes import Pass
+from lightning_app.strategies.passes import Batches, Pass
 from lightning_app.strategies.shards import Shards
 from lightning_app.strategies.workers import as_workers_start, deaf_to_signals
 
@@ -46,9 +46,9 @@ class ShardedLoader(DataLoader[Any]):
 
     @override
     def __iter__(self) -> Any:
-        begun = Pass(self.sharding, self._fetched)
+        batches = Batches(Pass(self.sharding, self._fetched))
         # The epoch of a run that is continued is known when a batch is asked for, not before.
-        return begun if self.sharding.is_to_continue else begun.begin()
+        return batches if self.sharding.is_to_continue else batches.begin()
 
     def _fetched(self) -> Iterable[Any]:
         """Batches of what the newest pass asks for, as the user's loader would make them."""
@@ -94,7 +94,7 @@ class ShardedLoader(DataLoader[Any]):
 
     @override
     def __reduce__(self) -> Any:
-        return _new_view, (_users_class(type(self)),), vars(self)
+        return _new_view, (type(self.sharding.loader),), vars(self)
 
 
 def _draw_base_seed(generator: torch.Generator | None) -> int:
@@ -118,14 +118,8 @@ def _new_view(users: type[DataLoader[Any]]) -> ShardedLoader:
 
 @functools.cache
 def _view_class(users: Any) -> type[ShardedLoader]:
-    """The class of a view of such a loader: it is that of the loader, too."""
-    if users is DataLoader:
-        return ShardedLoader
+    """The class of a view of such a loader: it is that of the loader, too, and has its name."""
     return type(users.__name__, (ShardedLoader, users), {"__module__": users.__module__})
-
-
-def _users_class(view: type) -> type[Any]:
-    return DataLoader if view is ShardedLoader else view.__mro__[2]
 
 
 def _view(shards: Shards) -> ShardedLoader:
@@ -160,8 +154,7 @@ def shard_loader(
         skips_idle: Leave out the batches of which this rank has no part.
 
     Raises:
-        MisconfigurationException: Several ranks share `loader` and it cannot be split by index,
-            or it has been split already.
+        MisconfigurationException: Several ranks share `loader` and it cannot be split by index.
     """
     if isinstance(loader, ShardedLoader):
         loader = loader.sharding.loader
@@ -174,13 +167,21 @@ def shard_loader(
             )
         return loader
     assert isinstance(loader, DataLoader)
-    sampler: Any = loader.sampler
+    return _view(Shards(loader, rank, world_size, seed, trainer, skips_idle))
+
+
+def check_not_split(loader: object) -> None:
+    """Refuse a loader that gives only a part of its samples to each rank.
+
+    Raises:
+        MisconfigurationException: It has been split already.
+    """
+    sampler: Any = loader.sampler if isinstance(loader, DataLoader) else None
     if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
         raise MisconfigurationException(
             f"the loader has a DistributedSampler for {sampler.num_replicas} ranks, and would be "
             "split twice, or in part: leave it out, the strategy splits every batch"
         )
-    return _view(Shards(loader, rank, world_size, seed, trainer, skips_idle))
 
 
 def _why_not_split(loader: object) -> str | None:

@@ -26,7 +26,26 @@ Indices = Sequence[Any] | Tensor
 _END = object()
 
 
-class Pass(Iterator[Any]):
+class Batches(Iterator[Any]):
+    """The batches of a pass, held by whoever goes through them alone: workers end with that."""
+
+    def __init__(self, its_pass: "Pass") -> None:
+        self.its_pass = its_pass
+        self._batches: Iterator[Any] | None = None
+
+    def begin(self) -> Self:
+        """Ask the sampler for its iterator, and workers for their first batches."""
+        self._batches = self.its_pass.begin()
+        return self
+
+    @override
+    def __next__(self) -> Any:
+        if self._batches is None:
+            self._batches = self.its_pass.begin()
+        return next(self._batches)
+
+
+class Pass:
     """Gives one rank's shard of every global batch of one epoch, from a position on.
 
     Args:
@@ -50,29 +69,24 @@ class Pass(Iterator[Any]):
         self.left_out: Iterable[Indices] = ()
         self.note = [0, 0, 0, 0]
         self.generators: list[Tensor] = []
-        self.has_begun = False
         self._fetch = fetch
         self._pending: deque[Shard] = deque()  # asked of the workers
         self._group: deque[Shard] = deque()  # handed out together, of which some are to come
-        self._batches: Iterator[Any] = iter(())
 
-    def begin(self) -> Self:
-        """Ask the sampler for its iterator, and workers for their first batches."""
-        shards, self.has_begun = self.shards, True
+    def begin(self) -> Iterator[Any]:
+        """Ask the sampler for its iterator; gives the batches."""
+        shards = self.shards
         self.epoch = shards.epoch()
         self.position = shards.start(self)
         self.note = [self.epoch, shards.round_of(self.epoch), 0, 0]
         self.generators = [generator.get_state() for generator in shards.generators]
         self.indices = self._own_indices(self._global_batches())
         shards.begun = self
-        self._batches = self._hand_out(self._fetch())
-        return self
+        return self._hand_out(self._fetch())
 
-    @override
-    def __next__(self) -> Any:
-        if not self.has_begun:
-            self.begin()
-        return next(self._batches)
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy of a Trainer has of it: how far it has come, not what is to come."""
+        return vars(self) | {"left_out": (), "indices": iter(())}
 
     def announce(self) -> None:
         """Go on to the next batch of a group; who takes batches in groups calls it."""
@@ -136,7 +150,10 @@ class Pass(Iterator[Any]):
     def _hand_out(self, fetched: Iterable[Any]) -> Iterator[Any]:
         shards = self.shards
         batches = self._timed(fetched)
-        if not shards.is_trainers(self):  # a hook's own pass
+        is_trainers = shards.is_trainers(self)
+        if is_trainers:
+            shards.newest = self
+        if not is_trainers:  # a hook's own pass
             for batch in batches:
                 self.shard = self._take()
                 yield batch

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from lightning_app import inside
-from lightning_app.strategies.passes import Indices, Pass, needs_replay, replay
+from lightning_app.strategies.passes import Batches, Indices, Pass, needs_replay, replay
 from lightning_app.strategies.sharding import Shard
 
 Listener = Callable[[Pass, Shard], None]
@@ -60,6 +60,7 @@ class Shards:
         self.fetch: Callable[[Indices], Any] | None = None
         self.group_size: Callable[[], int] | None = None
         self.begun: Pass | None = None  # the newest pass, whose indices are asked for next
+        self.newest: Pass | None = None  # of the Trainer's own passes, also when it has ended
         self.epoch_alone = 0  # where no Trainer tells the epoch
         self._trainer = trainer
         self._rounds = (0, 0)  # an epoch, and how often its batches have all been handed out
@@ -88,7 +89,7 @@ class Shards:
     @property
     def place(self) -> int:
         """The number in its epoch of the global batch that the running loop has got last."""
-        newest = self.begun
+        newest = self.newest
         return 0 if newest is None or newest.shard is None else newest.shard.number
 
     def epoch(self) -> int:
@@ -110,7 +111,10 @@ class Shards:
     def is_trainers(self, a_pass: Pass) -> bool:
         """Whether a pass is the Trainer's own, and not that of a hook."""
         trainer = self._trainer
-        return trainer is None or any(p is a_pass for p in inside.running_iterators(trainer))
+        return trainer is None or any(
+            isinstance(batches, Batches) and batches.its_pass is a_pass
+            for batches in inside.running_iterators(trainer)
+        )
 
     def note_pass(self, drawn: Pass) -> bool:
         """Note that a pass draws its first batch."""
@@ -122,7 +126,7 @@ class Shards:
         """The position in global batches, the same on every rank and under every layout."""
         if self._saved is not None:
             return self._saved
-        current = self.current() or Pass(self, list)
+        current = self.current() or self.newest or Pass(self, list)
         return {
             "epoch": current.epoch,
             "round": current.note[1],
@@ -138,8 +142,8 @@ class Shards:
         """The pass that the training loop takes its batches from."""
         if self._trainer is None:
             return self.begun
-        own = (p for p in inside.training_iterators(self._trainer) if isinstance(p, Pass))
-        return next((p for p in own if p.shards is self), None)
+        own = (i for i in inside.training_iterators(self._trainer) if isinstance(i, Batches))
+        return next((i.its_pass for i in own if i.its_pass.shards is self), None)
 
     def _sizes(self) -> dict[str, int | None]:
         """Without which a position does not tell which samples are left."""

@@ -1,9 +1,12 @@
 """Any map-style loader is split, in an order that depends on (seed, epoch, position) alone."""
 
+import copy
+import multiprocessing
 import pickle
 import random
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
+from lightning.pytorch.trainer.states import RunningStage
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -23,10 +28,12 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from lightning_app.strategies import SingleDeviceStrategy
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
 from lightning_app.strategies.passes import Pass
 from lightning_app.strategies.randomness import OwnRandomness
 from lightning_app.strategies.sharding import Shard
+from tests.runs import make_trainer
 from tests.user_modules import NumberStream
 
 
@@ -92,7 +99,7 @@ def view(loader: object, rank: int = 0, world_size: int = 1, **options: Any) -> 
 def read(loader: ShardedLoader) -> list[list[int]]:
     """Each batch's part of this rank; empty where the rank has none."""
     batches = iter(loader)
-    return [list(map(int, b)) if batches.shard.size else [] for b in batches]
+    return [list(map(int, b)) if batches.its_pass.shard.size else [] for b in batches]
 
 
 def shards(name: str, world_size: int, epoch: int = 0, position: int = 0) -> list[list[list[int]]]:
@@ -230,7 +237,7 @@ def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
         shard_loader([1, 2], 0, 2)
     split = DataLoader(numbers(9), sampler=DistributedSampler(numbers(9), num_replicas=2, rank=0))
     with pytest.raises(MisconfigurationException, match="split twice"):
-        shard_loader(split, 0, 2)
+        make_trainer(SingleDeviceStrategy("cpu"), 1).strategy.process_dataloader(split)
     unsized: Any = DataLoader(numbers(9), batch_sampler=iter([[0]]))
     with pytest.raises(MisconfigurationException, match="has no length"):
         shard_loader(unsized, 0, 2)
@@ -323,7 +330,53 @@ def test_a_view_is_what_the_loader_is() -> None:
     for name in ("num_workers", "drop_last", "pin_memory", "batch_size", "persistent_workers"):
         assert getattr(ours, name) == getattr(loader, name), name
     assert vars(loader).keys() & {"sharding"} == set()
-    assert type(pickle.loads(pickle.dumps(view(LOADERS["subset"](), 0, 2)))) is ShardedLoader
+    assert [type(view(made)).__name__ for made in (loader, LOADERS["subset"]())] == [
+        "Own",
+        "DataLoader",
+    ]
+
+
+@pytest.mark.parametrize("name", ["sequential", "shuffled", "drop_last"])
+def test_a_copy_of_a_view_has_its_place_and_no_batches(name: str) -> None:
+    original = view(LOADERS[name](), 0, 2)
+    begun = iter(original)
+    next(begun)
+    for copied in (pickle.loads(pickle.dumps(original)), copy.deepcopy(original)):
+        assert type(copied) is type(original)
+        assert copied.state_dict()["position"] == original.state_dict()["position"] == 1
+    assert len(list(begun)) == len(original) - 1
+
+
+@pytest.mark.filterwarnings("default")  # Lightning's advice
+def test_no_worker_outlives_a_run() -> None:
+    flags = {"max_epochs": 2, "limit_train_batches": 2, "limit_val_batches": 2}
+    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1, fast_dev_run=False, **flags)
+    loader = DataLoader(RandomDataset(32, 64), 2, num_workers=1)
+    before = multiprocessing.active_children()
+    trainer.fit(BoringModel(), loader, loader)
+    assert set(multiprocessing.active_children()) <= set(before)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_position_is_known_after_a_run(tmp_path: Path) -> None:
+    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1, max_steps=11, fast_dev_run=False)
+    trainer.fit(BoringModel(), DataLoader(RandomDataset(32, 64), 8))
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    progress = torch.load(tmp_path / "end.ckpt", weights_only=True)["loops"]["fit_loop"]
+    (state,) = progress["state_dict"]["combined_loader"]
+    assert (state["epoch"], state["position"]) == (1, 3)
+    assert progress["epoch_loop.batch_progress"]["current"]["completed"] == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
+def test_an_evaluation_may_be_set_up_without_being_run() -> None:
+    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1)
+    model = BoringModel()
+    trainer.strategy.connect(model)
+    trainer._data_connector.attach_data(model)
+    trainer.state.stage = RunningStage.VALIDATING
+    trainer.validate_loop.setup_data()
+    assert isinstance(trainer.val_dataloaders, ShardedLoader)
 
 
 def test_two_passes_at_once_are_two() -> None:
