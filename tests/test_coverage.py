@@ -41,7 +41,7 @@ def test_tallies_differ_by_what_is_named_more_often(
     ours: list[int], theirs: list[int], size: int
 ) -> None:
     first, second = Tally(), Tally()
-    first.add(torch.tensor(ours, dtype=torch.int64).split(size))
+    first.add(torch.split(torch.tensor(ours, dtype=torch.int64), size))
     second.add([theirs])
     named = range(41)
     more = [max(ours.count(index) - theirs.count(index), 0) for index in named]
@@ -219,8 +219,8 @@ class SaveAt(Callback):
 
 def save_and_continue(path: str, devices: int, moved_by: int) -> Counts:
     """What is counted by a run that goes on after 4 of 7 batches, or where it should not."""
-    file, flags = Path(path), {"max_epochs": 1, "callbacks": [SaveAt(4, Path(path))]}
-    flags["callbacks"] += [Coverage(), Resume()]
+    file, callbacks = Path(path), [SaveAt(4, Path(path)), Coverage(), Resume()]
+    flags: dict[str, Any] = {"max_epochs": 1, "callbacks": callbacks}
     fit("ddp", devices, Submodule(), Shuffled(length=43), **flags)
     checkpoint = torch.load(file, weights_only=True)
     (saved,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]

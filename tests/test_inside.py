@@ -70,7 +70,7 @@ class Validates(Submodule):
     """Takes its batches from several loaders."""
 
     @override
-    def validation_step(  # type: ignore[override]
+    def validation_step(
         self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self.log("val_loss", self.body(batch[0]).mean())

@@ -42,7 +42,7 @@ class Logs(Submodule):
     @override
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch[0][0], batch[1]
-        loss = (self.body(x) - y).square().mean()
+        loss: Tensor = (self.body(x) - y).square().mean()
         self.log("plain", x.sum(1).mean(), on_step=True, on_epoch=True)
         self.log("each", x[:, 0].mean(), on_step=False, on_epoch=True)
         self.log("as one", x[:, 0].mean(), on_step=False, on_epoch=True, batch_size=1)
@@ -56,7 +56,7 @@ class Logs(Submodule):
         return loss
 
     @override
-    def validation_step(  # type: ignore[override]
+    def validation_step(
         self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self.log("val", batch[0][0].sum(1).mean())
@@ -135,7 +135,7 @@ def test_what_the_first_rank_alone_does_not_log_is_logged(ranks: list[Any], alon
 
 def test_the_averages_are_right(alone: Any) -> None:
     values = torch.stack([Samples(LENGTH)[i][0] for i in range(LENGTH)])
-    means = [batch[:, 0].mean() for batch in values.split(BATCH)]
+    means = [batch[:, 0].mean() for batch in torch.split(values, BATCH)]
     for seen in alone[0].epochs:
         assert seen["each"] == pytest.approx(float(values[:, 0].mean()), rel=1e-6)
         assert seen["as one"] == pytest.approx(float(torch.stack(means).mean()), rel=1e-6)
@@ -153,7 +153,8 @@ def count_exchanges(log_from: int) -> int:
         def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
             if batch_idx >= log_from:
                 self.log("late", 1.0)
-            return self.body(batch[0]).square().mean()
+            loss: Tensor = self.body(batch[0]).square().mean()
+            return loss
 
     original: Callable[..., Tensor] = StepValues._rows
 

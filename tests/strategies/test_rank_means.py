@@ -24,7 +24,7 @@ def over_ranks(
             or `told`, where the model says that the mean is over twice the even samples.
         full_size: What the loader tells.
     """
-    values = torch.arange(sum(batches), dtype=torch.float64).square().split(batches)
+    values = torch.split(torch.arange(sum(batches), dtype=torch.float64).square(), batches)
     parts = []
     for rank in range(world_size):
         mean, total, weights, steps = RankMean(full_size), 0.0, 0.0, 0
@@ -56,7 +56,7 @@ def over_samples(batches: list[int]) -> float:
 
 
 def over_batches(batches: list[int]) -> float:
-    values = torch.arange(sum(batches), dtype=torch.float64).square().split(batches)
+    values = torch.split(torch.arange(sum(batches), dtype=torch.float64).square(), batches)
     return float(torch.stack([batch.mean() for batch in values]).mean())
 
 
@@ -82,7 +82,7 @@ def test_the_full_batchs_size_is_that_of_all_ranks(batches: list[int], world_siz
 
 def test_what_the_model_tells_weighs_within_batches_and_samples_between_them() -> None:
     batches = [4, 7, 3]
-    values = torch.arange(14, dtype=torch.float64).square().split(batches)
+    values = torch.split(torch.arange(14, dtype=torch.float64).square(), batches)
     means = [float((b * counted(b)).sum() / counted(b).sum()) for b in values]
     expected = sum(n * mean for n, mean in zip(batches, means, strict=True)) / 14
     for world_size in (1, 2, 3):
