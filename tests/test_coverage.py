@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
@@ -36,6 +36,7 @@ def counts(curves: dict[str, dict[int, float]]) -> Counts:
 indices = st.lists(st.integers(0, 40))
 
 
+@settings(max_examples=50, deadline=None)  # the machine may be busy
 @given(indices, indices, st.integers(1, 5))
 def test_tallies_differ_by_what_is_named_more_often(
     ours: list[int], theirs: list[int], size: int

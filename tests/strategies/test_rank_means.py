@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_app.strategies.rank_means import MAX_NOTES, RankMean, merge, outside_of_steps
@@ -60,12 +60,14 @@ def over_batches(batches: list[int]) -> float:
     return float(torch.stack([batch.mean() for batch in values]).mean())
 
 
+@settings(max_examples=50, deadline=None)  # the machine may be busy
 @given(sizes, worlds)
 def test_by_their_samples(batches: list[int], world_size: int) -> None:
     expected = over_samples(batches)
     assert over_ranks(batches, world_size, "own") == pytest.approx(expected, rel=1e-12)
 
 
+@settings(max_examples=50, deadline=None)  # the machine may be busy
 @given(sizes, worlds)
 def test_a_weight_of_one_counts_batches_alike(batches: list[int], world_size: int) -> None:
     batches = [2 * world_size + size for size in batches]  # where 1 is no shard's size
@@ -73,6 +75,7 @@ def test_a_weight_of_one_counts_batches_alike(batches: list[int], world_size: in
     assert over_ranks(batches, world_size, "one") == pytest.approx(expected, rel=1e-12)
 
 
+@settings(max_examples=50, deadline=None)  # the machine may be busy
 @given(sizes, worlds)
 def test_the_full_batchs_size_is_that_of_all_ranks(batches: list[int], world_size: int) -> None:
     full = max(batches) + 1  # and no shard's
