@@ -1,0 +1,161 @@
+"""What this project knows of Lightning from within is so."""
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from typing_extensions import override
+
+from lightning_app import inside
+from lightning_app.strategies.passes import Pass
+from tests.runs import fit, make_trainer
+from tests.user_modules import Samples, Submodule
+
+
+class Looks(Callback):
+    """Notes what is seen from within in hooks, and what is called around an epoch's end."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[Any]] = {}
+
+    def _note(self, name: str, value: Any) -> None:
+        self.seen.setdefault(name, []).append(value)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        inside.before_epoch_values(trainer, lambda: self._note("order", "values"))
+        inside.after_epoch_hooks(trainer, lambda: self._note("order", "after"))
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        (iterator,) = inside.training_iterators(trainer)
+        self._note("position", iterator.position)
+        self._note("is running", inside.running_iterators(trainer) == [iterator])
+        self._note("first", inside.is_first_batch(trainer))
+        self._note("logged", sorted(inside.results(trainer)))
+
+    @override
+    def on_before_zero_grad(self, trainer: Trainer, *args: Any) -> None:
+        self._note("log step", inside.is_log_step(trainer))
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._note("in turn", inside.takes_loaders_in_turn(trainer))
+        self._note("done", inside.loaders_done(trainer))
+        current, training = inside.running_iterators(trainer), inside.training_iterators(trainer)
+        self._note("others", not any(a is b for a in current for b in training))
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._note("order", "hook")
+
+
+class Data(LightningDataModule):
+    """One loader to train on, two to validate on."""
+
+    @override
+    def train_dataloader(self) -> Any:
+        return DataLoader(Samples(12), 3)
+
+    @override
+    def val_dataloader(self) -> Any:
+        return [DataLoader(Samples(4), 2), DataLoader(Samples(2), 2)]
+
+
+class Validates(Submodule):
+    """Takes its batches from several loaders."""
+
+    @override
+    def validation_step(
+        self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.log("val_loss", self.body(batch[0]).mean())
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, list[Any]]:
+    looks = Looks()
+    fit("single_device", 1, Validates(), Data(), callbacks=[looks], max_epochs=1)
+    return looks.seen
+
+
+def test_the_loops_iterators(seen: dict[str, list[Any]]) -> None:
+    assert seen["position"] == [1, 2, 3, 4]
+    assert seen["is running"] == [True] * 4
+    assert seen["others"] == [True] * 3
+
+
+def test_the_loops_places(seen: dict[str, list[Any]]) -> None:
+    assert seen["first"] == [True, False, False, False]
+    assert seen["log step"] == [False, True, False, True]  # every second one
+    assert seen["logged"] == [["training_step.loss_each"]] * 4
+
+
+def test_loaders_that_are_evaluated_in_turn(seen: dict[str, list[Any]]) -> None:
+    assert seen["in turn"] == [True] * 3
+    assert seen["done"][-1] == 2
+
+
+def test_an_epochs_end(seen: dict[str, list[Any]]) -> None:
+    assert seen["order"][-3:] == ["values", "hook", "after"]
+
+
+def test_what_follows_an_epochs_end_is_taken_away() -> None:
+    trainer = make_trainer("single_device", 1)
+    connector = vars(trainer._logger_connector)
+    before = dict(connector)
+    inside.before_epoch_values(trainer, lambda: None)
+    inside.after_epoch_hooks(trainer, lambda: None)
+    assert connector.keys() - before.keys() == {"epoch_end_reached", "on_epoch_end"}
+    inside.leave_epochs(trainer)
+    inside.leave_epochs(trainer)
+    assert connector.keys() == before.keys()
+
+
+def test_nothing_runs_before_a_run() -> None:
+    trainer = make_trainer("single_device", 1)
+    assert inside.training_iterators(trainer) == inside.running_iterators(trainer) == []
+    assert not inside.notes_indices(BatchSampler(SequentialSampler(range(3)), 2, False))
+
+
+class Adds(Callback):
+    """Has an entry made for what only another rank would have logged."""
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        collection = inside.results(trainer)
+        how = inside.logged_as(collection["training_step.loss_each"])
+        how = pickle.loads(pickle.dumps(how))
+        added = inside.add_result(trainer, "training_step.other", (how[0], "other", *how[2:]), True)
+        added.value, added.cumulated_batch_size = torch.tensor(6.0), torch.tensor(2)
+        added._forward_cache, added.has_reset, added._update_count = torch.tensor(3.0), False, 1
+
+
+class Predicts(Submodule):
+    """Looks at how its samples are noted."""
+
+    @override
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        (a_pass,) = inside.running_iterators(self.trainer)
+        assert isinstance(a_pass, Pass)
+        loader: Any = self.trainer.predict_dataloaders
+        assert inside.notes_indices(loader.batch_sampler)
+        return batch[0]
+
+
+def test_what_another_rank_has_logged_is_logged_alike() -> None:
+    run = fit("single_device", 1, Validates(), Data(), callbacks=[Adds()], max_epochs=1)
+    assert run.metrics["other_epoch"] == 3.0
+    assert run.metrics.keys() >= {"loss_each_epoch", "other_epoch"}
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning uses it
+def test_predictions_have_their_indices_noted() -> None:
+    trainer = make_trainer("single_device", 1, precision="32-true")
+    loader: Any = DataLoader(Samples(4), 2)
+    predictions: Any = trainer.predict(Predicts(), loader)
+    assert [len(batch) for batch in predictions] == [2, 2]
