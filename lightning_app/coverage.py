@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, DistributedSampler
 from typing_extensions import override
@@ -30,13 +31,14 @@ from lightning_app.strategies.passes import Indices, Pass
 from lightning_app.strategies.sharding import Shard
 
 MAX_NOTES = 64
-MAX_NUMBER = 2**31  # larger indices are names, which need no table up to the largest
+MAX_NUMBER = 2**24  # or a few times the data set's length
 
 
 class Tally:
     """How often each index was named."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_NUMBER) -> None:
+        self._limit = limit  # larger indices are names, which need no table up to the largest
         self.numbers = torch.zeros(0, dtype=torch.int32)  # by the index
         self.others: Counter[Any] = Counter()  # indices that are not whole numbers from 0: names
 
@@ -44,7 +46,7 @@ class Tally:
         """Count what is in some batches."""
         arrays: list[Any] = []
         for batch in map(_as_numbers, batches):
-            if isinstance(batch, np.ndarray):
+            if isinstance(batch, np.ndarray) and not (batch.size and batch.max() >= self._limit):
                 arrays.append(batch)
             else:
                 self.others.update(map(_as_saved, batch))
@@ -94,7 +96,10 @@ class Coverage(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watch(trainer)
         # Not at the epoch's end, which may be in mid-epoch: it is saved then.
-        self._visits, self._plan, self._visited_before = Tally(), Tally(), None
+        num_samples = sized_len(self._loader.dataset) if self._loader is not None else None
+        self._limit = max(MAX_NUMBER, 4 * (num_samples or 0))
+        self._visits, self._plan = Tally(self._limit), Tally(self._limit)
+        self._visited_before = None
         self._pass = None
 
     def _watch(self, trainer: Trainer) -> None:
@@ -182,7 +187,7 @@ def _as_numbers(batch: Any) -> Any:
     except (ValueError, TypeError):
         return batch
     is_numbers = array.ndim == 1 and (array.dtype.kind in "iu" or not array.size)
-    if is_numbers and not (array.size and (array.min() < 0 or array.max() >= MAX_NUMBER)):
+    if is_numbers and not (array.size and array.min() < 0):
         return array.astype(np.int64, copy=False)
     return batch
 

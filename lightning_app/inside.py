@@ -44,6 +44,22 @@ def takes_loaders_in_turn(trainer: Trainer) -> bool:
     return combined is None or combined._mode == "sequential"
 
 
+def limit_of(trainer: Trainer, shards: object) -> int | None:
+    """How many batches the running loop takes of the loader with these shards; `None`: all."""
+    combined = getattr(trainer._active_loop, "_combined_loader", None)
+    for loader, limit in zip(
+        getattr(combined, "flattened", ()), getattr(combined, "limits", None) or (), strict=False
+    ):
+        if vars(loader).get("sharding") is shards and limit != float("inf"):
+            return int(limit)
+    return None
+
+
+def num_prefetched(trainer: Trainer) -> int:
+    """Batches that training has fetched ahead, to know which one is the last."""
+    return len(getattr(trainer.fit_loop._data_fetcher, "batches", ()))
+
+
 def results(trainer: Trainer) -> Any:
     """What has been logged in the running loop by `self.log`, by key; `None` outside of one."""
     return trainer._results

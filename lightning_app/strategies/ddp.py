@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_app import inside
@@ -55,7 +57,9 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         self._logs: GlobalLogs | None = None
         self._trained: TrainedParameters | None = None
         self._local_sum: LocalSum | None = None
+        self._is_connected = False
         self._num_steps = 0
+        self._silenced: list[RemovableHandle] = []
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -63,7 +67,6 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             self._check(trainer)
         super().setup(trainer)
         if self.world_size > 1:
-            self._connect()
             self._trained = TrainedParameters(trainer.lightning_module)
             self._logs = GlobalLogs(trainer, self._sum)
             inside.before_epoch_values(trainer, self._epoch_ended)
@@ -101,6 +104,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             and self.root_device.type == "cpu"
             and self.num_nodes == 1
             and self._ddp_comm_hook is None
+            and not self.model._comm_hooks  # none of the user's own
         ):
             if self._local_sum is None:
                 self._local_sum = LocalSum(self._timeout or default_pg_timeout)
@@ -109,12 +113,21 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
+        if not self._is_connected and self._logs is not None:
+            self._is_connected = True  # not before: a hook may have registered its own
+            self._connect()
         self._follow_parameters(look_for_new=batch_idx == 0)
 
     def _follow_parameters(self, look_for_new: bool) -> None:
         """Average the gradients of what is trained now: layers may be unfrozen in mid-run."""
         assert self.lightning_module is not None
         if self._trained is not None and self._trained.have_changed(look_for_new):
+            wrapped: Any = self.model
+            if wrapped._comm_hooks and self._local_sum is None:
+                raise MisconfigurationException(
+                    "other parameters are trained than at the start, so DDP is made anew, which "
+                    "would lose the communication hook: give it as `ddp_comm_hook` to the strategy"
+                )
             self.model = self.lightning_module
             self.configure_ddp()
             self._connect()
@@ -122,14 +135,21 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
     @override
     def on_validation_start(self) -> None:
         super().on_validation_start()
-        if self._logs is not None:
-            self._logs.start_evaluation()
+        self._start_evaluation()
 
     @override
     def on_test_start(self) -> None:
         super().on_test_start()
+        self._start_evaluation()
+
+    def _start_evaluation(self) -> None:
         if self._logs is not None:
             self._logs.start_evaluation()
+        model = self.model
+        if isinstance(model, DistributedDataParallel) and model.will_sync_module_buffers():  # type: ignore[no-untyped-call]
+            # Here and not in the first step, in which a rank without samples has no part.
+            model._sync_buffers()  # type: ignore[no-untyped-call]
+            model.require_forward_param_sync = False
 
     def _epoch_ended(self) -> None:
         assert self._logs is not None
@@ -146,6 +166,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             return super()._run(hook, step, args, kwargs)
         shard = self._new_shard(hook)
         previous = self._weight
+        self._stop_silence()
+        self._check_metrics(hook, shard)
         self._logs.before_step(hook)
         try:
             size = self._tell_size(self._trainer, args[0], shard) if args else shard.size
@@ -154,6 +176,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             with self._step(hook, shard):
                 output = step(*args, **kwargs)
             self._logs.after_step(hook, shard, self._full_size(), mean_over)
+            if not shard.size:
+                inside.results(self._trainer).batch_size = 0  # for what later hooks log
             return output
         finally:
             if hook != "training_step":
@@ -225,7 +249,17 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
-        return loss if self._weight == 1.0 else loss * self._weight
+        if not self._weight and not self._silenced:
+            # Not a product with 0: of a mean over nothing, which is NaN, that is NaN, too.
+            trained = (p for p in self.lightning_module.parameters() if p.requires_grad)  # type: ignore[union-attr]
+            self._silenced = [p.register_hook(torch.zeros_like) for p in trained]
+        return loss if self._weight in (0.0, 1.0) else loss * self._weight
+
+    def _stop_silence(self) -> None:
+        """Let gradients through again, after a step that weighed nothing."""
+        for handle in self._silenced:
+            handle.remove()
+        self._silenced = []
 
     def mean_over_batch(self, value: Tensor) -> Tensor:
         """Over the last training step's global batch, of what is a mean over each rank's shard."""
@@ -260,6 +294,18 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 "in a hook at the epoch's end, or batches with a sample for each process"
             )
 
+    def _check_metrics(self, hook: str, shard: Shard) -> None:
+        """Refuse metrics that ask all ranks in a step of which some have no part."""
+        if hook == "training_step" or shard.global_size >= self.world_size:
+            return
+        for name, metric in self.lightning_module.named_modules():  # type: ignore[union-attr]
+            if isinstance(metric, Metric) and metric.dist_sync_on_step:
+                raise MisconfigurationException(
+                    f"{name} has dist_sync_on_step=True, and waits in an evaluation step for all "
+                    f"{self.world_size} processes, of which some have no sample of a batch of "
+                    f"{shard.global_size}: leave it out, or use larger batches"
+                )
+
     def _sum(self, values: Tensor) -> Tensor:
         """The sum of a CPU tensor `(N,)` over all ranks."""
         if self._local_sum is not None and self._local_sum.is_connected:
@@ -279,6 +325,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         if self._local_sum is not None:
             self._local_sum.close()
             self._local_sum = None
+        self._is_connected = False
         if self._start_method != "popen" and dist.is_initialized():
             # A spawned process ends here; with the group alive, its threads may abort it.
             dist.destroy_process_group()

@@ -43,7 +43,7 @@ class GlobalBatch(DirectTransfer, Strategy):
     def process_dataloader(self, dataloader: object) -> object:
         check_not_split(dataloader)
         trainer = self._trainer
-        skips_idle = not trainer.training and inside.takes_loaders_in_turn(trainer)
+        skips_idle = not trainer.training
         rank, world_size = int(self.global_rank), int(self.world_size)  # type: ignore[attr-defined]
         return shard_loader(dataloader, rank, world_size, self._run_seed(), trainer, skips_idle)
 
@@ -73,7 +73,7 @@ class GlobalBatch(DirectTransfer, Strategy):
     ) -> Any:
         """Run a step; `hook` is its name."""
         shards = self._current_shards()
-        if len(shards) == 1 and not shards[0].is_ready_made:
+        if len(shards) == 1 and not shards[0].is_ready_made and self._has_one_loader():
             self._tell_size(self._trainer, args[0], shards[0])
         return step(*args, **kwargs)
 
@@ -86,6 +86,9 @@ class GlobalBatch(DirectTransfer, Strategy):
             return []
         iterators = inside.running_iterators(self._lightning_module.trainer)
         return [i.its_pass for i in iterators if isinstance(i, Batches)]
+
+    def _has_one_loader(self) -> bool:
+        return len(inside.running_iterators(self._trainer)) == 1
 
     def _full_size(self) -> int | None:
         """Samples of a full batch of the running loop's loader, if it has one size."""

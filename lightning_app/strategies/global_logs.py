@@ -145,7 +145,8 @@ class GlobalLogs:
         dist.all_gather_object(ranks, own)
         for name, first in ranks[0].items():
             others = [values[name] for values in ranks[1:] if name in values]
-            differ = any(not math.isclose(first, value, rel_tol=1e-6) for value in others)
+            known = [value for value in others if value == value and first == first]  # no NaN
+            differ = any(not math.isclose(first, value, rel_tol=1e-6) for value in known)
             if differ and name not in self._told:
                 self._told.add(name)
                 rank_zero_warn(

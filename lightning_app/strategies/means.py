@@ -1,15 +1,18 @@
 """Tells of losses that are no means over samples, where this can be seen."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
+
+LOSSES = (functional.cross_entropy, functional.nll_loss)
 
 
 @contextmanager
@@ -33,8 +36,9 @@ class _Watch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in (functional.cross_entropy, functional.nll_loss):
-            self._look(func.__name__, *args, **kwargs)
+        if func in LOSSES and not torch.compiler.is_compiling():
+            with suppress(RuntimeError):  # what cannot be looked at, as within torch.func.vmap
+                self._look(func.__name__, *args, **kwargs)
         return func(*args, **kwargs)
 
     def _look(

@@ -69,6 +69,7 @@ class Pass:
         self.left_out: Iterable[Indices] = ()
         self.note = [0, 0, 0, 0]
         self.generators: list[Tensor] = []
+        self.skips_idle = False
         self._fetch = fetch
         self._pending: deque[Shard] = deque()  # asked of the workers
         self._group: deque[Shard] = deque()  # handed out together, of which some are to come
@@ -78,9 +79,13 @@ class Pass:
         shards = self.shards
         self.epoch = shards.epoch()
         self.position = shards.start(self)
+        self.skips_idle = shards.skips_idle and shards.is_in_turn()
         self.note = [self.epoch, shards.round_of(self.epoch), 0, 0]
         self.generators = [generator.get_state() for generator in shards.generators]
-        self.indices = self._own_indices(self._global_batches())
+        batches = self._global_batches()
+        if self.skips_idle and (limit := shards.limit()) is not None:
+            batches = islice(batches, limit)  # of global batches, of which this rank skips some
+        self.indices = self._own_indices(batches)
         shards.begun = self
         return self._hand_out(self._fetch())
 
@@ -135,7 +140,7 @@ class Pass:
             self._pending.append(shard)
             if shard.size:
                 yield shard.indices
-            elif not shards.skips_idle:
+            elif not self.skips_idle:
                 yield batch  # what one device can train on, this rank can; it weighs nothing
         self.note[3] = 1
 
@@ -178,7 +183,7 @@ class Pass:
         while True:
             shard = self._pending.popleft()
             self.position += 1
-            if shard.size or not self.shards.skips_idle:
+            if shard.size or not self.skips_idle:
                 return shard
 
     def _timed(self, fetched: Iterable[Any]) -> Iterator[Any]:

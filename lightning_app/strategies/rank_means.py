@@ -20,7 +20,9 @@ class PartOfMean:
         weight: Sum of the weights.
         total_by_part: As `total`, with each step's weight times the rank's part of its batch.
         weight_by_part: As `weight`, likewise.
-        constant: The weight that was passed in every step, if it is that of a whole batch; else 0.
+        constant: The weight that was passed in every step, if it may be that of a whole batch;
+            else 0.
+        are_sizes: Each step's weight was the number of its samples.
         batches: Where the model tells what its means are over: for each batch, by its number, the
             sum over these, how many they are, and the batch's samples.
     """
@@ -30,6 +32,7 @@ class PartOfMean:
     total_by_part: float = 0.0
     weight_by_part: float = 0.0
     constant: float = 0.0
+    are_sizes: bool = False
     batches: dict[int, tuple[float, float, int]] = field(default_factory=dict)
 
 
@@ -85,7 +88,8 @@ class RankMean:
         for value, note in zip((totals / weights).tolist(), notes, strict=True):
             *_, global_size, mean_over, number = note
             if mean_over is not None:
-                part.batches[number] = (value * mean_over, mean_over, global_size)
+                total = value * mean_over if mean_over else 0.0  # not NaN, the mean of nothing
+                part.batches[number] = (total, mean_over, global_size)
 
     def part(self, num_steps: int) -> PartOfMean:
         """What is to be sent.
@@ -95,7 +99,8 @@ class RankMean:
         """
         self._fold()
         is_every_step = self._num_notes == num_steps
-        constant = self._least if self._least == self._most and not self._are_sizes else 0.0
+        constant = self._least if self._least == self._most else 0.0
+        self._part.are_sizes = self._are_sizes
         if constant == self._full_size or (constant == 1 and is_every_step):
             self._part.constant = constant
         if not self._are_sizes:
@@ -108,7 +113,8 @@ def merge(parts: list[PartOfMean]) -> tuple[float, float]:
     if all(part.batches for part in parts):
         return _merge_batches(parts)
     constants = {part.constant for part in parts}
-    if len(constants) == 1 and constants != {0.0}:
+    are_sizes = all(part.are_sizes for part in parts)
+    if len(constants) == 1 and constants != {0.0} and not are_sizes:
         return sum(p.total_by_part for p in parts), sum(p.weight_by_part for p in parts)
     return sum(p.total for p in parts), sum(p.weight for p in parts)
 

@@ -92,6 +92,17 @@ class Shards:
         newest = self.newest
         return 0 if newest is None or newest.shard is None else newest.shard.number
 
+    def _num_prefetched(self) -> int:
+        return 0 if self._trainer is None else inside.num_prefetched(self._trainer)
+
+    def is_in_turn(self) -> bool:
+        """Whether the running loop goes through its loaders one after the other."""
+        return self._trainer is None or inside.takes_loaders_in_turn(self._trainer)
+
+    def limit(self) -> int | None:
+        """How many global batches the running evaluation takes of this loader, if limited."""
+        return None if self._trainer is None else inside.limit_of(self._trainer, self)
+
     def epoch(self) -> int:
         """The epoch that the run is in."""
         return self.epoch_alone if self._trainer is None else self._trainer.current_epoch
@@ -130,7 +141,7 @@ class Shards:
         return {
             "epoch": current.epoch,
             "round": current.note[1],
-            "position": current.position,
+            "position": current.position - self._num_prefetched(),
             "seed": self.seed,
             "passes": [list(note) for note in self._notes],
             "is_in_last_pass": any(note is current.note for note in self._notes),

@@ -21,14 +21,19 @@ is_spare: ContextVar[bool] = ContextVar("is_spare", default=False)
 def nothing_stays(model: nn.Module) -> Iterator[None]:
     """Put back what is done to a model's buffers and metrics in the meantime."""
     token = is_spare.set(True)
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = [
+        (part, name, buffer, buffer.clone())
+        for part in model.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
     metrics = [(m, _copy_of_state(m)) for m in model.modules() if isinstance(m, Metric)]
     try:
         yield
     finally:
         is_spare.reset(token)
         with torch.no_grad():
-            for buffer, value in buffers:
+            for part, name, buffer, value in buffers:
+                part._buffers[name] = buffer  # the step may have assigned another
                 buffer.copy_(value)
         for metric, state in metrics:
             vars(metric).update(state)

@@ -109,6 +109,9 @@ class StepValues:
         metric = inside.results(self._trainer).get(key)
         if metric is None:
             metric = inside.add_result(self._trainer, key, how, is_tensor=True)
+        values, weights = values[weights > 0], weights[weights > 0]  # a mean over nothing is NaN
+        if not len(values):
+            return
         if metric.meta.is_mean_reduction:
             value = (values * weights).sum() / weights.sum()
         else:
