@@ -48,6 +48,7 @@ class Logs(Submodule):
         self.log("as one", x[:, 0].mean(), on_step=False, on_epoch=True, batch_size=1)
         self.log("largest", x.max(), on_step=True, on_epoch=True, reduce_fx="max")
         self.log("least", x.min(), on_step=False, on_epoch=True, reduce_fx="min")
+        self.log("total", x.sum(), on_step=False, on_epoch=True, reduce_fx="sum")
         self.log("own mean", x[:, 1].mean(), on_step=False, on_epoch=True, sync_dist=True)
         if batch_idx == 2:
             self.log("once", x[:, 2].mean(), on_step=True, on_epoch=True)
