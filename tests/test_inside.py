@@ -33,7 +33,7 @@ class Looks(Callback):
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         (iterator,) = inside.training_iterators(trainer)
-        self._note("position", iterator.position)
+        self._note("position", iterator.its_pass.position)
         self._note("is running", inside.running_iterators(trainer) == [iterator])
         self._note("first", inside.is_first_batch(trainer))
         self._note("logged", sorted(inside.results(trainer)))
@@ -141,6 +141,7 @@ class Predicts(Submodule):
     @override
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         (a_pass,) = inside.running_iterators(self.trainer)
+        a_pass = a_pass.its_pass
         assert isinstance(a_pass, Pass)
         loader: Any = self.trainer.predict_dataloaders
         assert inside.notes_indices(loader.batch_sampler)
