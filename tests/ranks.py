@@ -79,6 +79,8 @@ def _rank(
         "LOCAL_WORLD_SIZE": str(world_size),
         "TORCHELASTIC_RUN_ID": "tests",
     }
+    # As in a user's process; else a loader's workers would be asked of the server, too.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     strategies.register()
     logging.getLogger("lightning").setLevel(logging.ERROR)

@@ -98,7 +98,10 @@ class GlobalLogs:
         if key not in self._before:
             del inside.results(self._trainer)[key]
             return
+        cache = metric._forward_cache
         metric.value, weight, metric._forward_cache, metric.has_reset = self._before[key]
+        if metric.meta.sync.should:  # the ranks' mean, which this one has taken part in
+            metric._forward_cache = cache
         if weight is not None:
             metric.cumulated_batch_size = weight
 

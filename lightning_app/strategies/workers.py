@@ -5,6 +5,7 @@ stops its workers. With its workers dead or in a KeyboardInterrupt it could not:
 end by a SIGTERM from anyone, and leaves SIGINT as it is.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -50,6 +51,8 @@ def _begin(init: Callable[[int], Any] | None, worker_id: int) -> None:
 
 def _end_with_parent() -> None:
     """End by a SIGTERM from the parent, which tells a worker so that does not end otherwise."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    parent = multiprocessing.parent_process()  # not `getppid`: that may be a server that forks
+    assert parent is not None
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)

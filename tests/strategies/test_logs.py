@@ -15,7 +15,7 @@ from tests.ranks import run_ranks
 from tests.runs import fit
 from tests.user_modules import Samples, Submodule
 
-LENGTH, BATCH = 20, 6  # the last batch has two samples, for three ranks
+LENGTH, BATCH = 23, 7  # shards of 3, 2, 2; the last batch has two samples for three ranks
 
 
 def time_first(samples: list[Any]) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ class Logs(Submodule):
         self.log("largest", x.max(), on_step=True, on_epoch=True, reduce_fx="max")
         self.log("least", x.min(), on_step=False, on_epoch=True, reduce_fx="min")
         self.log("total", x.sum(), on_step=False, on_epoch=True, reduce_fx="sum")
-        self.log("own mean", x[:, 1].mean(), on_step=False, on_epoch=True, sync_dist=True)
+        self.log("own mean", x[:, 1].mean(), on_step=True, on_epoch=True, sync_dist=True)
         if batch_idx == 2:
             self.log("once", x[:, 2].mean(), on_step=True, on_epoch=True)
         if not self.trainer.is_global_zero:
@@ -181,3 +181,24 @@ def test_ranks_exchange_no_more_than_they_have_to() -> None:
     # None logs: at step 1, and at the log steps 4 and 8. Steps 1 to 8, and once more for the name.
     # From step 3 on, seen at step 4: then, once more for the name, and at steps 5 to 8.
     assert run_ranks(count_all, 2) == [[3, 9, 7]] * 2
+
+
+class OneAfterTheOther(Submodule):
+    """Each rank logs at a step of its own, its number."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if batch_idx == 1 + self.global_rank:
+            self.log("rank", float(self.global_rank), on_step=True, on_epoch=False)
+        loss: Tensor = self.body(batch[0]).square().mean()
+        return loss
+
+
+def log_one_after_the_other() -> list[float]:
+    data: Any = DataLoader(Samples(8), 2)
+    flags: dict[str, Any] = {"max_epochs": 1, "log_every_n_steps": 4, "limit_val_batches": 0}
+    return list(fit("ddp", 2, OneAfterTheOther(), data, **flags).curves["rank"].values())
+
+
+def test_the_last_step_at_which_any_rank_has_logged_counts() -> None:
+    assert run_ranks(log_one_after_the_other, 2)[0] == [1.0]
