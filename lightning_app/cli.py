@@ -34,14 +34,7 @@ from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.data_on_device import DataOnDevice
 from lightning_app.direct_step import DirectStep
-from lightning_app.errors import (
-    UsageError,
-    another_rank_told,
-    one_line,
-    refusal,
-    tell,
-    users_bug,
-)
+from lightning_app.errors import UsageError, one_line, users_bug
 from lightning_app.executions import StepsPerExecution
 from lightning_app.flags import (
     add_run_flags,
@@ -56,6 +49,7 @@ from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
 from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
+from lightning_app.refusals import another_rank_told, refusal, tell
 from lightning_app.resume import Resume
 from lightning_app.run_config import SaveConfigOnce
 from lightning_app.shapes import ShapeLogger

@@ -72,7 +72,9 @@ def run_killed(folder: Path, seed: int, num_kills: int) -> None:
     resume: tuple[str, ...] = ()
     for _ in range(num_kills):
         process = start(*FLAGS, *next(layouts), *resume, cwd=folder)
-        assert kill_in(process, folder, next(moments), dice.uniform(0.2, 0.8)), "ended too early"
+        # Not before there is something to continue: another run would begin.
+        moment = next(moments) if resume else "lightning_logs/version_0/checkpoints/last.ckpt"
+        assert kill_in(process, folder, moment, dice.uniform(0.2, 0.8)), "ended too early"
         for name in ("writing", "validating"):
             (folder / name).unlink(missing_ok=True)
         if list(folder.glob("lightning_logs/version_0/checkpoints/last.ckpt")):
