@@ -23,6 +23,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_app import inside
+from lightning_app.strategies.idle_metrics import align_shapes
 from lightning_app.strategies.rank_means import RankMean, merge, outside_of_steps
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.step_values import StepValues
@@ -128,6 +129,7 @@ class GlobalLogs:
         num_loaders = inside.loaders_done(trainer)
         collection: Any = inside.results(trainer)
         for index in range(self._num_shared, num_loaders):
+            align_shapes(trainer.lightning_module)
             self._share(index)
             if collection.dataloader_idx not in (None, index):
                 inside.put_values_of(trainer, index)
