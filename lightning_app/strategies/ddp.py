@@ -249,11 +249,13 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
-        if not self._weight and not self._silenced:
-            # Not a product with 0: of a mean over nothing, which is NaN, that is NaN, too.
-            trained = (p for p in self.lightning_module.parameters() if p.requires_grad)  # type: ignore[union-attr]
-            self._silenced = [p.register_hook(torch.zeros_like) for p in trained]
-        return loss if self._weight in (0.0, 1.0) else loss * self._weight
+        if not self._weight:
+            # Not a product with 0 alone: of a mean over nothing, which is NaN, that is NaN, too.
+            for parameter in self.lightning_module.parameters():  # type: ignore[union-attr]
+                if parameter.requires_grad:  # another optimizer's do not, for now
+                    handle = parameter.register_hook(torch.zeros_like)
+                    self._silenced.append(handle)
+        return loss if self._weight == 1.0 else loss * self._weight
 
     def _stop_silence(self) -> None:
         """Let gradients through again, after a step that weighed nothing."""

@@ -11,6 +11,7 @@ Lightning's `sync_dist=True`. torchmetrics objects synchronise themselves, at th
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_warn
+from lightning.fabric.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -154,10 +155,11 @@ class GlobalLogs:
             differ = any(not math.isclose(first, value, rel_tol=1e-6) for value in known)
             if differ and name not in self._told:
                 self._told.add(name)
-                rank_zero_warn(
+                rank_zero_only(print)(
                     f"{name}, logged at an epoch's end, differs between ranks, and rank 0's is "
                     "kept: compute it over all samples (a torchmetrics object, or `self.all_gather`"
-                    "), or log in the step, which gives the mean over all samples"
+                    "), or log in the step, which gives the mean over all samples",
+                    file=sys.stderr,
                 )
 
     def _share(self, dataloader_idx: int | None) -> None:
