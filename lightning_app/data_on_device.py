@@ -74,7 +74,9 @@ class HeldSamples:
         samples = _collated(loader, range(num_samples))
         tensors = tree_flatten(samples)[0]
         if not all(isinstance(t, Tensor) and t.ndim and len(t) == num_samples for t in tensors):
-            raise _refusal(loader, "gives something that is no tensor with a row for each sample")
+            raise _refusal(
+                loader, "gives something that is not a tensor with a row for each sample"
+            )
         few = range(0, num_samples, -(-num_samples // NUM_CHECKED))
         for start in range(0, len(few), CHECKED_AT_ONCE):
             part = few[start : start + CHECKED_AT_ONCE]

@@ -109,7 +109,7 @@ def find_strategy(asked: Any) -> Any:
         try:
             return instantiate_class((), {"class_path": asked})
         except (TypeError, ImportError, AttributeError) as error:
-            raise UsageError(f"--strategy {asked} is no class of a strategy: {error}") from None
+            raise UsageError(f"--strategy {asked} is not a class of a strategy: {error}") from None
     names = sorted(name for name in StrategyRegistry if "_find_unused_" not in name)
     raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
 
@@ -160,5 +160,5 @@ def check_checkpoint(path: str) -> None:
         UsageError: It is no checkpoint.
     """
     if "://" not in path and not is_whole(path):
-        state = "is no whole checkpoint" if Path(path).exists() else "does not exist"
+        state = "is not a whole checkpoint" if Path(path).exists() else "does not exist"
         raise UsageError(f"--ckpt_path {path} {state}: name a .ckpt file, last or best")

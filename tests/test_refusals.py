@@ -35,7 +35,7 @@ ERRORS = {
     "--model no.such.Class": "--model no.such.Class: No module named 'no'",
     "--model torch.nn.Linear": "not correspond to a subclass of LightningModule",
     "--ckpt_path missing.ckpt": "--ckpt_path missing.ckpt does not exist",
-    "--ckpt_path broken.yaml": "--ckpt_path broken.yaml is no whole checkpoint",
+    "--ckpt_path broken.yaml": "--ckpt_path broken.yaml is not a whole checkpoint",
     "--ckpt_path last": "--ckpt_path last: no checkpoint in lightning_logs",
     "--max_epochs abc": "--max_epochs abc: it must be int",
     "--save_every_s 0": "--save_every_s 0: it must be a number above 0",
