@@ -111,7 +111,7 @@ REFUSED = {
     "random": (DataLoader(Noisy(9), 2), f"Noisy {DIFFERENT}"),
     "padded": (DataLoader([[1]] * 9 + [[1, 2]], 2, collate_fn=pad), f"list {DIFFERENT}"),  # type: ignore[arg-type]
     "words": (DataLoader(["a", "b"], 2), "list gives something that is not a tensor"),  # type: ignore[arg-type]
-    "pooled": (DataLoader(Samples(4), 2, collate_fn=lambda b: torch.zeros(3)), "no tensor with"),
+    "pooled": (DataLoader(Samples(4), 2, collate_fn=lambda b: torch.zeros(3)), "not a tensor with"),
 }
 
 

@@ -155,6 +155,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_line(
         return ""
 
     run("--max_epochs", "1")
+    assert capsys.readouterr().err.count("cannot be loaded with weights_only=True") == 1
     more = ("--max_epochs", "2", "--ckpt_path")
     torch.save({"state_dict": {}, "epoch": 1}, "another.ckpt")
     for path, line in {
