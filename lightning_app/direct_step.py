@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app.profiler import NoProfiler
+from lightning_app.quick_logs import log_quickly
 from lightning_app.strategies import DataParallelStrategy, DDPStrategy, SingleDeviceStrategy
 
 CALLBACK_HOOKS = (
@@ -46,6 +47,10 @@ MODEL_HOOKS = (
 
 class DirectStep(Callback):
     """Takes the short way in every training step, where nothing is skipped by it."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        log_quickly(trainer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
