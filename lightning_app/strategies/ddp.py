@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
@@ -21,7 +20,6 @@ from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 from typing_extensions import override
 
@@ -30,13 +28,13 @@ from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.local_sum import LocalSum
+from lightning_app.strategies.loss_weight import MEAN_OVER, LossWeight, common_shard, mean_over
 from lightning_app.strategies.means import tells_of_weighted_means
 from lightning_app.strategies.one_sample import refused_by_batchnorm
-from lightning_app.strategies.sharding import Shard, shard_sizes
+from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.spare_step import nothing_stays
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
 
-MEAN_OVER = "loss_is_mean_over"  # a method that a LightningModule may have
 NUM_WATCHED = 10  # first steps, in which losses are looked at
 
 
@@ -53,13 +51,12 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         super().__init__(*args, **kwargs)
         self._shards: list[Shard] = []  # of the last step
         self._in_step = False
-        self._weight = 1.0  # of the last training step; while another kind of step runs, its own
+        self._weight: LossWeight | None = None
         self._logs: GlobalLogs | None = None
         self._trained: TrainedParameters | None = None
         self._local_sum: LocalSum | None = None
         self._is_connected = False
         self._num_steps = 0
-        self._silenced: list[RemovableHandle] = []
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -68,6 +65,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         super().setup(trainer)
         if self.world_size > 1:
             self._trained = TrainedParameters(trainer.lightning_module)
+            self._weight = LossWeight(self.global_rank, self.world_size, self._sum)
             self._logs = GlobalLogs(trainer, self._sum)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
@@ -162,26 +160,26 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
     def _run(
         self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if self._logs is None:
+        if self._logs is None or self._weight is None:
             return super()._run(hook, step, args, kwargs)
         shard = self._new_shard(hook)
-        previous = self._weight
-        self._stop_silence()
+        previous = self._weight.value
+        self._weight.stop_silence()
         self._check_metrics(hook, shard)
         self._logs.before_step(hook)
         try:
             size = self._tell_size(self._trainer, args[0], shard) if args else shard.size
-            mean_over = self._mean_over(args[0]) if args else None
-            self._weight = self._weight_of(hook, shard, size, mean_over)
+            told = mean_over(self.lightning_module, args[0]) if args else None
+            self._weight.set(hook, shard, size, told)
             with self._step(hook, shard):
                 output = step(*args, **kwargs)
-            self._logs.after_step(hook, shard, self._full_size(), mean_over)
+            self._logs.after_step(hook, shard, self._full_size(), told)
             if not shard.size:
                 inside.results(self._trainer).batch_size = 0  # for what later hooks log
             return output
         finally:
             if hook != "training_step":
-                self._weight = previous
+                self._weight.value = previous
 
     def _new_shard(self, hook: str) -> Shard:
         shards = self._current_shards()
@@ -191,29 +189,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 f"differs on {self.world_size} processes: use `--strategy dp` or one device"
             )
         self._shards = shards
-        return _common_shard(shards, self.world_size)
-
-    def _mean_over(self, batch: Any) -> float | None:
-        """What the model says that a loss of the batch is a mean over; `None` if it does not."""
-        tell = getattr(self.lightning_module, MEAN_OVER, None)
-        return None if tell is None else float(tell(batch))
-
-    def _weight_of(self, hook: str, shard: Shard, size: int, mean_over: float | None) -> float:
-        """What this rank's mean counts in the mean over ranks."""
-        if mean_over is None:
-            if size < shard.size:
-                raise MisconfigurationException(
-                    f"rank {self.global_rank}: of {shard.size} samples the batch has {size}, so "
-                    "what its loss counts among the ranks' is not known: leave samples out in the "
-                    "data set, not in collate_fn, or tell the number by a method "
-                    f"`{MEAN_OVER}(batch)` of the model"
-                )
-            return shard.loss_weight(self.world_size)
-        if hook != "training_step":
-            return 1.0
-        own = mean_over if shard.size else 0.0
-        total = float(self._sum(torch.tensor([own], dtype=torch.float64)))
-        return own * self.world_size / total if total else 0.0
+        return common_shard(shards, self.world_size)
 
     @contextmanager
     def _step(self, hook: str, shard: Shard) -> Iterator[None]:
@@ -249,25 +225,15 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
-        if not self._weight:
-            # Not a product with 0 alone: of a mean over nothing, which is NaN, that is NaN, too.
-            for parameter in self.lightning_module.parameters():  # type: ignore[union-attr]
-                if parameter.requires_grad:  # another optimizer's do not, for now
-                    handle = parameter.register_hook(torch.zeros_like)
-                    self._silenced.append(handle)
-        return loss if self._weight == 1.0 else loss * self._weight
-
-    def _stop_silence(self) -> None:
-        """Let gradients through again, after a step that weighed nothing."""
-        for handle in self._silenced:
-            handle.remove()
-        self._silenced = []
+        if self._weight is None:
+            return loss
+        assert self.lightning_module is not None
+        return self._weight.weigh_loss(loss, self.lightning_module)
 
     def mean_over_batch(self, value: Tensor) -> Tensor:
         """Over the last training step's global batch, of what is a mean over each rank's shard."""
-        # A mean over no samples is NaN, which no weight takes out of a sum.
-        weighted = value * self._weight if self._weight else torch.zeros_like(value)
-        return self._reduce(weighted, None, "mean")
+        weighed = value if self._weight is None else self._weight.weigh(value)
+        return self._reduce(weighed, None, "mean")
 
     @override
     def reduce(
@@ -337,18 +303,3 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         if sys.platform == "win32" and self._process_group_backend is None:
             return "gloo"  # Windows has no NCCL
         return super()._get_process_group_backend()
-
-
-def _common_shard(shards: list[Shard], world_size: int) -> Shard:
-    """The shard that weighs a step's loss, where several loaders may have given it a batch."""
-    first, *others = shards
-    for other in others:
-        # Of all ranks, so that all of them refuse the same step.
-        parts = [shard_sizes(shard.global_size, world_size) for shard in (first, other)]
-        if any(a * other.global_size != b * first.global_size for a, b in zip(*parts, strict=True)):
-            sizes = " and ".join(" + ".join(map(str, part)) for part in parts)
-            raise MisconfigurationException(
-                f"this step's loaders gave the ranks different parts of their batches ({sizes}), "
-                "so the loss has no one weight: use batch sizes and lengths that divide alike"
-            )
-    return first
