@@ -67,6 +67,8 @@ class Case:
             epoch's end hook keep them: equal to 1e-6.
         stop_at: The training batch, counted over epochs, in which "stopped" is told to stop.
         timeout_s: How long one run may take.
+        beside: What it is compared with; `one` where the loader shuffles, which Lightning does in
+            another order.
     """
 
     model: str
@@ -81,11 +83,16 @@ class Case:
     in_float32: tuple[str, ...] = ()
     stop_at: int = 7
     timeout_s: float = 25
+    beside: str = PLAIN
 
     @property
     def layouts(self) -> list[str]:
         """The layouts it is run on."""
-        left_out = {*self.leave_out, *(("stopped",) if self.subcommand != "fit" else ())}
+        left_out = {
+            self.beside,
+            *self.leave_out,
+            *(("stopped",) if self.subcommand != "fit" else ()),
+        }
         return [layout for layout in LAYOUTS if layout not in left_out]
 
     def trainer_flags(self) -> dict[str, Any]:
@@ -109,7 +116,11 @@ class Case:
 
 def class_spec(name: str, init_args: Mapping[str, Any]) -> dict[str, Any]:
     """How a config file names a class of `users/`, or any class by its whole path."""
-    path = name if name.startswith(("lightning.", "tests.")) else f"tests.wild.users.{name}"
+    path = (
+        name
+        if name.startswith(("examples.", "lightning.", "tests."))
+        else f"tests.wild.users.{name}"
+    )
     return {"class_path": path, "init_args": dict(init_args)}
 
 

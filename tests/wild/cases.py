@@ -12,6 +12,7 @@ STOPPED = {
     *("BatchNorm", "frozen BatchNorm", "BatchNorm frozen once", "forward counts its calls"),
     *("logs every seventh step", "epoch means over a stop", "metrics over a stop"),
     *("manual optimization", "unfreezes a layer", "freezes a layer", "finetuning schedule"),
+    *("examples, digits", "examples, text", "examples, GAN"),
     *("token means", "on_train_batch_start returns -1", "LBFGS"),
 }
 # Of loaders and batches, those where shards of nothing, or of three sizes, tell more.

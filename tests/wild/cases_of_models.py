@@ -19,6 +19,22 @@ CASES: dict[str, Case] = {
         {**EPOCHS, **callbacks((FINETUNING, {"unfreeze_backbone_at_epoch": 1}))},
         data_args={"length": 23, "batch_size": 5},
     ),
+    # This project's own examples.
+    "examples, digits": Case(
+        "examples.digits.CNN",
+        "examples.digits.Digits",
+        data_args={"num_images": 101, "batch_size": 13},
+        beside="one",
+    ),
+    "examples, text": Case(
+        "examples.text.LetterModel", "examples.text.Lines", stop_at=6, beside="one"
+    ),
+    "examples, GAN": Case(
+        "examples.gan.GAN",
+        "examples.gan.Circle",
+        data_args={"num_points": 53, "batch_size": 10},
+        beside="one",
+    ),
     # Layers.
     "CNN": Case("shapes.Convolves"),
     "BatchNorm": Case(

@@ -14,6 +14,8 @@ TOLERANCE = 1e-12
 # What is added to a user's run; `hp_metric` is a placeholder of Lightning's own logger.
 ADDED = re.compile(r"(batch_size/|coverage/|throughput/|train/loss$|hp_metric$)")
 
+OF_THE_LAYOUT = ("batch_size/rank_", "throughput/")
+
 
 def check(case: Case, layout: str, results: list[Result], plain: Result) -> None:
     """Assert that a run ended as it should.
@@ -103,10 +105,10 @@ def assert_close(
 def _assert_metrics(
     metrics: dict[str, float], expected: dict[str, float], tolerances: dict[str, float], what: str
 ) -> None:
-    added = {tag for tag in metrics.keys() - expected.keys() if ADDED.match(tag)}
     by_rank = {tag for tag, tolerance in tolerances.items() if tolerance == math.inf}
-    _assert_same_keys(metrics.keys() - added - by_rank, expected.keys() - by_rank, what)
-    for tag in expected.keys() - by_rank:
+    keys, expected_keys = _tags(metrics, expected), _tags(expected, metrics)
+    _assert_same_keys(keys - by_rank, expected_keys - by_rank, what)
+    for tag in expected_keys - by_rank:
         value, other = metrics[tag], expected[tag]
         assert is_close(value, other, tolerances.get(tag)), f"{what}: {tag}: {value}, not {other}"
 
@@ -127,9 +129,10 @@ def _assert_same_keys(keys: Set[Any], expected: Set[Any], what: str) -> None:
     assert not missing | unexpected, f"{what}: missing {missing}, unexpected {unexpected}"
 
 
-def _tags(curves: Curves, others: Curves) -> set[str]:
+def _tags(values: Mapping[str, Any], others: Mapping[str, Any]) -> set[str]:
     """Tags, without those that were added; `epoch` comes with every point, added ones too."""
-    return {tag for tag in curves if tag in others or not ADDED.match(tag)} - {"epoch"}
+    own = {tag for tag in values if tag in others or not ADDED.match(tag)}
+    return {tag for tag in own if not tag.startswith(OF_THE_LAYOUT)} - {"epoch"}
 
 
 def is_close(value: float, expected: float, tolerance: float | None = None) -> bool:

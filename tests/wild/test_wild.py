@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.wild.case import PLAIN
 from tests.wild.cases import CASES
 from tests.wild.comparing import check, check_ended
 from tests.wild.processes import lanes_of
@@ -26,7 +25,7 @@ def runs(
     items = [item for item in request.session.items if item.path == request.path]
     wanted = [item.callspec.id for item in items if isinstance(item, pytest.Function)]
     pairs = [pair for pair in PAIRS if "-".join(pair) in wanted]
-    plain = dict.fromkeys((name, PLAIN) for name, _ in pairs)
+    plain = dict.fromkeys((name, CASES[name].beside) for name, _ in pairs)
     lanes = lanes_of([*plain, *pairs])
     timeouts_s = {name: case.timeout_s for name, case in CASES.items()}
     folder = tmp_path_factory.mktemp("wild")
@@ -43,6 +42,6 @@ def runs(
 @pytest.mark.timeout(900)  # the first waits for the others' runs, too
 @pytest.mark.parametrize(("name", "layout"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
 def test_a_users_run(name: str, layout: str, runs: Runs) -> None:
-    plain = runs[name, PLAIN].result()
+    plain = runs[name, CASES[name].beside].result()
     check_ended(plain)
     check(CASES[name], layout, runs[name, layout].result(), plain[0])

@@ -1,0 +1,1 @@
+"""Plain Lightning modules and data modules: nothing in them knows of devices."""
