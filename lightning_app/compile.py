@@ -17,7 +17,7 @@ from torch import nn
 from typing_extensions import override
 
 from lightning_app.own_forward import give_forward_back, replace_forward
-from lightning_app.shapes import called_modules
+from lightning_app.sizes import called_modules
 from lightning_app.strategies import DataParallelStrategy
 
 

@@ -1,14 +1,17 @@
 """Sizes are those that hooks saw, on any module, and the hooks are removed again."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_app.shapes import SizeRecorder, Sizes, StepRun, _by_rank, called_modules
+from lightning_app.shapes import MAX_ALIKE, ShapeLogger
+from lightning_app.sizes import SizeRecorder, Sizes, StepRun, by_rank, called_modules
 from lightning_app.strategies.dp import replica_rank
 from tests.runs import fit
 from tests.user_modules import Shuffled, Submodule
@@ -55,7 +58,7 @@ def test_a_scalar_before_the_batch_is_passed_over() -> None:
 def test_equal_steps_are_counted_not_stored(
     max_calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_app.shapes.MAX_CALLS", max_calls)
+    monkeypatch.setattr("lightning_app.sizes.MAX_CALLS", max_calls)
     net = nn.Linear(3, 2)
     recorder = SizeRecorder([net])
     for size in (5, 5, 5, 4, 5):
@@ -70,7 +73,7 @@ def test_runs_of_several_processes_are_cut_where_any_of_them_changes() -> None:
     a, b = Sizes((2, 5), (2, 1)), Sizes((1, 5), (1, 1))
     first: list[StepRun] = [({0: a}, 3), ({0: b}, 1)]
     second: list[StepRun] = [({0: a}, 1), ({}, 1), ({0: a}, 2)]
-    assert list(_by_rank([first, second])) == [
+    assert list(by_rank([first, second])) == [
         ({0: a, 1: a}, 1),
         ({0: a}, 1),
         ({0: a, 1: a}, 1),
@@ -134,3 +137,35 @@ def test_only_calls_within_the_training_step_count() -> None:
     run = fit("single_device", 1, Submodule(), Shuffled(), max_epochs=1, callbacks=[AsksTheModel()])
     sizes = [run.curves[f"batch_size/{name}"].values() for name in ("global", "rank_0")]
     assert [list(values) for values in sizes] == [[7, 7, 7, 7, 7, 6]] * 2
+
+
+class Lengths(BoringModel):
+    """Takes inputs of other lengths in each step."""
+
+    @override
+    def training_step(self, batch: Tensor, batch_idx: int) -> Any:
+        return self.layer(batch.repeat(1, batch_idx + 1, 1)).sum()
+
+
+@pytest.mark.filterwarnings("default")
+def test_splits_that_differ_in_length_alone_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        limit_train_batches=10,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+        callbacks=[ShapeLogger()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Lengths())
+    lines = capsys.readouterr().out.splitlines()
+    shown = [line for line in lines if line.startswith("Outside")]
+    assert len(shown) == MAX_ALIKE
+    assert "input size torch.Size([1, 3, 32])" in shown[2]
+    assert [line for line in lines if "more" in line] == ["\t… and 7 more with other sizes"]

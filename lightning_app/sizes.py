@@ -1,0 +1,154 @@
+"""Notes what goes into and comes out of modules, step by step, by forward hooks."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_app.strategies.dp import replica_rank
+from lightning_app.strategies.spare_step import is_spare
+
+MAX_CALLS = 1024  # kept as they are
+
+Shape = tuple[int, ...]
+
+
+class Sizes(NamedTuple):
+    """What one rank's model took and gave in one step; the first number is that of samples."""
+
+    input: Shape
+    output: Shape
+
+
+StepRun = tuple[dict[int, Sizes], int]  # rank → sizes, and how many steps in a row are like it
+
+
+class SizeRecorder:
+    """Notes sizes by forward hooks on modules, step by step.
+
+    Args:
+        modules: Those whose calls count. A step's note has the input of the first call and the
+            output of the last, for each rank in this process.
+        model: Note only calls within its `training_step`.
+        replicas_only: Note only calls within a replica, which has a rank of its own (`dp`).
+    """
+
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        model: LightningModule | None = None,
+        replicas_only: bool = False,
+    ) -> None:
+        self.num_steps = 0  # noted and not yet taken
+        self._model = model
+        self._replicas_only = replicas_only
+        # A call's rank, input and output; `None` where a step ends. What else there is to do with
+        # them is done for many steps at once, which takes a third of the time.
+        self._calls: list[tuple[int, Shape, Shape] | None] = []
+        self._step: dict[int, Sizes] = {}
+        self._runs: list[StepRun] = []
+        self._modules = set(modules)
+        self._handles: list[RemovableHandle] = [
+            module.register_forward_hook(self._note, with_kwargs=True) for module in self._modules
+        ]
+
+    def note_replica(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Note a replica's call of an outermost module, whose hooks run around all replicas."""
+        if module in self._modules:
+            self._note(module, args, kwargs, output)
+
+    def _note(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        # Lightning notes there which of the model's methods it has called.
+        if self._model is not None and self._model._current_fx_name != "training_step":
+            return
+        rank = replica_rank.get()
+        if rank is None:
+            if self._replicas_only:
+                return
+            rank = 0
+        if is_spare.get():  # a step of which nothing stays
+            return
+        given = (_first_shape(args[0]) if args else None) or _first_shape((args[1:], kwargs))
+        made = _first_shape(output)
+        if given and made:
+            self._calls.append((rank, given, made))
+
+    def end_step(self) -> None:
+        """Close the current step's note."""
+        self._calls.append(None)
+        self.num_steps += 1
+        if len(self._calls) >= MAX_CALLS:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Turn the calls of whole steps into runs of equal steps."""
+        calls, self._calls = self._calls, []
+        for call in calls:
+            if call is not None:
+                rank, given, made = call
+                first = self._step.get(rank)
+                self._step[rank] = Sizes(given if first is None else first.input, made)
+                continue
+            step, self._step = self._step, {}
+            if self._runs and self._runs[-1][0] == step:
+                self._runs[-1] = (step, self._runs[-1][1] + 1)
+            else:
+                self._runs.append((step, 1))
+
+    def take(self) -> list[StepRun]:
+        """The steps since the last call: `rank → Sizes`, and how many in a row were like it."""
+        self._fold()
+        runs, self._runs, self.num_steps = self._runs, [], 0
+        return runs
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def called_modules(root: nn.Module) -> list[nn.Module]:
+    """The root's own modules that have parameters; the root where it has none.
+
+    A `ModuleList` or `ModuleDict` is never called, so its members stand for it.
+    """
+    found: list[nn.Module] = []
+    for child in root.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            found += [module for module in called_modules(child) if module is not child]
+        elif next(child.parameters(), None) is not None:
+            found.append(child)
+    return list(dict.fromkeys(found)) or [root]
+
+
+def _first_shape(values: Any) -> Shape | None:
+    """The shape of the first tensor with a batch dimension in a collection."""
+    if isinstance(values, Tensor):
+        return tuple(values.shape) or None
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, (list, tuple)):
+        values = vars(values).values() if hasattr(values, "__dataclass_fields__") else ()
+    for value in values:
+        if (shape := _first_shape(value)) is not None:
+            return shape
+    return None
+
+
+def by_rank(processes: list[list[StepRun]]) -> Iterator[StepRun]:
+    """Runs of steps that are equal on all ranks, in rank order, from each process's own runs."""
+    if len(processes) == 1:  # its ranks are replicas
+        yield from ((dict(sorted(step.items())), count) for step, count in processes[0])
+        return
+    left = [deque(runs) for runs in processes]
+    while all(left):
+        count = min(runs[0][1] for runs in left)
+        yield {rank: runs[0][0][0] for rank, runs in enumerate(left) if runs[0][0]}, count
+        for runs in left:
+            step, own = runs.popleft()
+            if own > count:
+                runs.appendleft((step, own - count))
+    assert not any(left), "the ranks have made unequal numbers of steps"
