@@ -10,7 +10,6 @@ taken. The batch hooks of this project's own callbacks that do nothing are left 
 This stands in for a loop of Lightning's that is not public; tests notice if it changes.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.profiler import NoProfiler
 from lightning_app.quick_logs import log_quickly
 from lightning_app.strategies import DataParallelStrategy, DDPStrategy, SingleDeviceStrategy
@@ -55,7 +55,7 @@ class DirectStep(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _mute(trainer, pl_module)
-        _remember_signature(trainer)
+        inside.remember_signature(trainer)
         if nothing_is_skipped(trainer, pl_module):
             loop = trainer.fit_loop.epoch_loop.automatic_optimization
             loop.run = _direct_run(trainer, pl_module)  # type: ignore[method-assign]
@@ -74,7 +74,7 @@ class DirectStep(Callback):
         for owner, hook in _batch_hooks(trainer, pl_module):
             if vars(owner).get(hook, self) is None:
                 del vars(owner)[hook]
-        vars(trainer.fit_loop.epoch_loop).pop("_build_kwargs", None)
+        inside.forget_signature(trainer)
         vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
 
 
@@ -90,20 +90,6 @@ def _mute(trainer: Trainer, pl_module: LightningModule) -> None:
     for owner, hook in _batch_hooks(trainer, pl_module):
         if not is_overridden(hook, owner):
             vars(owner)[hook] = None
-
-
-def _remember_signature(trainer: Trainer) -> None:
-    """Lightning looks up in every step whether `training_step` takes the batch's number."""
-    loop = trainer.fit_loop.epoch_loop
-    takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
-
-    def build(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
-        kwargs["batch"] = batch
-        if takes_index:
-            kwargs["batch_idx"] = batch_idx
-        return kwargs
-
-    loop._build_kwargs = build  # type: ignore[method-assign]
 
 
 def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
@@ -130,7 +116,8 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
 
     def run(optimizer: Optimizer, batch_idx: int, kwargs: dict[str, Any]) -> dict[str, Any]:
         # Callbacks may set these in mid-run.
-        if trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val or loop._skip_backward:
+        accumulates_or_clips = trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val
+        if accumulates_or_clips or inside.skips_backward(trainer):
             return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
         output: Any = None
 
@@ -152,12 +139,11 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
                 weighed.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        names = vars(pl_module)  # not by `nn.Module.__setattr__`, which looks at much else
-        names["_current_fx_name"] = "training_step"  # where `self.log` is called
+        inside.set_hook(pl_module, "training_step")
         progress.step.increment_ready()
         optimizer.step(closure)  # type: ignore[arg-type]
         progress.step.increment_completed()
-        names["_current_fx_name"] = None
+        inside.set_hook(pl_module, None)
         if output is None:
             raise MisconfigurationException(
                 f"{type(optimizer).__name__}.step did not call the closure that it was given"

@@ -28,7 +28,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from lightning_app import strategies
+from lightning_app import inside, strategies
 from lightning_app.strategies.loader import ShardedLoader, step_over_iterator
 
 BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end")
@@ -92,7 +92,7 @@ class StepsPerExecution(Callback):
         self._saved_every = [steps for steps in saves if steps]
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         run_step = loop.run
-        results = trainer.fit_loop.epoch_loop._results
+        results = inside.training_results(trainer)
         has_schedulers = bool(trainer.lr_scheduler_configs)
         listeners = [c.on_step_end for c in callbacks if hasattr(c, "on_step_end")]
 
@@ -168,17 +168,14 @@ def _acts_per_batch(trainer: Trainer) -> Iterator[str]:
 
 def _next_step(trainer: Trainer, has_schedulers: bool) -> None:
     """What the training loop does between two steps, as far as steps depend on it."""
-    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-    assert fetcher is not None
+    loop = trainer.fit_loop.epoch_loop
     progress = loop.batch_progress
     progress.increment_processed()
     progress.increment_completed()
     if has_schedulers:
         loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         loop.update_lr_schedulers("step", update_plateau_schedulers=True)
-    if not loop._should_accumulate():
-        loop._batches_that_stepped += 1
-    fetcher.fetched += 1
+    inside.count_batch(trainer)
     progress.increment_ready()
     progress.increment_started()
     progress.is_last_batch = progress.current.ready == trainer.num_training_batches

@@ -3,10 +3,11 @@
 Tests compare runs with those of a plain `Trainer`; they fail if one of these names changes.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.connectors.logger_connector.result import (
@@ -65,6 +66,27 @@ def results(trainer: Trainer) -> Any:
     return trainer._results
 
 
+def training_results(trainer: Trainer) -> Any:
+    """What has been logged in the training loop by `self.log`, by key."""
+    return trainer.fit_loop.epoch_loop._results
+
+
+def value_of_step(result: Any) -> Any:
+    """What a step has logged last under a key; `None` if it is not kept per step."""
+    return result._forward_cache
+
+
+def set_value_of_step(result: Any, value: Any) -> None:
+    """Make something what the last step has logged."""
+    result._forward_cache = value
+
+
+def renew(result: Any) -> None:
+    """Have an entry's mean computed anew when it is asked for, as if it had been logged here."""
+    result._computed = None
+    result._update_count = max(result._update_count, 1)
+
+
 def is_first_batch(trainer: Trainer) -> bool:
     """Whether the running loop is at its first batch, where what was logged before is dropped."""
     return bool(trainer._logger_connector._first_loop_iter)
@@ -78,6 +100,65 @@ def is_log_step(trainer: Trainer) -> bool:
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
     return bool(trainer.fast_dev_run or (every and step % every == 0))  # type: ignore[attr-defined]
+
+
+def optimizer_steps(trainer: Trainer) -> bool:
+    """Whether the optimizer steps after the running batch; else its gradients are accumulated."""
+    return not trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def count_batch(trainer: Trainer) -> None:
+    """Count the running batch, as Lightning does at its end, and as fetched the next."""
+    if optimizer_steps(trainer):
+        trainer.fit_loop.epoch_loop._batches_that_stepped += 1
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    fetcher.fetched += 1
+
+
+def skips_backward(trainer: Trainer) -> bool:
+    """Whether something has asked for steps without a backward pass, as SWA does."""
+    return bool(trainer.fit_loop.epoch_loop.automatic_optimization._skip_backward)
+
+
+def set_hook(module: LightningModule, name: str | None) -> None:
+    """Note which hook of the model runs, for its `self.log`."""
+    vars(module)["_current_fx_name"] = name  # not by `nn.Module`, which looks at much else
+
+
+def running_hook(module: LightningModule) -> str | None:
+    """Which hook of the model runs."""
+    return module._current_fx_name
+
+
+def remember_signature(trainer: Trainer) -> None:
+    """Look up once what `training_step` takes, and not in every step as Lightning does."""
+    loop = trainer.fit_loop.epoch_loop
+    takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
+
+    def build(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+        kwargs["batch"] = batch
+        if takes_index:
+            kwargs["batch_idx"] = batch_idx
+        return kwargs
+
+    loop._build_kwargs = build  # type: ignore[method-assign]
+
+
+def forget_signature(trainer: Trainer) -> None:
+    """Undo `remember_signature`."""
+    give_back(trainer.fit_loop.epoch_loop, "_build_kwargs")
+
+
+def validates_by_time(trainer: Trainer) -> bool:
+    """Whether `val_check_interval` is a time."""
+    return trainer._val_check_time_interval is not None  # type: ignore[attr-defined]
+
+
+def predict_loader(trainer: Trainer, index: int) -> Any:
+    """One of the loaders that are predicted."""
+    combined: Any = trainer.predict_loop._combined_loader
+    return combined.flattened[index]
 
 
 def before_epoch_values(trainer: Trainer, act: Callable[[], None]) -> None:

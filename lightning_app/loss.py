@@ -7,6 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_app import inside
+
 TAG = "train/loss"
 
 
@@ -27,8 +29,7 @@ class LossLogger(Callback):
     ) -> None:
         self._unlogged = outputs
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        steps = not trainer.fit_loop._should_accumulate()
-        if every and steps and trainer.global_step % every == 0:
+        if every and inside.optimizer_steps(trainer) and trainer.global_step % every == 0:
             self._log(trainer)
 
     @override
@@ -73,5 +74,5 @@ class LossLogger(Callback):
 
 def _logs_it(trainer: Trainer) -> bool:
     """Whether the model logs a value of this name."""
-    metas = [metric.meta for metric in (trainer._results or {}).values()]
+    metas = [metric.meta for metric in (inside.results(trainer) or {}).values()]
     return any(meta.name == TAG and meta.logger and not meta.forked for meta in metas)

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_app import inside
 from lightning_app.strategies.dp import replica_rank
 from lightning_app.strategies.spare_step import is_spare
 
@@ -61,8 +62,7 @@ class SizeRecorder:
             self._note(module, args, kwargs, output)
 
     def _note(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        # Lightning notes there which of the model's methods it has called.
-        if self._model is not None and self._model._current_fx_name != "training_step":
+        if self._model is not None and inside.running_hook(self._model) != "training_step":
             return
         rank = replica_rank.get()
         if rank is None:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.tensorboard._proto_graph import node_proto
 
+from lightning_app import inside
+
 INPUT = "input"
 _KEY = "lightning_app.module"  # in the metadata of autograd's nodes
 _MAX_OPERATIONS = 1000  # between two modules
@@ -59,7 +61,7 @@ class GraphRecorder:
     def _note(
         self, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
     ) -> None:
-        if torch.compiler.is_compiling() or self._model._current_fx_name != "training_step":
+        if torch.compiler.is_compiling() or inside.running_hook(self._model) != "training_step":
             return
         handle = self._handles.pop(name, None)
         if handle is None:  # of a replica; the first one's call stands for all

@@ -81,7 +81,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 f"{step} takes the loader's iterator, so nothing tells which batch its loss is of, "
                 f"to weigh it over {self.world_size} processes: take a batch, or use one device"
             )
-        if trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]
+        if inside.validates_by_time(trainer):
             raise MisconfigurationException(
                 f"--val_check_interval by time: the clocks of {self.world_size} processes differ, "
                 "so they would validate at different steps; give a number of batches"

@@ -80,8 +80,8 @@ class GlobalLogs:
                 mean.add(start, end, shard, mean_over)
                 given = end[1] - start[1]
             # Lightning forgets what was logged before when an epoch's first value comes.
-            is_new = metric._forward_cache is not None and metric._forward_cache is not cache
-            if is_new and hook == "training_step":
+            logged = inside.value_of_step(metric)
+            if logged is not None and logged is not cache and hook == "training_step":
                 sizes = (shard.size if mean_over is None else mean_over), given, full_size
                 self._steps.note(key, metric, *sizes)
         if hook == "training_step":
@@ -100,10 +100,9 @@ class GlobalLogs:
         if key not in self._before:
             del inside.results(self._trainer)[key]
             return
-        cache = metric._forward_cache
-        metric.value, weight, metric._forward_cache, metric.has_reset = self._before[key]
-        if metric.meta.sync.should:  # the ranks' mean, which this one has taken part in
-            metric._forward_cache = cache
+        metric.value, weight, cache, metric.has_reset = self._before[key]
+        if not metric.meta.sync.should:  # else it is the ranks' mean, which this one took part in
+            inside.set_value_of_step(metric, cache)
         if weight is not None:
             metric.cumulated_batch_size = weight
 
@@ -202,7 +201,6 @@ class GlobalLogs:
             if first is None:
                 metric.value = self._object(how)
         metric.has_reset = False
-        metric._computed = None
         if first is not None:
             if metric.meta.is_mean_reduction:
                 total, weight = merge([part for _, part, _ in parts])
@@ -212,7 +210,7 @@ class GlobalLogs:
                 values = torch.tensor([value for _, value, _ in parts], dtype=torch.float64)
                 total = float(operation(values))
             metric.value = torch.full_like(metric.value, total, dtype=dtype)
-        metric._update_count = max(metric._update_count, 1)
+        inside.renew(metric)
         asked, metric.meta.sync.should = metric.meta.sync.should, False
         metric.compute()  # kept: what reads it later, on any rank, waits for nobody
         metric.meta.sync.should = asked
@@ -230,4 +228,4 @@ class GlobalLogs:
 
 def _state(metric: Any) -> tuple[Any, ...]:
     weight = metric.cumulated_batch_size if metric.meta.is_mean_reduction else None
-    return metric.value, weight, metric._forward_cache, metric.has_reset
+    return metric.value, weight, inside.value_of_step(metric), metric.has_reset

@@ -48,7 +48,7 @@ class StepValues:
             full_size: Samples of a full global batch; `None` if this is not known.
         """
         if not metric.meta.sync.should:  # else the model has asked for the ranks' mean itself
-            value = metric._forward_cache
+            value = inside.value_of_step(metric)
             self._notes[key] = (self._step + 1, metric, num_samples, weight, full_size, value)
 
     def end_step(self) -> None:
@@ -116,10 +116,11 @@ class StepValues:
             value = (values * weights).sum() / weights.sum()
         else:
             value = getattr(torch, metric.meta.reduce_fx.__name__)(values)
-        metric._forward_cache = value.to(metric.value.device, dtype)
+        value = value.to(metric.value.device, dtype)
+        inside.set_value_of_step(metric, value)
         metric.has_reset = False
         if not metric.meta.on_epoch:
-            metric.value = metric._forward_cache
+            metric.value = value
 
 
 def _split(rows: Tensor) -> tuple[Tensor, ...]:
