@@ -99,9 +99,17 @@ def assert_same_weights(run: Run, other: Run, tolerance: float = 1e-12) -> None:
 def assert_same(run: Run, other: Run, tolerance: float = 1e-12) -> None:
     """Assert that two runs have the same weights and curves, to a relative tolerance."""
     assert_same_weights(run, other, tolerance)
-    shared = [tag for tag in run.curves if not tag.startswith(("batch_size/rank", "epoch"))]
-    for tag in shared:
-        assert run.curves[tag].keys() == other.curves[tag].keys(), tag
-        for step, value in run.curves[tag].items():
-            expected = other.curves[tag][step]
+    curves, others = _comparable(run), _comparable(other)
+    assert curves, "nothing was logged"
+    assert curves.keys() == others.keys()
+    for tag, curve in curves.items():
+        assert curve.keys() == others[tag].keys(), tag
+        for step, value in curve.items():
+            expected = others[tag][step]
             assert abs(value - expected) <= tolerance * max(abs(expected), 1), (tag, step)
+
+
+def _comparable(run: Run) -> dict[str, dict[int, float]]:
+    """The curves that do not depend on the layout."""
+    of_the_layout = ("batch_size/rank", "epoch")
+    return {tag: curve for tag, curve in run.curves.items() if not tag.startswith(of_the_layout)}
