@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fsspec.core import url_to_fs
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
@@ -21,7 +22,15 @@ _SHARDED = ("meta.pt", ".metadata", "latest")  # one of them is written last int
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a local checkpoint beside its place and moves it there when it is whole."""
+    """Writes a local checkpoint beside its place and moves it there when it is whole.
+
+    Args:
+        trusted: Whether files may run code when they are loaded: the user's own word.
+    """
+
+    def __init__(self, trusted: bool = False) -> None:
+        super().__init__()
+        self._trusted = trusted
 
     @override
     def save_checkpoint(
@@ -33,11 +42,46 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.unfinished")
-        with unfinished.open("wb") as file:
+        unfinished.unlink(missing_ok=True)  # what a kill has left, or a link to another file
+        with unfinished.open("xb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+
+    @override
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """Lightning forgets what the user said (`None`) where a strategy loads after its setup."""
+        only = not self._trusted if weights_only is None else weights_only
+        return load(path, only, map_location)
+
+
+def load(
+    path: str | Path, weights_only: bool, map_location: Any = "cpu", in_place: bool = False
+) -> Any:
+    """What `torch.save` wrote: the one place where checkpoints are loaded.
+
+    Args:
+        path: A path, or a URL of a file system that fsspec knows.
+        weights_only: Load tensors, numbers, and collections of these; nothing that can run code.
+        map_location: As `torch.load` takes it.
+        in_place: Read of a local archive's tensors only those that are used.
+    """
+    files, place = url_to_fs(str(path))
+    if in_place and is_local(path) and zipfile.is_zipfile(place):
+        return torch.load(place, map_location, weights_only=weights_only, mmap=True)
+    with files.open(place, "rb") as file:
+        return torch.load(file, map_location, weights_only=weights_only)
+
+
+def is_local(path: str | Path) -> bool:
+    """Whether a path or URL is of this machine's file system."""
+    return _is_local_file_protocol(path)
 
 
 def run_folder(trainer: Trainer) -> str:

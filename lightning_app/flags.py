@@ -11,12 +11,18 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lightning_app.checkpoint_io import find_checkpoint, is_whole, runs_folder
+from lightning_app.checkpoint_io import find_checkpoint, runs_folder
 from lightning_app.errors import UsageError
 
 
 def add_run_flags(parser: LightningArgumentParser) -> None:
     """The flags that are this project's own, beside those of Trainer, model and data."""
+    parser.add_argument(
+        "--weights_from",
+        type=str | None,
+        default=None,
+        help="A checkpoint, or a saved state_dict, whose weights alone the run begins with.",
+    )
     parser.add_argument(
         "--save_every_s",
         type=PositiveFloat | None,
@@ -148,17 +154,3 @@ def find_last_or_best(which: str, root: str | None, logger: Any) -> str:
         )
     rank_zero_only(print)(f"From {path}")
     return path
-
-
-def check_checkpoint(path: str) -> None:
-    """Refuse a checkpoint that is not there, or was not written to its end.
-
-    Args:
-        path: A path, or a URL, which is taken as it is.
-
-    Raises:
-        UsageError: It is no checkpoint.
-    """
-    if "://" not in path and not is_whole(path):
-        state = "is not a whole checkpoint" if Path(path).exists() else "does not exist"
-        raise UsageError(f"--ckpt_path {path} {state}: name a .ckpt file, last or best")
