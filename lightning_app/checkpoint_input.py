@@ -7,7 +7,6 @@ that save shards, only the strategy knows.
 
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pickle import UnpicklingError
 from types import NoneType
@@ -80,15 +79,16 @@ def read(flag: str, path: str, trusted: bool) -> Any:
         # A pipe or a device might be read for ever.
         is_file = os.path.isfile(place) if is_local(path) else files.isfile(place)
         exists = is_folder or is_file or files.exists(place)
+        is_sound = is_whole(path) if is_folder or _is_archive(path, is_file) else is_file
     except Exception as error:  # any file system has its own
         raise UsageError(f"{name}: {first_line(error)}") from None
     if not exists:
         raise UsageError(f"{name} does not exist: name a .ckpt file, last or best")
     broken = f"{name} is not a whole checkpoint: name a .ckpt file, last or best"
-    if is_folder and is_whole(path):
-        return None
-    if not is_file or (is_local(path) and zipfile.is_zipfile(place) and not is_whole(path)):
+    if not is_sound:
         raise UsageError(broken)
+    if is_folder:
+        return None
     try:
         return load(path, weights_only=not trusted, in_place=True)
     except UnpicklingError as error:
@@ -97,6 +97,14 @@ def read(flag: str, path: str, trusted: bool) -> Any:
         raise UsageError(f"{name}: {first_line(error)}") from None
     except Exception:  # a broken file may raise anything
         raise UsageError(broken) from None
+
+
+def _is_archive(path: str, is_file: bool) -> bool:
+    """Whether it is a local archive, and not what torch wrote before 1.6: that has no checksums."""
+    if not is_file or not is_local(path):
+        return False
+    with url_to_fs(path)[0].open(path, "rb") as file:
+        return bool(file.read(2) == b"PK")
 
 
 def about_objects(name: str, error: UnpicklingError) -> str | None:

@@ -323,6 +323,7 @@ def _quieten() -> None:
         ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
         ".*LeafSpec.*deprecated.*",
         ".*args parameter is intended.*",
+        ".*looks like a TorchScript archive.*",  # it is refused
         ".*The dirpath has changed.*",  # a checkpoint of another run
         ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's
     ):

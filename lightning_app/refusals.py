@@ -48,10 +48,7 @@ def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) 
         return None
     what = "of another model, or of other sizes" if about_model else "not what this run can take up"
     why = message if isinstance(error, (RuntimeError, ValueError)) else repr(error)
-    return (
-        f"{about}: {what}: {why}; to begin with its weights alone: "
-        f"--weights_from {checkpoint}"
-    )
+    return f"{about}: {what}: {why}; to begin with its weights alone: --weights_from {checkpoint}"
 
 
 def _restores(frame: FrameType) -> bool:

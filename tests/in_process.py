@@ -43,7 +43,7 @@ class InProcess:
         before = self.files()
         outcome = self(*arguments)
         assert outcome.status == 2, outcome
-        assert line in outcome.stderr
+        assert line in outcome.stderr, outcome.stderr
         assert outcome.stderr.startswith("train.py: error: ")
         assert outcome.stderr.count("\n") == 1, outcome.stderr
         assert self.files() == before
