@@ -1,14 +1,15 @@
 """What the values of flags stand for; those that stand for nothing are refused, in one line."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse.typing import PositiveFloat, PositiveInt
-from lightning.pytorch.cli import LightningArgumentParser, instantiate_class
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.strategies import Strategy, StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint_io import find_checkpoint, runs_folder
@@ -113,9 +114,17 @@ def find_strategy(asked: Any) -> Any:
         return asked
     if "." in asked:
         try:
-            return instantiate_class((), {"class_path": asked})
-        except (TypeError, ImportError, AttributeError) as error:
+            module, _, name = asked.rpartition(".")
+            kind = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
             raise UsageError(f"--strategy {asked} is not a class of a strategy: {error}") from None
+        # Looked at before it is called: it may be anything, `os.abort` as well.
+        if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+            raise UsageError(f"--strategy {asked} is not a class of a strategy")
+        try:
+            return kind()
+        except TypeError as error:
+            raise UsageError(f"--strategy {asked}: {error}") from None
     names = sorted(name for name in StrategyRegistry if "_find_unused_" not in name)
     raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
 

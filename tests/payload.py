@@ -1,5 +1,6 @@
 """Files whose loading would run code, and what tells that it has run."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,13 @@ import torch
 
 
 class Payload:
-    """Makes a file as it is unpickled."""
+    """Makes a folder as it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self._mark = mark
 
     def __reduce__(self) -> Any:
-        return Path.touch, (self._mark,)
+        return os.makedirs, (str(self._mark),)
 
 
 def poison(checkpoint: Path, target: Path, mark: Path, old_format: bool = False) -> Path:
@@ -22,7 +23,7 @@ def poison(checkpoint: Path, target: Path, mark: Path, old_format: bool = False)
     Args:
         checkpoint: The real one.
         target: Where to write.
-        mark: The file that the payload makes.
+        mark: The folder that the payload makes.
         old_format: Whether it is written as torch did before 1.6.
     """
     content = torch.load(checkpoint, weights_only=True)

@@ -116,10 +116,21 @@ def test_a_strategy_that_loads_after_its_setup_does_it_safely(
     # As if the look at it before the start had missed it.
     monkeypatch.setattr(checkpoint_input, "read", lambda *_: torch.load(checkpoint))
     monkeypatch.setattr(SingleDeviceStrategy, "restore_checkpoint_after_setup", True)
-    run.refused("it holds pathlib.Path.touch, and such", "--ckpt_path", str(evil))
+    run.refused("it holds os.makedirs, and such", "--ckpt_path", str(evil))
     assert not mark.exists()
     run("--ckpt_path", str(evil), "--weights_only", "false")
     assert mark.exists()
+
+
+@pytest.mark.parametrize("name", ["os.abort", "os.getcwd", "lightning.pytorch.LightningModule"])
+def test_a_strategy_is_a_class_of_one_before_it_is_called(name: str, run: InProcess) -> None:
+    (run.folder / "a.yaml").write_text(f"trainer: {{strategy: {name}}}")
+    (run.folder / "b.yaml").write_text(f"trainer: {{strategy: {{class_path: {name}}}}}")
+    run.refused("is not a class of a strategy", "--strategy", name)
+    run.refused("is not a class of a strategy", "--config", "a.yaml")
+    run.refused("not correspond to a subclass of Strategy", "--config", "b.yaml")
+    for flag in ("--callbacks", "--logger", "--plugins", "--model", "--data", "--optimizer"):
+        run.refused("not correspond to a subclass of", flag, name if name[0] == "o" else "os.abort")
 
 
 def test_urls_give_what_is_there(run: InProcess, checkpoint: Path) -> None:
