@@ -12,13 +12,19 @@ from typing import Any
 import torch
 from fsspec.core import url_to_fs
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from lightning_app.masking import masked
+
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
+_HPARAMS = (
+    LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
+    LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
+)
 _SHARDED = ("meta.pt", ".metadata", "latest")  # one of them is written last into a folder
 
 
@@ -37,6 +43,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
+        checkpoint = checkpoint | {
+            key: masked(checkpoint[key]) for key in _HPARAMS if key in checkpoint
+        }
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return

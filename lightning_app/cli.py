@@ -47,6 +47,7 @@ from lightning_app.flags import (
 )
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
+from lightning_app.masking import first_masked
 from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
 from lightning_app.refusals import another_rank_told, refusal, tell
@@ -154,6 +155,9 @@ class CommandLine(LightningCLI):
             given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
             if given and config.data is not None and size in config.data.init_args:
                 raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
+        if secret := first_masked(config):
+            name = secret.replace(".init_args", "")
+            raise UsageError(f"--{name} is masked in a file that was written by a run: give it")
         self._trusted = config.weights_only is False
         config.weights_only = not self._trusted  # for whoever would choose something else
         if config.ckpt_path and config.weights_from:

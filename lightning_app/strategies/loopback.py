@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
@@ -37,10 +38,10 @@ def on_loopback(environment: ClusterEnvironment | None, rank: int) -> Iterator[N
     del store  # by now torch's own store, which shares the server
 
 
-def _listen(port: int) -> dist.TCPStore:
+def _listen(port: int) -> Any:
     """A store whose server torch finds, by its port, when it makes its own."""
     listener = socket.create_server((LOOPBACK, port), backlog=1024)
-    return dist.TCPStore(
+    return dist.TCPStore(  # type: ignore[attr-defined]
         LOOPBACK,
         port,
         is_master=True,
