@@ -6,38 +6,92 @@ import zipfile
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from fsspec.core import url_to_fs
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from lightning_app.masking import masked
+
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
+_HPARAMS = (
+    LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
+    LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
+)
 _SHARDED = ("meta.pt", ".metadata", "latest")  # one of them is written last into a folder
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a local checkpoint beside its place and moves it there when it is whole."""
+    """Writes a local checkpoint beside its place and moves it there when it is whole.
+
+    Args:
+        trusted: Whether files may run code when they are loaded: the user's own word.
+    """
+
+    def __init__(self, trusted: bool = False) -> None:
+        super().__init__()
+        self._trusted = trusted
 
     @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
+        checkpoint = checkpoint | {
+            key: masked(checkpoint[key]) for key in _HPARAMS if key in checkpoint
+        }
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.unfinished")
-        with unfinished.open("wb") as file:
+        unfinished.unlink(missing_ok=True)  # what a kill has left, or a link to another file
+        with unfinished.open("xb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+
+    @override
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """Lightning forgets what the user said (`None`) where a strategy loads after its setup."""
+        only = not self._trusted if weights_only is None else weights_only
+        return load(path, only, map_location)
+
+
+def load(
+    path: str | Path, weights_only: bool, map_location: Any = "cpu", in_place: bool = False
+) -> Any:
+    """What `torch.save` wrote: the one place where checkpoints are loaded.
+
+    Args:
+        path: A path, or a URL of a file system that fsspec knows.
+        weights_only: Load tensors, numbers, and collections of these; nothing that can run code.
+        map_location: As `torch.load` takes it.
+        in_place: Read of a local archive's tensors only those that are used.
+    """
+    files, place = url_to_fs(str(path))
+    if in_place and is_local(path) and zipfile.is_zipfile(place):
+        return torch.load(place, map_location, weights_only=weights_only, mmap=True)
+    with files.open(place, "rb") as file:
+        return torch.load(file, map_location, weights_only=weights_only)
+
+
+def is_local(path: str | Path) -> bool:
+    """Whether a path or URL is of this machine's file system."""
+    return _is_local_file_protocol(path)
 
 
 def run_folder(trainer: Trainer) -> str:
@@ -113,11 +167,17 @@ def is_whole(path: str | Path) -> bool:
 
     Of a folder, as strategies write that save shards, and of a remote file only the end is read.
     """
-    files, path = get_filesystem(path), str(path)
     try:
+        files, path = get_filesystem(path), str(path)
         if files.isdir(path):
             return any(files.exists(f"{path}/{name}") for name in _SHARDED)
         with files.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            return not _is_local_file_protocol(path) or archive.testzip() is None
+            if not is_local(path):
+                return True
+            is_sound = archive.testzip() is None
+        # torch's reader goes by other bytes of the archive, too.
+        return is_sound and load(path, weights_only=True, in_place=True) is not None
+    except UnpicklingError:  # by what was saved: its bytes are sound
+        return True
     except Exception:  # a broken archive may raise anything
         return False

@@ -27,6 +27,7 @@ from typing_extensions import override
 
 from lightning_app import inside, strategies
 from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint, Stopped
+from lightning_app.checkpoint_input import check_progress, read_checkpoint
 from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO
 from lightning_app.compile import CompiledForward
 from lightning_app.console import Console
@@ -39,7 +40,6 @@ from lightning_app.executions import StepsPerExecution
 from lightning_app.flags import (
     add_run_flags,
     add_short_flags,
-    check_checkpoint,
     check_trainer_flags,
     find_last_or_best,
     find_strategy,
@@ -47,6 +47,7 @@ from lightning_app.flags import (
 )
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
+from lightning_app.masking import first_masked
 from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
 from lightning_app.refusals import another_rank_told, refusal, tell
@@ -54,6 +55,7 @@ from lightning_app.resume import Resume
 from lightning_app.run_config import SaveConfigOnce
 from lightning_app.shapes import ShapeLogger
 from lightning_app.stops import AgreedStop
+from lightning_app.weights import begin_with, check_model
 
 DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
 DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
@@ -117,6 +119,8 @@ class CommandLine(LightningCLI):
 
     def __init__(self, subcommand: str, arguments: list[str]) -> None:
         self._chosen = subcommand
+        self._checkpoint: Any = None  # what is in the one that the run begins with
+        self._begins_at = 0  # its step
         super().__init__(
             save_config_callback=SaveConfigOnce,
             seed_everything_default=42,
@@ -151,11 +155,18 @@ class CommandLine(LightningCLI):
             given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
             if given and config.data is not None and size in config.data.init_args:
                 raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
+        if secret := first_masked(config):
+            name = secret.replace(".init_args", "")
+            raise UsageError(f"--{name} is masked in a file that was written by a run: give it")
+        self._trusted = config.weights_only is False
+        config.weights_only = not self._trusted  # for whoever would choose something else
+        if config.ckpt_path and config.weights_from:
+            raise UsageError("--ckpt_path and --weights_from: a run begins with one of them")
         if config.ckpt_path in ("last", "best"):
             return  # to be looked for where the loggers keep their runs
         if config.ckpt_path is not None:
-            check_checkpoint(config.ckpt_path)
-        elif self._chosen != "fit":
+            self._read_checkpoint(config.ckpt_path)
+        elif self._chosen != "fit" and config.weights_from is None:
             rank_zero_only(print)("No --ckpt_path: with the weights that the model begins with")
 
     def _model_brings_data(self, args: list[str]) -> bool:
@@ -185,10 +196,12 @@ class CommandLine(LightningCLI):
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
+        self._begin_with_file()
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
-            line = refusal(error, self._own("ckpt_path"))
+            has_stepped = self.trainer.global_step != self._begins_at
+            line = refusal(error, self._own("ckpt_path"), has_stepped)
             if line is None:
                 raise
             logger = self.trainer.logger
@@ -231,11 +244,27 @@ class CommandLine(LightningCLI):
         return self._get(self.config, flag)
 
     def _find_checkpoint(self, asked: Any) -> None:
-        """Make a path of `--ckpt_path last` or `best`."""
+        """Make a path of `--ckpt_path last` or `best`, and see whether the model is the same."""
         if (which := self._own("ckpt_path")) in ("last", "best"):
             path = find_last_or_best(which, asked.default_root_dir, asked.logger)
             for config in (self.config, self.config_init):
                 config[self._chosen].ckpt_path = path
+            self._read_checkpoint(path)
+        if self._checkpoint is not None:
+            check_model(self._own("ckpt_path"), self.model, self._checkpoint)
+
+    def _read_checkpoint(self, path: str) -> None:
+        self._checkpoint = read_checkpoint(path, self._trusted, to_train=self._chosen == "fit")
+
+    def _begin_with_file(self) -> None:
+        """What is left to do with the file that the run begins with, before it is started."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None and self._chosen == "fit":
+            progress = self.trainer.fit_loop.state_dict()
+            check_progress(self._own("ckpt_path"), checkpoint, progress)
+            self._begins_at = checkpoint["global_step"]
+        if path := self._own("weights_from"):
+            begin_with(self.trainer, self.model, path, self._trusted)
 
     def _logger(self, root: str) -> RunLogger:
         """A new run's logger, or that of the run that `last.ckpt` continues."""
@@ -273,7 +302,7 @@ class CommandLine(LightningCLI):
             callbacks.append(RichProgressBar(refresh_rate=20))
         trainer = super()._instantiate_trainer(config, callbacks)
         if inside.has_usual_checkpoint_io(trainer):
-            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO(self._trusted)
         return trainer
 
 
@@ -298,6 +327,7 @@ def _quieten() -> None:
         ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
         ".*LeafSpec.*deprecated.*",
         ".*args parameter is intended.*",
+        ".*looks like a TorchScript archive.*",  # it is refused
         ".*The dirpath has changed.*",  # a checkpoint of another run
         ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's
     ):

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from lightning_app.devices import Facts, diagnose, exit_code, probe
 from lightning_app.devices.redact import redact
 from lightning_app.devices.report import as_json, render
-from lightning_app.errors import first_line
+from lightning_app.errors import first_line, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, RecursionError) as error:
         print(f"doctor: --facts {options.facts}: {_one_line(error)}", file=sys.stderr)
         return 2
-    facts = facts if options.uuids else redact(facts)
+    facts = _printable(facts if options.uuids else redact(facts))
     findings = diagnose(facts)
     if isinstance(sys.stdout, TextIOWrapper):
         # A name that the terminal's encoding lacks must not end the report.
@@ -62,6 +62,19 @@ def read_facts(path: Path) -> Facts:
     return Facts.from_json(
         value["facts"] if isinstance(value, dict) and "facts" in value else value
     )
+
+
+def _printable(facts: Facts) -> Facts:
+    """The facts without what would be a command to a terminal: names come from anywhere."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {clean(key): clean(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return list(map(clean, value))
+        return printable(value) if isinstance(value, str) else value
+
+    return Facts.from_json(clean(facts.to_json()))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -11,6 +11,11 @@ class UsageError(Exception):
     """Something the user got wrong. Its text is the line that is shown."""
 
 
+def printable(text: str) -> str:
+    """A text in which nothing moves a terminal's cursor, or changes its colours."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text; its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
@@ -85,7 +90,7 @@ def one_line(message: str) -> str:
     line = re.sub(r"^ambiguous option: (--\w+) could match (--\w+),.*", r"\1: is it \2?", line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
-    return f"{line}; {HELP}" if unknown else line
+    return printable(f"{line}; {HELP}" if unknown else line)
 
 
 def _reasons(message: str) -> str | None:

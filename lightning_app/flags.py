@@ -1,22 +1,29 @@
 """What the values of flags stand for; those that stand for nothing are refused, in one line."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse.typing import PositiveFloat, PositiveInt
-from lightning.pytorch.cli import LightningArgumentParser, instantiate_class
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.strategies import Strategy, StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lightning_app.checkpoint_io import find_checkpoint, is_whole, runs_folder
+from lightning_app.checkpoint_io import find_checkpoint, runs_folder
 from lightning_app.errors import UsageError
 
 
 def add_run_flags(parser: LightningArgumentParser) -> None:
     """The flags that are this project's own, beside those of Trainer, model and data."""
+    parser.add_argument(
+        "--weights_from",
+        type=str | None,
+        default=None,
+        help="A checkpoint, or a saved state_dict, whose weights alone the run begins with.",
+    )
     parser.add_argument(
         "--save_every_s",
         type=PositiveFloat | None,
@@ -107,9 +114,17 @@ def find_strategy(asked: Any) -> Any:
         return asked
     if "." in asked:
         try:
-            return instantiate_class((), {"class_path": asked})
-        except (TypeError, ImportError, AttributeError) as error:
+            module, _, name = asked.rpartition(".")
+            kind = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
             raise UsageError(f"--strategy {asked} is not a class of a strategy: {error}") from None
+        # Looked at before it is called: it may be anything, `os.abort` as well.
+        if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+            raise UsageError(f"--strategy {asked} is not a class of a strategy")
+        try:
+            return kind()
+        except TypeError as error:
+            raise UsageError(f"--strategy {asked}: {error}") from None
     names = sorted(name for name in StrategyRegistry if "_find_unused_" not in name)
     raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
 
@@ -148,17 +163,3 @@ def find_last_or_best(which: str, root: str | None, logger: Any) -> str:
         )
     rank_zero_only(print)(f"From {path}")
     return path
-
-
-def check_checkpoint(path: str) -> None:
-    """Refuse a checkpoint that is not there, or was not written to its end.
-
-    Args:
-        path: A path, or a URL, which is taken as it is.
-
-    Raises:
-        UsageError: It is no checkpoint.
-    """
-    if "://" not in path and not is_whole(path):
-        state = "is not a whole checkpoint" if Path(path).exists() else "does not exist"
-        raise UsageError(f"--ckpt_path {path} {state}: name a .ckpt file, last or best")

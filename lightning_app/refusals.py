@@ -1,7 +1,6 @@
 """What ends a run in one line, and how ranks tell it once."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,15 +14,17 @@ import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from lightning_app.checkpoint_input import about_objects
 from lightning_app.errors import frames_of, is_users, module_of
 
 
-def refusal(error: Exception, checkpoint: str | None) -> str | None:
+def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) -> str | None:
     """What the user got wrong, if that is why a run has failed.
 
     Args:
         error: What ended it.
         checkpoint: The path of the checkpoint that it began with.
+        has_stepped: Whether it has made a step since.
     """
     frames, message = frames_of(error), str(error)
     if isinstance(error, MisconfigurationException):
@@ -32,20 +33,22 @@ def refusal(error: Exception, checkpoint: str | None) -> str | None:
         "lightning.pytorch.loops"
     ):
         return message  # a flag's value that the loops do not like
-    restoring = [i for i, frame in enumerate(frames) if _restores(frame)]
+    restoring = [
+        i
+        for i, frame in enumerate(frames)
+        if _restores(frame) or (not has_stepped and _takes_up(frames[i:]))
+    ]
     if not restoring or checkpoint is None:
         return None
-    if isinstance(error, UnpicklingError):
-        unknown = re.search(r"(?:GLOBAL|class|function) ([\w.]+)", message)
-        what = unknown[1] if unknown else "more than tensors and numbers"
-        return (
-            f"--ckpt_path {checkpoint}: it holds {what}, and such objects can run code when they "
-            "are loaded: if you trust the file, add --weights_only false"
-        )
-    if "loading state_dict" not in message and any(map(is_users, frames[restoring[0] :])):
+    about = f"--ckpt_path {checkpoint}"
+    if isinstance(error, UnpicklingError) and (line := about_objects(about, error)):
+        return line
+    about_model = "loading state_dict" in message
+    if not about_model and any(map(is_users, frames[restoring[0] :])):
         return None
-    why = message if isinstance(error, (RuntimeError, ValueError)) else f"{type(error).__name__}"
-    return f"--ckpt_path {checkpoint}: of another model, or of other sizes: {why}"
+    what = "of another model, or of other sizes" if about_model else "not what this run can take up"
+    why = message if isinstance(error, (RuntimeError, ValueError)) else repr(error)
+    return f"{about}: {what}: {why}; to begin with its weights alone: --weights_from {checkpoint}"
 
 
 def _restores(frame: FrameType) -> bool:
@@ -53,6 +56,13 @@ def _restores(frame: FrameType) -> bool:
     connector = "lightning.pytorch.trainer.connectors.checkpoint_connector"
     name = frame.f_code.co_name.lstrip("_")
     return module_of(frame) == connector and name.startswith(("re", "load"))
+
+
+def _takes_up(frames: list[FrameType]) -> bool:
+    """Whether this uses for the first time what a checkpoint has brought."""
+    first, *_ = modules = [module_of(frame) for frame in frames]
+    in_optimizer = first.startswith("torch.optim.") and all(m.startswith("torch.") for m in modules)
+    return in_optimizer or first == "lightning_app.strategies.shards"
 
 
 PATIENCE_S = 5.0  # of a rank with the others, at its end

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -23,6 +24,7 @@ _NOTHING_PENDING = "nothing_pending"
 _EPOCH_MEANS = "epoch_means"
 _METRICS = "callback_metrics"
 _SWITCHES = "switches"
+_TRAINED_BY = "trained_by"
 
 
 class Resume(Callback):
@@ -30,6 +32,7 @@ class Resume(Callback):
 
     def __init__(self) -> None:
         self._checkpoint: dict[str, Any] = {}  # of what this callback adds to one
+        self._numbers: list[int] = []  # of optimizers and schedulers in it
 
     @override
     def on_save_checkpoint(
@@ -39,6 +42,7 @@ class Resume(Callback):
             checkpoint["event_files"] = trainer.logger.position()
         progress = checkpoint["loops"]["fit_loop"]
         put_right(trainer, progress)
+        checkpoint[_TRAINED_BY] = _trained_by(trainer)
         checkpoint[_NOTHING_PENDING] = trainer.training and _step_is_complete(progress)
         checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         if trainer.training:
@@ -50,11 +54,14 @@ class Resume(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS, _SWITCHES)
+        names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS, _SWITCHES, _TRAINED_BY)
         self._checkpoint = {name: checkpoint.get(name) for name in names}
+        self._numbers = [len(checkpoint.get(k, ())) for k in ("optimizer_states", "lr_schedulers")]
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._checkpoint and trainer.strategy.lightning_restore_optimizer:
+            self._check_optimizers(trainer)
         event_files = self._checkpoint.get("event_files")
         if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
@@ -77,6 +84,33 @@ class Resume(Callback):
             follow(loop.epoch_loop, "reset", lambda: _begin_with_next_step(trainer, stepped))
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
+
+    def _check_optimizers(self, trainer: Trainer) -> None:
+        """Refuse the states of other optimizers and schedulers, which torch takes for these."""
+        now, saved = _trained_by(trainer), self._checkpoint.get(_TRAINED_BY)
+        lacks = (
+            f"no {name} for {type(optimizer).__name__}"
+            for optimizer in trainer.optimizers
+            for group in optimizer.param_groups
+            for name in optimizer.defaults
+            if name not in group
+        )
+        numbers = [len(names) for names in now.values()]
+        if saved is not None and saved != now:
+            why = f"it was trained by {_in_words(saved)}, and this run has {_in_words(now)}"
+        elif missing := next(lacks, None):
+            why = f"it has {missing}"
+        elif numbers != self._numbers:
+            why = "it has {} optimizers and {} schedulers, and this run has {} and {}".format(
+                *self._numbers, *numbers
+            )
+        else:
+            return
+        path = trainer.ckpt_path
+        raise MisconfigurationException(
+            f"--ckpt_path {path}: of another optimizer: {why}; use the same, or begin with its "
+            f"weights alone by --weights_from {path}"
+        )
 
     def _what_is_not_taken_up(self, trainer: Trainer) -> Iterator[str]:
         if names := self._checkpoint.get(_EPOCH_MEANS):
@@ -130,6 +164,19 @@ def set_switches(module: nn.Module, saved: dict[str, list[str]]) -> Iterator[str
             setattr(part, attribute, name not in names)
         if changed:
             yield f"{what} as it was saved: {_few(changed)}"
+
+
+def _trained_by(trainer: Trainer) -> dict[str, list[str]]:
+    """The classes of the optimizers and the schedulers."""
+    schedulers = (config.scheduler for config in trainer.lr_scheduler_configs)
+    return {
+        "optimizers": [type(optimizer).__name__ for optimizer in trainer.optimizers],
+        "lr_schedulers": [type(scheduler).__name__ for scheduler in schedulers],
+    }
+
+
+def _in_words(names: dict[str, list[str]]) -> str:
+    return " and ".join(", ".join(kinds) for kinds in names.values() if kinds) or "none"
 
 
 def _few(names: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from typing_extensions import override
 
 from lightning_app.checkpoint_io import run_folder
+from lightning_app.masking import masked
 
 
 class SaveConfigOnce(SaveConfigCallback):
@@ -21,5 +22,5 @@ class SaveConfigOnce(SaveConfigCallback):
         if self.already_saved or not trainer.is_global_zero or files.exists(path):
             return
         files.makedirs(folder, exist_ok=True)
-        self.parser.save(self.config, path, skip_none=False, multifile=False)
+        self.parser.save(masked(self.config), path, skip_none=False, multifile=False)
         self.already_saved = True

@@ -18,6 +18,7 @@ from lightning_app.dashboard.graph import GraphRecorder, Node, graph_event
 from lightning_app.dashboard.logger import RunLogger
 from lightning_app.dashboard.pictures import who_got_what
 from lightning_app.describe import describe_layout, num_ranks, run_name
+from lightning_app.masking import masked
 from lightning_app.shapes import ShapeLogger, SizeRun
 
 NUM_PICTURES = 3  # of the first epochs
@@ -116,7 +117,7 @@ class Dashboard(Callback):
         """Enter the run in the table of hyperparameters; its metrics are those of the curves."""
         simple = {
             name: value
-            for name, value in pl_module.hparams.items()
+            for name, value in masked(dict(pl_module.hparams)).items()
             if isinstance(value, (int, float, str)) and not name.startswith("_")
         }
         strategy = trainer.strategy

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from lightning_app.masking import masked_arguments
+
 
 def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
     """A Markdown table with what there is to know of this process's run.
@@ -17,11 +19,12 @@ def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
         devices: Their names, in rank order.
         seed: What `seed_everything` was called with.
     """
+    command = [Path(sys.argv[0]).name, *masked_arguments(sys.argv[1:])]
     rows = {
         "layout": layout,
         "devices": ", ".join(devices),
         "seed": "none" if seed is None else str(seed),
-        "command": f"`python {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`",
+        "command": f"`python {shlex.join(command)}`",
         "git commit": git_commit() or "none",
         "Python": platform.python_version(),
     }
@@ -49,17 +52,29 @@ def splits_table(splits: Mapping[tuple[int, ...], tuple[int, int, int]]) -> str:
 
 
 def git_commit() -> str | None:
-    """The working folder's commit, with a note if it has changes; `None` outside a repository."""
+    """The working folder's commit, with a note if it has changes; `None` outside a repository.
 
-    def git(*args: str) -> str:
+    A repository's configuration may name programs that `git status` runs: to watch its files, which
+    is switched off, and to filter them: then nothing is said of changes.
+    """
+
+    def git(*args: str, is_question: bool = False) -> str:
         call = subprocess.run(
-            ["git", *args], capture_output=True, text=True, timeout=5, check=True, encoding="utf-8"
+            ["git", "-c", "core.fsmonitor=false", *args],
+            capture_output=True,
+            timeout=5,
+            check=not is_question,
+            encoding="utf-8",
         )
         return call.stdout.strip()
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + (" with changes" if git("status", "--porcelain", "-uno") else "")
+        own_filters = ("config", "--local", "--includes", "--get-regexp", r"^filter\.")
+        if git(*own_filters, is_question=True):
+            return commit
+        changes = git("status", "--porcelain", "-uno", "--ignore-submodules=all")
+        return commit + (" with changes" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_app.dashboard.records import records_of_steps, take_records
+from lightning_app.masking import masked
 
 
 class RunLogger(TensorBoardLogger):
@@ -41,6 +42,10 @@ class RunLogger(TensorBoardLogger):
 
     def _event_files(self) -> list[Path]:
         return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
+
+    @override
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        super().log_hyperparams(masked(params), *args, **kwargs)
 
     def position(self) -> dict[str, int]:
         """Where the events written so far end: the size of each file, in bytes, by its name."""

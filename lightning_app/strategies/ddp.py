@@ -28,6 +28,7 @@ from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.local_sum import LocalSum
+from lightning_app.strategies.loopback import on_loopback
 from lightning_app.strategies.loss_weight import MEAN_OVER, LossWeight, common_shard, mean_over
 from lightning_app.strategies.means import tells_of_weighted_means
 from lightning_app.strategies.one_sample import refused_by_batchnorm
@@ -86,6 +87,14 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 f"--val_check_interval by time: the clocks of {self.world_size} processes differ, "
                 "so they would validate at different steps; give a number of batches"
             )
+
+    @override
+    def setup_distributed(self) -> None:
+        if self.num_nodes > 1:
+            super().setup_distributed()
+            return
+        with on_loopback(self.cluster_environment, self.local_rank):
+            super().setup_distributed()
 
     @override
     def configure_ddp(self) -> None:

@@ -6,6 +6,7 @@ draws the earlier ones again. The position is saved in checkpoints.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from types import NoneType
 from typing import Any
 
 import torch
@@ -19,6 +20,19 @@ from lightning_app.strategies.passes import Batches, Indices, Pass, needs_replay
 from lightning_app.strategies.sharding import Shard
 
 Listener = Callable[[Pass, Shard], None]
+_STATE: dict[str, type | tuple[type, ...]] = {
+    "epoch": int,
+    "round": int,
+    "position": int,
+    "seed": int,
+    "passes": list,
+    "is_in_last_pass": bool,
+    "generators": list,
+    "generators_at_start": list,
+    "batches": (int, NoneType),
+    "samples": (int, NoneType),
+    "samples a batch": (int, NoneType),
+}
 
 
 class Shards:
@@ -166,8 +180,14 @@ class Shards:
 
         Raises:
             MisconfigurationException: The position is in mid-epoch, and the epoch was begun with
-                other sizes.
+                other sizes; or it is none.
         """
+        for name, kind in _STATE.items():
+            if name not in state or not isinstance(state[name], kind):
+                raise MisconfigurationException(
+                    f"the checkpoint tells no position in the data: its {name!r} is "
+                    f"{state.get(name)!r:.40}; begin with its weights alone by --weights_from"
+                )
         for name, size in self._sizes().items():
             if state[name] != size and 0 < state["position"] < (state["batches"] or 0):
                 raise MisconfigurationException(
