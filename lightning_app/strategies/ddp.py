@@ -24,19 +24,17 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.strategies.first_steps import FirstSteps
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.local_sum import LocalSum
 from lightning_app.strategies.loopback import on_loopback
-from lightning_app.strategies.loss_weight import MEAN_OVER, LossWeight, common_shard, mean_over
-from lightning_app.strategies.means import tells_of_weighted_means
+from lightning_app.strategies.loss_weight import LossWeight, common_shard, mean_over
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.spare_step import nothing_stays
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
-
-NUM_WATCHED = 10  # first steps, in which losses are looked at
 
 
 class DDPStrategy(GlobalBatch, LightningDDPStrategy):
@@ -57,7 +55,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         self._trained: TrainedParameters | None = None
         self._local_sum: LocalSum | None = None
         self._is_connected = False
-        self._num_steps = 0
+        self._first_steps: FirstSteps | None = None
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -68,6 +66,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             self._trained = TrainedParameters(trainer.lightning_module)
             self._weight = LossWeight(self.global_rank, self.world_size, self._sum)
             self._logs = GlobalLogs(trainer, self._sum)
+            self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
 
@@ -203,16 +202,13 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
     @contextmanager
     def _step(self, hook: str, shard: Shard) -> Iterator[None]:
         assert self.lightning_module is not None
-        is_training = hook == "training_step"
-        self._num_steps += is_training
-        watch = is_training and self._num_steps <= NUM_WATCHED
-        watch = watch and not hasattr(self.lightning_module, MEAN_OVER)
-        spare = is_training and not shard.size
+        watched = self._first_steps if hook == "training_step" else None
+        spare = watched and not shard.size
         self._in_step = True
         try:
             with (
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
-                tells_of_weighted_means(self.lightning_module) if watch else nullcontext(),
+                watched.watch(shard) if watched else nullcontext(),
                 nothing_stays(self.lightning_module) if spare else nullcontext(),
             ):
                 yield

@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
 
+from lightning_app.strategies.first_steps import random_states
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.outermost import OutermostCalls, answered_by
 from lightning_app.strategies.rows import Rows, tensors_in
@@ -173,11 +174,18 @@ class DataParallelStrategy(SingleDeviceStrategy):
             return self._call_replica(module, 0, module, args, kwargs)
         sizes = [size for size, _, _ in shards]
         inputs = [(args, kwargs) for _, args, kwargs in shards]
+        is_new = self._is_new(module)
+        before = random_states(self._devices) if is_new else None
         run = self._run_in_threads if self.root_device.type == "cuda" else self._run_in_turn
         rows.paused = True
         try:
             with refused_by_batchnorm(rows.size, f"{len(sizes)} replicas"):
-                outputs = run(module, inputs)
+                outputs = run(module, inputs, is_new)
+            if is_new and random_states(self._devices) != before:
+                self._tell(
+                    f"{type(module).__name__}.forward draws random numbers (as dropout does), each "
+                    "replica for its own samples, so its numbers depend on the number of devices"
+                )
             on_mean = partial(self._tell_of_mean, module)
             return Gather(sizes, self.root_device, rows, on_mean)(outputs)
         except NotJoined as error:
@@ -218,9 +226,9 @@ class DataParallelStrategy(SingleDeviceStrategy):
             for own in owned
         )
 
-    def _run_in_turn(self, module: Module, inputs: list[Any]) -> list[Any]:
+    def _run_in_turn(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
         buffers = BuffersByRank(module, len(inputs))
-        is_new, states, outputs = self._is_new(module), [], []
+        states, outputs = [], []
         for rank, (args, kwargs) in enumerate(inputs):
             with buffers.of(rank):
                 before = attributes(module) if is_new else {}
@@ -230,16 +238,15 @@ class DataParallelStrategy(SingleDeviceStrategy):
         self._tell_of_writes(module, differing(states))
         return outputs
 
-    def _run_in_threads(self, module: Module, inputs: list[Any]) -> list[Any]:
+    def _run_in_threads(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
         devices = self._devices[: len(inputs)]
         if len(devices) == 1:
-            return self._run_in_turn(module, inputs)
+            return self._run_in_turn(module, inputs, is_new)
         replicas = replicate(module, devices, detach=not torch.is_grad_enabled())
         for replica, device in zip(replicas, devices, strict=True):
             for part in replica.modules():
                 if "_device" in vars(part):  # Lightning's note of where a module is
                     vars(part)["_device"] = device
-        is_new = self._is_new(module)
         before = [attributes(replica) if is_new else {} for replica in replicas]
         run = partial(self._call_replica, module)
         call = _in_autocast_of_this_thread(self.root_device.type, run)

@@ -40,15 +40,23 @@ CASES: dict[str, Case] = {
     "BatchNorm": Case(
         "shapes.Normalized",
         data_args={"length": 32, "batch_size": 10},
-        right=on(["dp2", *SEVERAL], Ends("BatchNorm")),
+        right=on(["dp2", *SEVERAL], Refused("BatchNorm cannot train on one sample")),
         stop_at=6,
     ),
+    "BatchNorm, larger parts": Case(
+        "shapes.Normalized",
+        data_args={"length": 36},
+        right=on(["dp2", *SEVERAL], SameOr("1.running_mean")),
+    ),
+    "dropout": Case("modules.DropsOut", right=on(["dp2", *SEVERAL], SameOr("random numbers"))),
+    "mixup by numpy": Case("modules.MixesUp", right=on(SEVERAL, SameOr("random numbers"))),
+    "codebook in a buffer": Case("modules.Codebook", right=on(SEVERAL, SameOr("writes codes"))),
     "frozen BatchNorm": Case("shapes.FrozenNorm", flags=EPOCHS, right=AT_EPOCHS_START),
     "BatchNorm frozen once": Case("shapes.FrozenOnce", flags=EPOCHS),
     "sparse embedding": Case("optimizing.Embeds", "optimizing.Words"),
-    "spectral norm": Case("modules.SpectralNorm", right=on(["dp2", *SEVERAL], Ends())),
+    "spectral norm": Case("modules.SpectralNorm"),
     # Forwards.
-    "forward counts its calls": Case("modules.Counts", right=on(["dp2"], Ends())),
+    "forward counts its calls": Case("modules.Counts"),
     "hooks on the outermost module": Case("modules.Hooked"),
     "an argument as long as a batch": Case(
         "modules.Prototypes", model_args={"lr": 0.005}, right=on(["dp2"], SameOr("dp"))

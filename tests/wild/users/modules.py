@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -114,6 +115,36 @@ class SpectralNorm(Regression):
         super().__init__()
         torch.manual_seed(0)
         self.net[2] = nn.utils.parametrizations.spectral_norm(self.net[2])
+
+
+class DropsOut(Regression):
+    def __init__(self):
+        super().__init__()
+        self.net.insert(2, nn.Dropout(0.3))
+
+
+class MixesUp(Regression):
+    """Mixes each sample with the next, by a share from NumPy's global generator."""
+
+    def training_step(self, batch, batch_idx):
+        share = np.random.beta(0.4, 0.4)
+        mixed = [share * part + (1 - share) * part.roll(1, 0) for part in batch]
+        return super().training_step(mixed, batch_idx)
+
+
+class Codebook(Regression):
+    """Codes that follow the means of what was closest to them, as in a VQ-VAE."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("codes", torch.linspace(-1, 1, 3)[:, None].repeat(1, 6).double())
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        nearest = torch.cdist(x, self.codes).argmin(1)
+        for number in nearest.unique():
+            self.codes[number].lerp_(x[nearest == number].mean(0), 0.1)
+        return super().training_step((x + 0.5 * self.codes[nearest], y), batch_idx)
 
 
 class Scale(nn.Module):

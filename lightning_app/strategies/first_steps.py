@@ -1,0 +1,112 @@
+"""Tells, in a run's first steps, what makes its numbers depend on the number of devices.
+
+That is by their nature so of random numbers, which each process draws for its own shard, and of
+what a step keeps of its shard in a buffer, as BatchNorm its statistics.
+"""
+
+import math
+import pickle
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_app.strategies.loss_weight import MEAN_OVER
+from lightning_app.strategies.means import tells_of_weighted_means
+from lightning_app.strategies.sharding import Shard
+
+NUM_STEPS = 10  # that are looked at
+NUM_NAMED = 2  # buffers
+
+Prints = dict[str, tuple[float, float]]  # of each buffer two sums, by its name
+
+
+class FirstSteps:
+    """Looks at what the first training steps of a rank draw and keep.
+
+    Args:
+        model: The user's; `device` is the one that it is on.
+    """
+
+    def __init__(self, model: LightningModule, device: torch.device) -> None:
+        self._model = model
+        self._step = f"{type(model).__name__}.training_step"
+        self._device = device
+        self._left = NUM_STEPS
+        self._told_of_draws = self._told_of_buffers = False
+
+    @contextmanager
+    def watch(self, shard: Shard) -> Iterator[None]:
+        """Look at a training step of a rank's shard; all ranks have to call this."""
+        if not self._left:
+            yield
+            return
+        self._left -= 1
+        before = random_states([self._device])
+        told = hasattr(self._model, MEAN_OVER)
+        with nullcontext() if told else tells_of_weighted_means(self._model):
+            yield
+        if not self._told_of_draws and random_states([self._device]) != before:
+            self._told_of_draws = True
+            _tell(
+                f"{self._step} draws random numbers (as dropout does), each process for its own "
+                "samples, so its numbers depend on the number of devices"
+            )
+        if not self._told_of_buffers:
+            ranks: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(ranks, _prints(self._model) if shard.size else None)
+            self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
+
+    def _tell_of_buffers(self, names: list[str]) -> None:
+        if names:
+            self._told_of_buffers = True
+            more = len(names) - NUM_NAMED
+            listed = ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+            _tell(
+                f"{self._step} writes {listed}, each process of its own samples, so its numbers "
+                "depend on the number of devices; for BatchNorm on GPUs: --sync_batchnorm"
+            )
+
+
+def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:
+    """The states of the global generators, those of GPUs among them, to be compared."""
+    gpus = [device for device in devices if device.type == "cuda"]
+    of_torch = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]
+    of_numpy = pickle.dumps(np.random.get_state())
+    return [state.numpy().tobytes() for state in of_torch], random.getstate(), of_numpy
+
+
+def _prints(model: LightningModule) -> Prints:
+    prints = {}
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point() and buffer.numel() and not buffer.is_sparse:
+            values = buffer.detach().double()
+            prints[name] = float(values.sum()), float(values.square().sum())
+    return prints
+
+
+def differing(ranks: Sequence[Prints]) -> list[str]:
+    """The buffers that are not alike on all ranks; one that a rank lacks is left out."""
+    return [
+        name
+        for name, first in (ranks[0] if ranks else {}).items()
+        if not all(_are_close(first, other[name]) for other in ranks[1:] if name in other)
+    ]
+
+
+def _are_close(prints: Sequence[float], others: Sequence[float]) -> bool:
+    return all(
+        math.isclose(a, b, rel_tol=1e-9) or (a != a and b != b)
+        for a, b in zip(prints, others, strict=True)
+    )
+
+
+def _tell(line: str) -> None:
+    rank_zero_only(print)(line, file=sys.stderr)
