@@ -11,6 +11,16 @@ class UsageError(Exception):
     """Something the user got wrong. Its text is the line that is shown."""
 
 
+class RunError(Exception):
+    """What went wrong at run time and is told in one line, which is its text.
+
+    Attributes:
+        status: The exit status of the run.
+    """
+
+    status = 1
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text; its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
