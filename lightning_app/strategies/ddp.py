@@ -257,6 +257,11 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                     self._silenced.append(handle)
         return loss if self._weight == 1.0 else loss * self._weight
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether this rank's loss counted nothing in the last training step."""
+        return not self._weight
+
     def _stop_silence(self) -> None:
         """Let gradients through again, after a step that weighed nothing."""
         for handle in self._silenced:
