@@ -30,14 +30,32 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
+        save_whole(checkpoint, path)
+
+
+def save_whole(value: Any, path: str | Path) -> None:
+    """Save a value, by `torch.save`, such that the file has it all or is as it was before."""
+    if not _is_local_file_protocol(path):
+        files = get_filesystem(path)
+        files.makedirs(os.path.dirname(path), exist_ok=True)
+        with files.open(str(path), "wb") as file:
+            torch.save(value, file)
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
         with unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
+            torch.save(value, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # of which torch tells only that it came
+            raise error.__context__ from None
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)  # there only if it could not be finished
 
 
 def run_folder(trainer: Trainer) -> str:
