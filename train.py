@@ -11,7 +11,12 @@ python train.py --model my_package.Model --data my_package.Data
 python train.py --help                             every flag
 """
 
-from lightning_app.cli import main
-
 if __name__ == "__main__":
-    main()
+    from lightning_app.processes import end_with_parent
+    from lightning_app.signals import listening
+
+    end_with_parent()
+    with listening():  # from the first moment: PyTorch is loaded for seconds
+        from lightning_app.cli import main
+
+        main()

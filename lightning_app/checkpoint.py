@@ -20,23 +20,20 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.checkpoint_io import last_path
-from lightning_app.heartbeat import Heartbeat
+from lightning_app.finite import HOW_TO_GO_ON, Choice, NonFiniteLoss, last_good, non_finite
+from lightning_app.heartbeat import Heartbeat, largest_of_all
 from lightning_app.loadable import what_is_refused
 from lightning_app.loops import follow, give_back
-
-
-class Stopped(Exception):
-    """A run was told to stop, has saved its state, and ends.
-
-    Attributes:
-        signum: The signal that told it.
-    """
-
-    def __init__(self, signum: int, path: str | None) -> None:
-        saved = f"saved {path}; continue with --ckpt_path last" if path else "nothing to save"
-        super().__init__(f"stopped by {signal.Signals(signum).name}: {saved}")
-        self.signum = signum
+from lightning_app.signals import (
+    SIGNALS,
+    Stopped,
+    is_left_alone,
+    may_wait,
+    second_signal_ends,
+    stop_at_once,
+)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -58,19 +55,22 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Saves `last.ckpt` after each epoch, on a clock, and when the run is told to stop.
 
-    SIGTERM or Ctrl-C on any rank ends the run on all of them, with the state saved. A second
-    signal ends it at once.
+    SIGTERM, Ctrl-C or SIGHUP on any rank ends the run on all of them, with the state saved.
 
     Args:
         every_s: Seconds after which to save within an epoch, too; never if not given.
+        on_nonfinite: What to do where weights are NaN or infinite; they are never saved.
     """
 
-    def __init__(self, every_s: float | None = None) -> None:
+    def __init__(self, every_s: float | None = None, on_nonfinite: Choice = "stop") -> None:
         self.every_s = every_s
+        self.on_nonfinite = on_nonfinite
         self._signum = 0
         self._earlier: dict[int, Any] = {}  # the handlers of the program itself
         self._pending = [0, 0]  # agreed by all ranks: the signal to stop by, whether to save
         self._path = ""  # of the run's last checkpoint
+        self._spoilt: set[str] = set()  # parameters that are not finite, by the user's choice
+        self.last_good: str | None = None  # the newest checkpoint to go on from
         self._saved_s = time.monotonic()
         self._heartbeat: Heartbeat | None = None
         self._checked = False
@@ -83,6 +83,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
         self._path = last_path(trainer)  # before another callback makes a `last.ckpt` there
+        self._spoilt = non_finite(pl_module)
+        self.last_good = str(trainer.ckpt_path) if trainer.ckpt_path else None
         self._saved_s = time.monotonic()
         self._heartbeat = Heartbeat(trainer.strategy.root_device)
         follow(trainer.fit_loop.epoch_loop, "on_advance_end", lambda: self._after_step(trainer))
@@ -112,22 +114,24 @@ class LastCheckpoint(Checkpoint):
         """Take over from Lightning, which sends what it heard to all ranks in every step."""
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGTERM, signal.SIGINT):
+            may_wait(True)
+            for signum in SIGNALS:
                 handler = signal.getsignal(signum)
-                if handler != self._on_signal:
+                if handler != self._on_signal and not is_left_alone(signum):
                     self._earlier[signum] = _not_lightnings(handler, trainer)
                     signal.signal(signum, self._on_signal)
 
     def _stop_listening(self, trainer: Trainer) -> None:
         """Lightning puts the signals' handlers back; they were its own for the run."""
+        may_wait(False)
         give_back(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", "on_advance_end")
         give_back(trainer.fit_loop, "on_advance_end")
         self._heartbeat = None
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._signum:
+        if self._signum and not second_signal_ends():
             raise KeyboardInterrupt
-        self._signum = signum
+        self._signum = self._signum or signum
         for handler in self._earlier.get(signum, ()):
             handler(signum, frame)
 
@@ -142,13 +146,31 @@ class LastCheckpoint(Checkpoint):
     def _act(self, trainer: Trainer) -> None:
         stop, self._pending = self._pending[0], [0, 0]
         path = None
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.fast_dev_run and self._may_save(trainer):  # type: ignore[attr-defined]
             path = self._path
             trainer.save_checkpoint(path, weights_only=False)
+            self.last_good = path
             self._check_once(trainer, path)
         self._saved_s = time.monotonic()
         if stop:
-            raise Stopped(stop, path)
+            raise Stopped(stop, path, agreed=True)
+
+    def _may_save(self, trainer: Trainer) -> bool:
+        """Keep weights that nothing can be learnt from out of the place of others.
+
+        Raises:
+            NonFiniteLoss: There are such, and training shall stop then.
+        """
+        names = non_finite(trainer.lightning_module) - self._spoilt
+        if not largest_of_all([len(names)], trainer.strategy.root_device)[0]:
+            return True
+        which = f" ({min(names)})" if names else ""
+        line = f"after step {trainer.global_step} weights are NaN or infinite{which}: not saved"
+        if self.on_nonfinite == "stop":
+            raise NonFiniteLoss(f"{line}; {last_good(trainer)}; {HOW_TO_GO_ON}")
+        if trainer.is_global_zero:
+            print(f"{line}; {last_good(trainer)}", file=sys.stderr)
+        return False
 
     def _check_once(self, trainer: Trainer, path: str) -> None:
         """Tell of the first checkpoint if it will not be loaded, not when it is needed."""
@@ -165,8 +187,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def _not_lightnings(handler: Any, trainer: Trainer) -> list[Any]:
-    """What of a signal's handler was there before Lightning's own, which ours stands in for."""
+    """What of a signal's handler was there before the run's own, which ours stands in for."""
     handlers = [h for h in getattr(handler, "signal_handlers", [handler]) if callable(h)]
-    own = trainer._signal_connector
-    usual = signal.default_int_handler
-    return [h for h in handlers if h is not usual and getattr(h, "__self__", None) is not own]
+    usual = (signal.default_int_handler, stop_at_once)
+    return [h for h in handlers if h not in usual and not inside.is_lightnings_handler(h, trainer)]

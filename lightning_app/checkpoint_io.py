@@ -49,15 +49,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.unlink(missing_ok=True)  # what a kill has left, or a link to another file
-        with unfinished.open("xb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        save_whole(checkpoint, path)
 
     @override
     def load_checkpoint(
@@ -69,6 +61,32 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Lightning forgets what the user said (`None`) where a strategy loads after its setup."""
         only = not self._trusted if weights_only is None else weights_only
         return load(path, only, map_location)
+
+
+def save_whole(value: Any, path: str | Path) -> None:
+    """Save a value, by `torch.save`, such that the file has it all or is as it was before."""
+    if not _is_local_file_protocol(path):
+        files = get_filesystem(path)
+        files.makedirs(os.path.dirname(path), exist_ok=True)
+        with files.open(str(path), "wb") as file:
+            torch.save(value, file)
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.unlink(missing_ok=True)  # what a kill has left, or a link to another file
+    try:
+        with unfinished.open("xb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # of which torch tells only that it came
+            raise error.__context__ from None
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)  # there only if it could not be finished
 
 
 def load(

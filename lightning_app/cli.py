@@ -25,8 +25,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from lightning_app import inside, strategies
-from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint, Stopped
+from lightning_app import inside, processes, strategies
+from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint
 from lightning_app.checkpoint_input import check_progress, read_checkpoint
 from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO
 from lightning_app.compile import CompiledForward
@@ -35,7 +35,7 @@ from lightning_app.coverage import Coverage
 from lightning_app.dashboard import Dashboard, RunLogger, Throughput
 from lightning_app.data_on_device import DataOnDevice
 from lightning_app.direct_step import DirectStep
-from lightning_app.errors import UsageError, one_line, users_bug
+from lightning_app.errors import RunError, UsageError, one_line, users_bug
 from lightning_app.executions import StepsPerExecution
 from lightning_app.flags import (
     add_run_flags,
@@ -45,16 +45,19 @@ from lightning_app.flags import (
     find_strategy,
     in_config_files,
 )
+from lightning_app.launcher import start_ranks_so
 from lightning_app.layout import Layout, resolve
 from lightning_app.loss import LossLogger
 from lightning_app.masking import first_masked
 from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
-from lightning_app.refusals import another_rank_told, refusal, tell
+from lightning_app.refusals import another_rank_told, refusal, tell, tell_traceback
 from lightning_app.resume import Resume
 from lightning_app.run_config import SaveConfigOnce
 from lightning_app.shapes import ShapeLogger
+from lightning_app.signals import Stopped, listening
 from lightning_app.stops import AgreedStop
+from lightning_app.streams import streams_that_may_close
 from lightning_app.weights import begin_with, check_model
 
 DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
@@ -68,43 +71,55 @@ def main() -> None:
     """Run this process's command line.
 
     Raises:
-        SystemExit: With status 2, after one line on stderr, if the user got something wrong.
+        SystemExit: After one line on stderr: with status 2 if the user got something wrong, with
+            128 and the signal's number if one ended the run.
     """
-    arguments, parent = sys.argv[1:], os.getppid()
+    with streams_that_may_close(), listening(), processes.ended_together():
+        _run(sys.argv[1:], os.getppid())
+
+
+def _run(arguments: list[str], parent: int) -> None:
     subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
     strategies.register()
     _quieten()
+    is_alone = False  # with what ends it: the others wait for this rank
     try:
         # The first of several `--model`: not a default of the parser, whose `lr`, say, would
         # become that of a user's class.
         CommandLine(subcommand, [DEFAULT_MODEL, DEFAULT_DATA, *arguments])
-    except (ArgumentError, MisconfigurationException, UsageError) as error:
+    except (ArgumentError, UsageError) as error:
         if isinstance(error, ArgumentError) and (bug := users_bug(error)):
             raise bug from None
         tell(one_line(str(error)), parent)
         raise SystemExit(2) from None
-    except (ConnectionError, RuntimeError) as error:
+    except RunError as error:
+        tell(str(error), parent)
+        raise SystemExit(error.status) from None
+    except Stopped as stop:
+        is_alone = not stop.agreed
+        if is_alone:
+            processes.stop()
+        raise
+    except Exception as error:
         if another_rank_told(error):
             raise SystemExit(2) from None
+        is_alone = True
+        if status := tell_traceback(error):
+            raise SystemExit(status) from None
         raise
-    except Stopped as stop:
-        rank_zero_only(print)(f"train.py: {stop}", file=sys.stderr)
-        # Lightning takes another rank's status for a crash, and kills the first one.
-        is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
-        raise SystemExit(128 + stop.signum if is_first else 0) from None
     finally:
-        _leave_process_group(has_failed=isinstance(sys.exc_info()[1], Exception))
+        _leave_process_group(is_alone)
 
 
-def _leave_process_group(has_failed: bool) -> None:
+def _leave_process_group(is_alone: bool) -> None:
     """End the process group; with gloo's still alive, the process may be aborted at its end.
 
     Args:
-        has_failed: By an error that may be this rank's alone. The others wait for this rank, and
-            NCCL would wait here for them.
+        is_alone: Whether this rank ends by what may be its own. The others wait for it, and NCCL
+            would wait here for them.
     """
     if dist.is_available() and dist.is_initialized():
-        if has_failed and dist.get_backend() == "nccl":
+        if is_alone and dist.get_backend() == "nccl":
             return
         dist.destroy_process_group()
 
@@ -189,7 +204,7 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except (ValueError, MisconfigurationException) as error:
             if bug := users_bug(error):
                 raise bug from None
             raise UsageError(str(error)) from error
@@ -197,6 +212,8 @@ class CommandLine(LightningCLI):
     @override
     def _run_subcommand(self, subcommand: str) -> None:
         self._begin_with_file()
+        if subcommand == "fit" and isinstance(self.trainer.logger, RunLogger):
+            self.trainer.logger.lock()
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
@@ -280,7 +297,7 @@ class CommandLine(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         own = config["callbacks"]
         if config["barebones"]:
-            return Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]})
+            return self._prepared(Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]}))
         if self._own("compile"):
             callbacks.append(CompiledForward())
         if self._own("data_on_device"):
@@ -289,13 +306,15 @@ class CommandLine(LightningCLI):
         if (steps := self._own("steps_per_execution")) > 1:
             callbacks.append(StepsPerExecution(steps))
         shapes = ShapeLogger()
-        callbacks += [shapes, LossLogger(), Coverage(), Throughput(shapes), Dashboard(shapes)]
-        callbacks.append(Console())
+        on_nonfinite = self._own("on_nonfinite_loss")
+        callbacks += [shapes, LossLogger(on_nonfinite), Coverage(), Throughput(shapes)]
+        callbacks += [Dashboard(shapes), Console()]
         if self._chosen == "predict" and self._own("return_predictions") is not False:
             callbacks.append(PredictionWriter())
         callbacks += [Resume(), AgreedStop()]
         if config["enable_checkpointing"] is not False:
-            callbacks += [BestCheckpoint(), LastCheckpoint(self._own("save_every_s"))]
+            last = LastCheckpoint(self._own("save_every_s"), on_nonfinite)
+            callbacks += [BestCheckpoint(), last]
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
@@ -303,6 +322,11 @@ class CommandLine(LightningCLI):
         trainer = super()._instantiate_trainer(config, callbacks)
         if inside.has_usual_checkpoint_io(trainer):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO(self._trusted)
+        return self._prepared(trainer)
+
+    def _prepared(self, trainer: Trainer) -> Trainer:
+        start_ranks_so(trainer)
+        inside.leave_sigterm_alone(trainer)
         return trainer
 
 

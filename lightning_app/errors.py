@@ -11,6 +11,16 @@ class UsageError(Exception):
     """Something the user got wrong. Its text is the line that is shown."""
 
 
+class RunError(Exception):
+    """What went wrong at run time and is told in one line, which is its text.
+
+    Attributes:
+        status: The exit status of the run.
+    """
+
+    status = 1
+
+
 def printable(text: str) -> str:
     """A text in which nothing moves a terminal's cursor, or changes its colours."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

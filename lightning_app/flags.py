@@ -14,6 +14,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint_io import find_checkpoint, runs_folder
 from lightning_app.errors import UsageError
+from lightning_app.finite import Choice
 
 
 def add_run_flags(parser: LightningArgumentParser) -> None:
@@ -50,6 +51,12 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         help="Keep all training samples on the device, collated once.",
     )
     _allow_bare(parser, "--data_on_device", True)
+    parser.add_argument(
+        "--on_nonfinite_loss",
+        type=Choice,
+        default="stop",
+        help="What to do once the training loss is NaN or infinite: stop, warn or ignore.",
+    )
 
 
 def add_short_flags(parser: LightningArgumentParser) -> None:

@@ -58,3 +58,9 @@ def largest(flags: list[int], device: torch.device) -> list[int]:
     dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
     result: list[int] = agreed.tolist()
     return result
+
+
+def largest_of_all(flags: list[int], device: torch.device) -> list[int]:
+    """The same, where there may be one rank only, without a process group."""
+    connected = dist.is_available() and dist.is_initialized()
+    return largest(flags, device) if connected else flags

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.finite import Choice, FiniteLoss
 
 TAG = "train/loss"
 
@@ -18,25 +19,34 @@ class LossLogger(Callback):
     A `self.log` in every step costs more than a small model's step. This asks for the loss of the
     other ranks, and waits for the device, only when it is logged. A model that logs a `train/loss`
     of its own is left to it.
+
+    Args:
+        on_nonfinite: What to do with a loss that is NaN or infinite.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_nonfinite: Choice = "stop") -> None:
         self._unlogged: Any = None  # the last step's outputs
+        self._finite = FiniteLoss(on_nonfinite)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._unlogged = outputs
+        step = trainer.global_step
+        if (loss := _loss_in(outputs)) is not None:
+            self._finite.note(trainer, step, loss)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and inside.optimizer_steps(trainer) and trainer.global_step % every == 0:
+        if every and inside.optimizer_steps(trainer) and step % every == 0:
             self._log(trainer)
 
     @override
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if (loss := self._global_loss(trainer)) is not None:
+        loss = self._global_loss(trainer)
+        self._finite.check(trainer, loss)
+        if loss is not None:
             checkpoint["unlogged_loss"] = loss
 
     @override
@@ -52,9 +62,8 @@ class LossLogger(Callback):
 
     def _global_loss(self, trainer: Trainer) -> Tensor | None:
         """The unlogged loss, over all ranks; all of them have to call this."""
-        outputs = self._unlogged
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
+        loss = _loss_in(self._unlogged)
+        if loss is None:
             return None
         global_mean = getattr(trainer.strategy, "mean_over_batch", trainer.strategy.reduce)
         mean: Tensor = global_mean(loss.detach().reshape(()).clone())
@@ -63,6 +72,7 @@ class LossLogger(Callback):
     def _log(self, trainer: Trainer) -> None:
         loss = self._global_loss(trainer)
         self._unlogged = None
+        self._finite.check(trainer, loss)
         if loss is None or _logs_it(trainer):
             return
         # Lightning has divided the loss by the number of batches accumulated.
@@ -70,6 +80,12 @@ class LossLogger(Callback):
         trainer.callback_metrics[TAG] = value  # for the progress display and for checkpoints
         for logger in trainer.loggers:
             logger.log_metrics({TAG: float(value)}, step=trainer.global_step - 1)
+
+
+def _loss_in(outputs: Any) -> Tensor | None:
+    """The loss in what a step has returned."""
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    return loss if isinstance(loss, Tensor) and loss.numel() == 1 else None
 
 
 def _logs_it(trainer: Trainer) -> bool:

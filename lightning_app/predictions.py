@@ -11,20 +11,23 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 from typing_extensions import override
 
 from lightning_app import strategies
-from lightning_app.checkpoint_io import run_folder
+from lightning_app.checkpoint_io import run_folder, save_whole
 from lightning_app.collectives import gather_objects
-from lightning_app.errors import first_line
+from lightning_app.errors import RunError, first_line
 from lightning_app.strategies.loader import ShardedLoader
 
 FILE = "predictions.pt"
 Part = tuple[int, set[int], Any]  # a batch's number, the lengths of its tensors, its prediction
+
+
+class NotSaved(RunError):
+    """What was predicted is lost."""
 
 
 class PredictionWriter(Callback):
@@ -133,17 +136,20 @@ def _is_of_samples(values: Sequence[Any], lengths: set[int]) -> bool:
 
 
 def _save(folder: str, loaders: list[Any]) -> str:
-    """Write them, and tell so in one line."""
+    """Write them, and tell so in one line.
+
+    Raises:
+        NotSaved: There is no room for them, say.
+    """
     if not any(leaf is not None for leaf in tree_leaves(loaders)):
         return "Predictions not saved: predict_step returns none"
     value = loaders[0] if len(loaders) == 1 else loaders
-    path, files = os.path.join(folder, FILE), get_filesystem(folder)
-    files.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, FILE)
     try:
-        with files.open(path, "wb") as file:
-            torch.save(value, file)
+        save_whole(value, path)
+    except OSError as error:
+        raise NotSaved(f"predictions not saved in {path}: {error.strerror or error}") from error
     except Exception as error:  # of an object that cannot be pickled
-        files.rm(path)
         return f"Predictions not saved: {first_line(error)}"
     of_each = f" of each of {len(loaders)} loaders" * (len(loaders) > 1)
     return f"Saved in {path}: {describe(loaders[0])}{of_each}"

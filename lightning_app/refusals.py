@@ -1,11 +1,12 @@
 """What ends a run in one line, and how ranks tell it once."""
 
 import os
+import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from lightning_app import processes
 from lightning_app.checkpoint_input import about_objects
 from lightning_app.errors import frames_of, is_users, module_of
 
@@ -28,10 +30,8 @@ def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) 
     """
     frames, message = frames_of(error), str(error)
     if isinstance(error, MisconfigurationException):
-        return message
-    if isinstance(error, ValueError) and module_of(frames[-1]).startswith(
-        "lightning.pytorch.loops"
-    ):
+        return None if _is_bug_in_a_step(frames) else message
+    if isinstance(error, ValueError) and _is_of_loops(frames[-1]):
         return message  # a flag's value that the loops do not like
     restoring = [
         i
@@ -49,6 +49,18 @@ def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) 
     what = "of another model, or of other sizes" if about_model else "not what this run can take up"
     why = message if isinstance(error, (RuntimeError, ValueError)) else repr(error)
     return f"{about}: {what}: {why}; to begin with its weights alone: --weights_from {checkpoint}"
+
+
+def _is_bug_in_a_step(frames: list[FrameType]) -> bool:
+    """Whether the user's own code has raised an error, or had Lightning raise it, in a step."""
+    names = ("advance", "_evaluation_step", "_predict_step")
+    steps = [i for i, f in enumerate(frames) if f.f_code.co_name in names and _is_of_loops(f)]
+    is_ours = module_of(frames[-1]).startswith("lightning_app.")
+    return bool(steps) and not is_ours and any(map(is_users, frames[steps[-1] :]))
+
+
+def _is_of_loops(frame: FrameType) -> bool:
+    return module_of(frame).startswith("lightning.pytorch.loops")
 
 
 def _restores(frame: FrameType) -> bool:
@@ -89,30 +101,53 @@ def tell(line: str, parent: int) -> None:
         told = _wait(lambda: os.getppid() != parent)
     else:
         try:
-            store.wait(["told"], timedelta(seconds=PATIENCE_S))
-            told = store.add("heard", 1) > 0
-        except RuntimeError:  # the first rank has not told, or has ended by another error
+            told = _wait(lambda: store.check(["told"])) and store.add("heard", 1) > 0
+        except RuntimeError:  # the first rank has ended by another error
             told = False
     if not told:
-        print(f"train.py: error: rank {rank}: {line}", file=sys.stderr)
+        print(f"train.py: error: {where()}: {line}", file=sys.stderr)
         if store is not None:
             with suppress(RuntimeError):
                 store.set("told", "")
 
 
+def where() -> str:
+    """This rank and its machine, for a message that others may print, too."""
+    rank: int = getattr(rank_zero_only, "rank", 0)
+    return f"rank {rank} on {socket.gethostname()}"
+
+
+def tell_traceback(error: Exception) -> int:
+    """Print an error of one of several ranks, with that rank, before the others notice.
+
+    Returns:
+        The status to end with; 0 if the rank is the only one, whose error is left to Python.
+    """
+    store = _store()
+    if store is None or dist.get_world_size() == 1:
+        return 0
+    if is_of_another(error) and (found := processes.failed(within_s=HEARSAY_S)):
+        print(f"train.py: error: {found[0]}", file=sys.stderr)
+        return found[1]
+    print(f"{where()}:\n{''.join(traceback.format_exception(error))}", end="", file=sys.stderr)
+    return 1
+
+
+def is_of_another(error: BaseException) -> bool:
+    """Whether an error is that the connection to another rank has ended."""
+    texts = ("closed by peer", "reset by peer", "Broken pipe")
+    return isinstance(error, ConnectionError) or any(text in str(error) for text in texts)
+
+
 def another_rank_told(error: BaseException) -> bool:
     """Whether an error is that another rank has ended, after it told the user what is wrong."""
-    texts = ("closed by peer", "reset by peer", "Broken pipe")
-    is_of_another = isinstance(error, ConnectionError) or any(t in str(error) for t in texts)
     store = _store()
-    if not is_of_another or store is None:
+    if not is_of_another(error) or store is None:
         return False
-    try:
-        store.wait(["told"], timedelta(seconds=HEARSAY_S))
-        store.add("heard", 1)
-    except RuntimeError:  # nobody has told, or the first rank has ended
+    try:  # not by the store's own wait, which writes to stderr where it was in vain
+        return _wait(lambda: store.check(["told"]), HEARSAY_S) and store.add("heard", 1) > 0
+    except RuntimeError:  # the first rank has ended
         return False
-    return True
 
 
 def _store() -> Any:
@@ -121,9 +156,9 @@ def _store() -> Any:
     return dist.distributed_c10d._get_default_store() if connected else None
 
 
-def _wait(happened: Callable[[], bool]) -> bool:
+def _wait(happened: Callable[[], bool], limit_s: float = PATIENCE_S) -> bool:
     """Whether something happens in time."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + limit_s
     while not (result := happened()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return result

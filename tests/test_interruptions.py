@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
-from lightning_app.checkpoint import LastCheckpoint, Stopped
+from lightning_app.checkpoint import LastCheckpoint
+from lightning_app.signals import Stopped
 from tests.cli import outlives, start, train
+from tests.documented import exit_code
 from tests.events import scalars
 from tests.runs import make_trainer
 from tests.user_modules import Shuffled, Submodule
@@ -198,7 +201,8 @@ def child_of(pid: int) -> int:
 def test_a_fault_keeps_its_traceback_and_the_last_checkpoint(tmp_path: Path) -> None:
     flags = ("--model", "tests.user_modules.Faulty", "--max_epochs", "3", *LAYOUTS["ddp"])
     outcome = train(*flags, "--accelerator", "cpu", cwd=tmp_path)
-    assert outcome.status == 1
+    assert outcome.status == exit_code("an error in the user's code, on any rank")
+    assert f"rank 1 on {socket.gethostname()}:\nTraceback" in outcome.stderr
     assert "ZeroDivisionError: on rank 1" in outcome.stderr
     last = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 34

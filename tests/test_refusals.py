@@ -1,5 +1,6 @@
 """What is refused: one line, exit code 2, no process left, nothing written."""
 
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def test_a_later_rank_tells_what_it_alone_has_got(tmp_path: Path) -> None:
     flags = ("--strategy", "ddp", "--devices", "2", "--accelerator", "cpu")
     outcome = train("--model", f"{__name__}.OnOneRank", *flags, cwd=tmp_path)
     assert outcome.status != 0
-    assert "train.py: error: rank 1: only here" in outcome.stderr.splitlines()
+    line = f"train.py: error: rank 1 on {socket.gethostname()}: only here"
+    assert line in outcome.stderr.splitlines()
 
 
 @pytest.mark.filterwarnings("default")

@@ -14,7 +14,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_app.dashboard.folder_lock import FolderLock
 from lightning_app.dashboard.records import records_of_steps, take_records
+from lightning_app.errors import UsageError
 from lightning_app.masking import masked
 
 
@@ -38,7 +40,41 @@ class RunLogger(TensorBoardLogger):
         self._taught: object = None  # the writer that takes records
         self.has_metrics = False  # of this process
         self.continues = version is not None
+        self._lock = FolderLock()
         self._earlier = self._event_files() if self.continues else []
+
+    @rank_zero_only
+    def lock(self) -> None:
+        """Have the folder of a run that is continued for this process, as a new run has its own.
+
+        Raises:
+            UsageError: Another process writes into it.
+        """
+        if self.continues and not self._lock.take(self.log_dir):
+            raise UsageError(
+                f"the run in {self.log_dir.removeprefix('./')} is still going on in another "
+                "process, and both would write there: wait for its end, or leave out --ckpt_path"
+            )
+
+    @override
+    def _get_next_version(self) -> int:
+        """The number of a new run, whose folder is made at once: no other run gets it."""
+        number: int = super()._get_next_version()
+        if getattr(rank_zero_only, "rank", 0) or "://" in self.save_dir:
+            return number
+        while True:
+            folder = Path(os.path.expanduser(os.path.expandvars(self.root_dir)))
+            own = folder / f"version_{number}"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                own.mkdir()
+            except FileExistsError:
+                number += 1
+            except FileNotFoundError:  # a run that was refused has removed the folder again
+                continue
+            else:
+                self._lock.take(str(own))
+                return number
 
     def _event_files(self) -> list[Path]:
         return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
@@ -67,6 +103,7 @@ class RunLogger(TensorBoardLogger):
     def discard(self) -> None:
         """Remove what this process wrote: a new run's folder, or its events of a continued run."""
         self.finalize("aborted")
+        self._lock.release()
         if self.continues:
             for path in set(self._event_files()) - set(self._earlier):
                 path.unlink()
@@ -74,6 +111,12 @@ class RunLogger(TensorBoardLogger):
         shutil.rmtree(self.log_dir, ignore_errors=True)
         with suppress(OSError):  # other runs are in it
             Path(self.root_dir).rmdir()
+
+    @override
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        self._lock.release()
 
     @override
     @rank_zero_only
@@ -105,7 +148,8 @@ class RunLogger(TensorBoardLogger):
         writer._async_writer.write(records)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_taught": None}  # a writer has a thread and a file
+        # A writer has a thread and a file; a lock is this process's.
+        return super().__getstate__() | {"_taught": None, "_lock": FolderLock()}
 
 
 def _is_number(value: Any) -> bool:

@@ -235,6 +235,11 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         assert self.lightning_module is not None
         return self._weight.weigh_loss(loss, self.lightning_module)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether this rank's loss counted nothing in the last training step."""
+        return self._weight is not None and not self._weight.value
+
     def mean_over_batch(self, value: Tensor) -> Tensor:
         """Over the last training step's global batch, of what is a mean over each rank's shard."""
         weighed = value if self._weight is None else self._weight.weigh(value)

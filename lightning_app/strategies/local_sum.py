@@ -13,6 +13,7 @@ import secrets
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -23,10 +24,13 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.constants import default_pg_timeout
 
+from lightning_app.processes import say
+
 MAX_BYTES = 2**20  # of a bucket; with larger ones gloo, which divides the work, is faster
 CONNECT_S = 60.0
 KEY_BYTES = 16
 RANK_BYTES = 4
+SAYS_SO_S = 10.0  # after which a rank tells for whom it waits
 
 Address: TypeAlias = tuple[int, Any]  # a socket's family, and where it listens
 
@@ -41,6 +45,7 @@ class LocalSum:
     def __init__(self, timeout: timedelta = default_pg_timeout) -> None:
         self._timeout = timeout
         self._rank = dist.get_rank()
+        self._has_said = False
         self._peers: dict[int, socket.socket] = {}  # the other ranks; to them, the first one
         try:
             self._connect_first() if self._rank == 0 else self._connect_other()
@@ -53,7 +58,7 @@ class LocalSum:
         if not self.is_connected:
             self.close()
         for peer in self._peers.values():
-            peer.settimeout(timeout.total_seconds())
+            peer.settimeout(min(SAYS_SO_S, timeout.total_seconds()))
             if peer.family == socket.AF_INET:
                 peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -114,15 +119,15 @@ class LocalSum:
         rank = 0
         try:
             if self._rank > 0:
-                self._peers[0].sendall(own)
-                _receive(self._peers[0], own)
+                self._send(0, own)
+                self._wait_for(0, own)
                 return tensor
             part = torch.empty_like(tensor)
-            for rank, peer in self._peers.items():  # noqa: B007 - for the errors
-                _receive(peer, part.view(torch.uint8).numpy().data)
+            for rank in self._peers:
+                self._wait_for(rank, part.view(torch.uint8).numpy().data)
                 tensor += part
-            for rank, peer in self._peers.items():  # noqa: B007
-                peer.sendall(own)
+            for rank in self._peers:
+                self._send(rank, own)
             return tensor
         except TimeoutError:
             raise TimeoutError(
@@ -131,6 +136,28 @@ class LocalSum:
             ) from None
         except OSError as error:
             raise ConnectionError(f"rank {rank} has ended; what it printed tells why") from error
+
+    def _wait_for(self, rank: int, buffer: Any) -> None:
+        """Fill a buffer with what a rank sends; tell, once in a run, that it takes long."""
+        deadline = time.monotonic() + self._timeout.total_seconds()
+        _receive(self._peers[rank], buffer, lambda: self._goes_on(rank, deadline))
+
+    def _send(self, rank: int, buffer: Any) -> None:
+        deadline = time.monotonic() + self._timeout.total_seconds()
+        rest = memoryview(buffer)
+        while rest:
+            try:
+                rest = rest[self._peers[rank].send(rest) :]
+            except TimeoutError:
+                if not self._goes_on(rank, deadline):
+                    raise
+
+    def _goes_on(self, rank: int, deadline: float) -> bool:
+        left_s = deadline - time.monotonic()
+        if left_s > 0 and not self._has_said and self._rank < 2:  # of many ranks one is enough
+            self._has_said = True
+            say(f"rank {self._rank} waits for the gradients of rank {rank}, for {left_s:.0f} s yet")
+        return left_s > 0
 
     def close(self) -> None:
         """End the connections."""
@@ -152,15 +179,28 @@ def _listen(num_others: int) -> tuple[socket.socket, Address]:
     return listener, (socket.AF_INET, listener.getsockname())
 
 
-def _receive(connection: socket.socket, buffer: Any) -> Any:
+def _receive(
+    connection: socket.socket, buffer: Any, goes_on: Callable[[], bool] = lambda: False
+) -> Any:
     """Fill a buffer.
+
+    Args:
+        connection: From where.
+        buffer: What to fill.
+        goes_on: Called when nothing has come for the connection's timeout: whether to wait on.
 
     Raises:
         ConnectionError: The other side has ended.
+        TimeoutError: It sends nothing.
     """
     rest = memoryview(buffer)
     while rest:
-        num_bytes = connection.recv_into(rest, flags=socket.MSG_WAITALL)
+        try:
+            num_bytes = connection.recv_into(rest, flags=socket.MSG_WAITALL)
+        except TimeoutError:
+            if goes_on():
+                continue
+            raise
         if num_bytes == 0:
             raise ConnectionError("closed")
         rest = rest[num_bytes:]

@@ -2,7 +2,7 @@
 
 The process that trains takes such a signal as a wish: it goes on to the end of the step, saves and
 stops its workers. With its workers dead or in a KeyboardInterrupt it could not: torch has a worker
-end by a SIGTERM from anyone, and leaves SIGINT as it is.
+end by a SIGTERM from anyone, and leaves the others as they are.
 """
 
 import multiprocessing
@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
+from lightning_app.signals import SIGNALS
+
 CAN_WAIT = hasattr(signal, "sigwaitinfo")  # not on Windows and macOS
 
 
@@ -41,7 +42,8 @@ def deaf_to_signals(init: Callable[[int], Any] | None) -> Callable[[int], None]:
 
 
 def _begin(init: Callable[[int], Any] | None, worker_id: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in set(SIGNALS) - {signal.SIGTERM}:
+        signal.signal(signum, signal.SIG_IGN)
     if CAN_WAIT:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a forkserver's mask is its own
         threading.Thread(target=_end_with_parent, daemon=True).start()

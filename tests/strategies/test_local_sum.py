@@ -101,8 +101,10 @@ def test_a_rank_that_is_gone_is_noticed() -> None:
     assert run_ranks(end_of_a_rank, 2)[0] == "rank 1 has ended; what it printed tells why"
 
 
-def wait_for_a_rank(absent: int) -> str:
+def wait_for_a_rank(absent: int) -> tuple[str, list[str]]:
     dist.init_process_group("gloo")
+    said: list[str] = []
+    local_sum.SAYS_SO_S, vars(local_sum)["say"] = 0.1, said.append
     local, others = LocalSum(timedelta(seconds=0.3)), 1 - absent
     message = ""
     if dist.get_rank() == others:
@@ -111,15 +113,17 @@ def wait_for_a_rank(absent: int) -> str:
         message = str(caught.value)
     dist.barrier()
     local.close()
-    return message
+    return message, said
 
 
 @pytest.mark.parametrize(("waiting", "absent"), [(0, 1), (1, 0)])
 def test_no_wait_is_without_an_end(waiting: int, absent: int) -> None:
-    assert run_ranks(wait_for_a_rank, 2, absent)[waiting] == (
+    message, said = run_ranks(wait_for_a_rank, 2, absent)[waiting]
+    assert message == (
         f"rank {waiting} waited 0:00:00.300000 for the gradients of rank {absent}, which did not "
         "come to this step's backward pass"
     )
+    assert said == [f"rank {waiting} waits for the gradients of rank {absent}, for 0 s yet"]
 
 
 def sum_where(problem: str, folder: str) -> tuple[bool, list[float]]:

@@ -1,0 +1,164 @@
+"""The processes of the later ranks that the first one starts: they end with it, and it with them.
+
+Without that, a run that is killed, or ends by an error, while its ranks still look for each other
+leaves processes behind that wait for minutes. This module loads nothing but the standard library:
+a rank takes up its part in it before PyTorch is loaded, which takes seconds.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PARENT = "LIGHTNING_APP_PARENT"  # the process that started this one as a rank
+PATIENCE_S = 5.0  # with ranks that end by themselves once another has ended
+SAYS_SO_S = 10.0  # after which who waits for a rank says so
+LIMIT_S = 1800.0  # for which the first rank waits for the others' end, as long as in training
+POLL_S = 0.2
+_PR_SET_PDEATHSIG = 1
+
+_ranks: dict[int, "subprocess.Popen[bytes]"] = {}  # those that this process has started
+_is_ending = threading.Event()  # set once the main thread waits for no rank but for its end
+
+
+def end_with_parent() -> None:
+    """Have this process end with the one that started it as a rank, however that ends."""
+    parent = int(os.environ.pop(PARENT, 0))
+    if not parent:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_wait_for_end_of, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it has ended before it could be asked for
+        os._exit(1)
+
+
+def _wait_for_end_of(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os._exit(1)
+
+
+@contextmanager
+def started_as_ranks() -> Iterator[None]:
+    """Have processes that are started within know whose ranks they are."""
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ[PARENT]
+
+
+def watch(ranks: dict[int, "subprocess.Popen[bytes]"]) -> None:
+    """End this process if one of its ranks fails and this one does not notice by itself.
+
+    Args:
+        ranks: The processes of the later ranks, by their numbers.
+    """
+    _ranks.update(ranks)
+    _is_ending.clear()
+    threading.Thread(target=_watch, daemon=True, name="ranks").start()
+
+
+def _watch() -> None:
+    while (found := failed()) is None:
+        if all(process.poll() == 0 for process in list(_ranks.values())):
+            return
+        time.sleep(POLL_S)
+    if _is_ending.wait(PATIENCE_S):
+        return
+    # The main thread waits for that rank where nothing reaches it.
+    say(f"error: {found[0]}")
+    kill()
+    os._exit(found[1])
+
+
+def failed(within_s: float = 0.0) -> tuple[str, int] | None:
+    """How a later rank has ended that did not end well, and the exit status that this calls for.
+
+    Args:
+        within_s: Seconds in which it may still end.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        for rank, process in list(_ranks.items()):
+            if status := process.poll():
+                return f"rank {rank} on {socket.gethostname()} {_ending(status)}", exit_code(status)
+        if not _ranks or time.monotonic() >= deadline:
+            return None
+        time.sleep(POLL_S / 10)
+
+
+def _ending(status: int) -> str:
+    names = {int(known): known.name for known in signal.Signals}
+    if status < 0:
+        return f"was killed by {names.get(-status, f'signal {-status}')}"
+    if status - 128 in names:
+        return f"was stopped by {names[status - 128]}"
+    return f"ended with status {status}: what it printed tells why"
+
+
+def exit_code(status: int) -> int:
+    """The first rank's status where another's is this; a kill is no wish of the run's user."""
+    return status if status > 0 else 1
+
+
+@contextmanager
+def ended_together() -> Iterator[None]:
+    """Wait at the end for the ranks that were started within; none of them is left behind.
+
+    Raises:
+        SystemExit: All went well here, and not with one of them.
+    """
+    try:
+        yield
+        _is_ending.set()
+        _wait(LIMIT_S)
+        if found := failed():
+            say(f"error: {found[0]}")
+            raise SystemExit(found[1])
+    except BaseException:
+        _is_ending.set()
+        _wait(PATIENCE_S)
+        raise
+    finally:
+        kill()
+
+
+def _wait(limit_s: float) -> None:
+    """Wait for all ranks to end."""
+    began_s, has_said = time.monotonic(), False
+    while alive := [rank for rank, p in _ranks.items() if p.poll() is None]:
+        waited_s = time.monotonic() - began_s
+        if waited_s >= limit_s:
+            return
+        if waited_s >= SAYS_SO_S and not has_said:
+            has_said = True
+            say(f"waiting for rank {alive[0]}, which has not ended (for at most {limit_s:g} s)")
+        time.sleep(POLL_S / 10)
+
+
+def stop() -> None:
+    """Tell the ranks to end as this one does, by a signal."""
+    for process in _ranks.values():
+        process.terminate()
+
+
+def kill() -> None:
+    """End the ranks that are still there."""
+    for process in _ranks.values():
+        process.kill()
+        process.wait()
+    _ranks.clear()
+
+
+def say(line: str) -> None:
+    """Write a line to stderr at once, from any thread, whatever the main one is in."""
+    os.write(2, f"train.py: {line}\n".encode())
