@@ -69,7 +69,7 @@ def _archive(path: Path) -> None:
 
 def _torchscript(path: Path) -> None:
     module = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
-    torch.jit.save(module, path)  # type: ignore[no-untyped-call]
+    torch.jit.save(module, path)
 
 
 def _old_and_cut(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is installed is what pyproject.toml allows; constraints.txt pins all that it brings along."""
+"""What is installed is what pyproject.toml allows; constraints.txt pins all of it."""
 
 import sys
 from collections.abc import Callable, Iterable
