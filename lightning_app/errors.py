@@ -23,7 +23,9 @@ class RunError(Exception):
 
 def printable(text: str) -> str:
     """A text in which nothing moves a terminal's cursor, or changes its colours."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    return "".join(
+        c if c.isprintable() or c == "\n" else " " if c.isspace() else "\ufffd" for c in text
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -1,11 +1,12 @@
 """What a run on one machine listens on is reached from this machine alone.
 
 torch's store, where ranks meet, asks for no password and listens on every network interface; gloo
-takes the one of the machine's name. Not covered: NCCL, which chooses its own interface.
+takes the one of the machine's name. Not covered: Windows, and NCCL, which chooses its interface.
 """
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -27,12 +28,16 @@ def on_loopback(environment: ClusterEnvironment | None, rank: int) -> Iterator[N
         rank: Of this process.
     """
     store = None
-    if type(environment) is LightningEnvironment and environment.main_address == LOOPBACK:
+    if (
+        sys.platform != "win32"
+        and type(environment) is LightningEnvironment
+        and environment.main_address == LOOPBACK
+    ):
         names = [name for _, name in socket.if_nameindex()]
         if own := next((name for name in INTERFACES if name in names), None):
             os.environ.setdefault(GLOO, own)  # also for groups that are made later
         if rank == 0:
-            with suppress(OSError):  # torch tells of a port that is taken
+            with suppress(OSError, RuntimeError):  # torch tells of a port that is taken
                 store = _listen(environment.main_port)
     yield
     del store  # by now torch's own store, which shares the server
