@@ -11,7 +11,10 @@ python train.py --model my_package.Model --data my_package.Data
 python train.py --help                             every flag
 """
 
-from lightning_app.cli import main
+from lightning_app.environment import check_environment
 
 if __name__ == "__main__":
+    check_environment()  # of which Lightning reads some as it is imported
+    from lightning_app.cli import main
+
     main()

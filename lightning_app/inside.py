@@ -6,9 +6,13 @@ Tests compare runs with those of a plain `Trainer`; they fail if one of these na
 from collections.abc import Callable
 from typing import Any
 
+import torch.distributed as dist
+from lightning.fabric.utilities.distributed import _init_dist_connection
 from lightning.pytorch import Trainer
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _Metadata,
     _ResultMetric,
@@ -154,3 +158,23 @@ def has_usual_checkpoint_io(trainer: Trainer) -> bool:
     """Whether checkpoints are written as Lightning does it where nobody chooses a way."""
     strategy = trainer.strategy
     return strategy._checkpoint_io is None and type(strategy.checkpoint_io) is TorchCheckpointIO
+
+
+def connect(strategy: DDPStrategy, store: Any) -> None:
+    """Make the process group of a strategy, of the processes that have met in a store."""
+    device = strategy.root_device
+    _init_dist_connection(
+        strategy.cluster_environment,  # type: ignore[arg-type]
+        strategy._get_process_group_backend(),
+        timeout=strategy._timeout,
+        device_id=None if device.type == "cpu" else device,
+        store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
+    )
+
+
+def replace_spawning_launcher(trainer: Trainer, launcher: type[_MultiProcessingLauncher]) -> None:
+    """Have a Trainer whose ranks are copies of its process start them by a class of ours."""
+    strategy = trainer.strategy
+    usual = getattr(strategy, "_launcher", None)
+    if type(usual) is _MultiProcessingLauncher:
+        strategy._launcher = launcher(usual._strategy, usual._start_method)

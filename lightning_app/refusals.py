@@ -32,6 +32,10 @@ def refusal(error: Exception, checkpoint: str | None) -> str | None:
         "lightning.pytorch.loops"
     ):
         return message  # a flag's value that the loops do not like
+    if isinstance(error, RuntimeError) and module_of(frames[-1]).startswith(
+        "lightning.pytorch.callbacks"
+    ):
+        return message  # a callback of Lightning's that misses what it was told to watch
     restoring = [i for i, frame in enumerate(frames) if _restores(frame)]
     if not restoring or checkpoint is None:
         return None

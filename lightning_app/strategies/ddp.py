@@ -26,6 +26,7 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.rendezvous import meet
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import step_over_iterator
@@ -88,6 +89,14 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 f"--val_check_interval by time: the clocks of {self.world_size} processes differ, "
                 "so they would validate at different steps; give a number of batches"
             )
+
+    @override
+    def setup_distributed(self) -> None:
+        self.set_world_ranks()
+        assert self.cluster_environment is not None
+        if not dist.is_initialized():
+            inside.connect(self, meet(self.cluster_environment))
+        super().setup_distributed()
 
     @override
     def configure_ddp(self) -> None:

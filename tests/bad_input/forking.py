@@ -9,13 +9,14 @@ import gc
 import json
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,10 @@ class Forks:
         request = {"argv": argv, "cwd": str(cwd), "env": dict(env or {}), "outputs": outputs}
         print(json.dumps(request | {"limit_s": limit_s}), file=process.stdin, flush=True)
         answer = json.loads(process.stdout.readline())
-        texts = [path.read_text(errors="replace") for path in self._outputs]
+        stdout, stderr = (path.read_text(errors="replace") for path in self._outputs)
         files = tuple(sorted(_files(cwd) - before))
         return Ended(
-            answer["status"], *texts, files, answer["is_left"], time.monotonic() - begin
+            answer["status"], stdout, stderr, files, answer["is_left"], time.monotonic() - begin
         )
 
     def close(self) -> None:
@@ -150,14 +151,13 @@ def _become(request: dict[str, Any]) -> None:
             os.environ[name] = value
     os.chdir(request["cwd"])
     sys.argv = [str(ROOT / "train.py"), *request["argv"]]
-    sys.modules["__main__"].__spec__ = None  # or Lightning starts its ranks by `-m` this file
 
 
-def _end(main: Callable[[], None]) -> NoReturn:
-    """Run it, and end as Python does, but without taking all modules apart, for 2 s."""
+def _run() -> NoReturn:
+    """Run `train.py`, and end as Python does, but without taking all modules apart, for 2 s."""
     status: Any = 0
     try:
-        main()
+        runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         status = end.code or 0
     except BaseException:
@@ -178,4 +178,4 @@ if __name__ == "__main__":
         main()
     gc.freeze()  # or each fork makes its own copy of everything as it collects
     _become(_serve())
-    _end(main)
+    _run()
