@@ -57,7 +57,7 @@ def _count(node: yaml.Node, sizes: dict[int, int], parents: tuple[int, ...]) -> 
         raise yaml.YAMLError(f"it is nested more than {CONFIG_DEPTH} deep")
     if id(node) in parents:
         raise yaml.YAMLError(f"line {node.start_mark.line + 1} contains itself, by an alias")
-    if isinstance(node, yaml.ScalarNode) and node.style is None and overflows(node.value):
+    if isinstance(node, yaml.ScalarNode) and not _is_quoted(node) and overflows(node.value):
         raise yaml.YAMLError(f"{node.value} is larger than any number; infinity is .inf")
     if id(node) not in sizes:
         if isinstance(node, yaml.MappingNode):
@@ -67,6 +67,10 @@ def _count(node: yaml.Node, sizes: dict[int, int], parents: tuple[int, ...]) -> 
         if sizes[id(node)] > CONFIG_NODES:
             raise yaml.YAMLError(f"its aliases stand for more than {CONFIG_NODES:,} values")
     return sizes[id(node)]
+
+
+def _is_quoted(node: yaml.ScalarNode) -> bool:
+    return bool(node.style) and node.style in "'\"|>"
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

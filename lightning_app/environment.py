@@ -15,6 +15,7 @@ _LEAST = {
     "WORLD_SIZE": 1,
     "LOCAL_WORLD_SIZE": 1,
     "MASTER_PORT": 0,
+    "SLURM_JOB_ID": 0,
     "SLURM_NTASKS": 1,
     "SLURM_NTASKS_PER_NODE": 1,
     "SLURM_NNODES": 1,

@@ -26,7 +26,8 @@ def check_outputs(trainer: Trainer) -> None:
             if isinstance(folder, (str, Path)):
                 check_folder(f"{type(writer).__name__}: {folder}", str(folder))
                 break
-        if file := getattr(writer, "filename", None):
+        file = getattr(writer, "filename", None)
+        if isinstance(file, str):
             path = os.path.join(trainer.default_root_dir, file)
             check_folder(f"{type(writer).__name__}: filename={file}", path)
 

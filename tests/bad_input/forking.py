@@ -150,6 +150,7 @@ def _become(request: dict[str, Any]) -> None:
         if value is not None:
             os.environ[name] = value
     os.chdir(request["cwd"])
+    sys.path[:0] = request["env"].get("PYTHONPATH", "").split()
     sys.argv = [str(ROOT / "train.py"), *request["argv"]]
 
 

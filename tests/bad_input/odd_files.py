@@ -21,7 +21,7 @@ _TEXTS: dict[str, str | bytes] = {
         for a, b in zip("abcdefgh", "bcdefghi", strict=True)
     ),
     "deep.yaml": "trainer: " + "[" * 5000 + "]" * 5000,
-    "huge.yaml": "# nothing\n" * 2_000_000,
+    "huge.yaml": "# nothing\n" * 110_000,
     "trainer_list.yaml": "trainer: [1]\n",
     "trainer_null.yaml": "trainer: null\n",
     "trainer_text.yaml": "trainer: fast\n",
@@ -43,7 +43,10 @@ _TEXTS: dict[str, str | bytes] = {
     "latin1.yaml": "# caf\u00e9\n".encode("latin-1"),
     "utf16.yaml": "trainer:\n  max_epochs: x\n".encode("utf-16"),
     "binary.yaml": bytes(range(256)) * 20,
+    "large_number.yaml": "model:\n  init_args:\n    lr: 1e400\n",
     "folder/inner.txt": "",
+    "good.yaml": "trainer:\n  max_epochs: 1\n  gradient_clip_val: .inf\n",
+    "anchors.yaml": "trainer: {limit_train_batches: &n 2, limit_val_batches: *n}\n",
 }
 
 
