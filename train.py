@@ -11,11 +11,13 @@ python train.py --model my_package.Model --data my_package.Data
 python train.py --help                             every flag
 """
 
-if __name__ == "__main__":
-    from lightning_app.processes import end_with_parent
-    from lightning_app.signals import listening
+from lightning_app.environment import check_environment
+from lightning_app.processes import end_with_parent
+from lightning_app.signals import listening
 
+if __name__ == "__main__":
     end_with_parent()
+    check_environment()  # of which Lightning reads some as it is imported
     with listening():  # from the first moment: PyTorch is loaded for seconds
         from lightning_app.cli import main
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
@@ -25,21 +24,24 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from lightning_app import inside, processes, strategies
+from lightning_app import config_text, inside, processes, strategies
+from lightning_app.beginning import Beginning
 from lightning_app.checkpoint import BestCheckpoint, LastCheckpoint
 from lightning_app.checkpoint_input import check_progress, read_checkpoint
 from lightning_app.checkpoint_io import LAST, AtomicCheckpointIO
 from lightning_app.compile import CompiledForward
+from lightning_app.config_text import overflows
 from lightning_app.console import Console
 from lightning_app.coverage import Coverage
-from lightning_app.dashboard import Dashboard, RunLogger, Throughput
+from lightning_app.dashboard import Dashboard, RunLogger, Throughput, discard_empty_run
 from lightning_app.data_on_device import DataOnDevice
 from lightning_app.direct_step import DirectStep
-from lightning_app.errors import RunError, UsageError, one_line, users_bug
+from lightning_app.errors import RunError, UsageError, one_line, users_bug, what_it_says
 from lightning_app.executions import StepsPerExecution
 from lightning_app.flags import (
     add_run_flags,
     add_short_flags,
+    check_run_flags,
     check_trainer_flags,
     find_last_or_best,
     find_strategy,
@@ -47,8 +49,10 @@ from lightning_app.flags import (
 )
 from lightning_app.launcher import start_ranks_so
 from lightning_app.layout import Layout, resolve
+from lightning_app.limits import max_processes
 from lightning_app.loss import LossLogger
 from lightning_app.masking import first_masked
+from lightning_app.outputs import check_outputs
 from lightning_app.predictions import PredictionWriter
 from lightning_app.profiler import NoProfiler
 from lightning_app.refusals import another_rank_told, refusal, tell, tell_traceback
@@ -56,6 +60,7 @@ from lightning_app.resume import Resume
 from lightning_app.run_config import SaveConfigOnce
 from lightning_app.shapes import ShapeLogger
 from lightning_app.signals import Stopped, listening
+from lightning_app.spawning import is_refused_by_spawned, start_spawned_ranks_so
 from lightning_app.stops import AgreedStop
 from lightning_app.streams import streams_that_may_close
 from lightning_app.weights import begin_with, check_model
@@ -81,6 +86,7 @@ def main() -> None:
 def _run(arguments: list[str], parent: int) -> None:
     subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
     strategies.register()
+    config_text.register()
     _quieten()
     is_alone = False  # with what ends it: the others wait for this rank
     try:
@@ -136,14 +142,15 @@ class CommandLine(LightningCLI):
         self._chosen = subcommand
         self._checkpoint: Any = None  # what is in the one that the run begins with
         self._begins_at = 0  # its step
-        super().__init__(
-            save_config_callback=SaveConfigOnce,
-            seed_everything_default=42,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            parser_kwargs={"exit_on_error": False, subcommand: {"exit_on_error": False}},
-            args=[subcommand, *arguments],
-        )
+        with Beginning() as self._beginning:
+            super().__init__(
+                save_config_callback=SaveConfigOnce,
+                seed_everything_default=42,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                parser_kwargs={"exit_on_error": False, subcommand: {"exit_on_error": False}},
+                args=[subcommand, *arguments],
+            )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Only the one that is called: each costs a parser of every flag."""
@@ -158,14 +165,22 @@ class CommandLine(LightningCLI):
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        for arg in args:
+            if overflows(arg.partition("=")[2] or arg):
+                raise UsageError(f"{arg}: it is larger than any number; infinity is .inf")
         try:
             super().parse_arguments(parser, args)
             if self._model_brings_data(args):
                 super().parse_arguments(parser, [arg for arg in args if arg != DEFAULT_DATA])
         except UnicodeDecodeError as error:
             raise UsageError(f"--config: a file that is not text: {error}") from None
+        except (OSError, ValueError) as error:
+            if bug := users_bug(error):
+                raise bug from None
+            raise UsageError(what_it_says(error)) from None
         config = self.config[self._chosen]
         check_trainer_flags(config.trainer)
+        check_run_flags(config)
         for size in ("input_size", "output_size"):
             given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
             if given and config.data is not None and size in config.data.init_args:
@@ -204,10 +219,12 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
+        except (ArgumentError, UsageError):
+            raise
+        except Exception as error:
             if bug := users_bug(error):
                 raise bug from None
-            raise UsageError(str(error)) from error
+            raise UsageError(what_it_says(error)) from error
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -216,14 +233,17 @@ class CommandLine(LightningCLI):
             self.trainer.logger.lock()
         try:
             super()._run_subcommand(subcommand)
+        except RunError:
+            raise
         except Exception as error:
+            if is_refused_by_spawned(error):
+                raise SystemExit(2) from None
             has_stepped = self.trainer.global_step != self._begins_at
             line = refusal(error, self._own("ckpt_path"), has_stepped)
+            line = line or self._beginning.refusal(error)
             if line is None:
                 raise
-            logger = self.trainer.logger
-            if isinstance(logger, RunLogger) and not logger.has_metrics:
-                rank_zero_only(logger.discard)()
+            discard_empty_run(self.trainer)
             raise UsageError(line) from None
 
     @override
@@ -235,9 +255,10 @@ class CommandLine(LightningCLI):
             ),
             torch.cuda.device_count(),
             MPSAccelerator.is_available(),
+            max_processes(),
         )
         if warning:
-            rank_zero_only(print)(warning, file=sys.stderr)
+            self._beginning.later(lambda: rank_zero_only(print)(warning, file=sys.stderr))
         self._find_checkpoint(asked)
         kwargs |= vars(layout)
         limits = ("max_epochs", "min_epochs", "min_steps", "max_time")
@@ -296,6 +317,7 @@ class CommandLine(LightningCLI):
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         own = config["callbacks"]
+        callbacks.append(self._beginning)
         if config["barebones"]:
             return self._prepared(Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]}))
         if self._own("compile"):
@@ -322,10 +344,12 @@ class CommandLine(LightningCLI):
         trainer = super()._instantiate_trainer(config, callbacks)
         if inside.has_usual_checkpoint_io(trainer):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO(self._trusted)
+        check_outputs(trainer)
         return self._prepared(trainer)
 
     def _prepared(self, trainer: Trainer) -> Trainer:
         start_ranks_so(trainer)
+        start_spawned_ranks_so(trainer)
         inside.leave_sigterm_alone(trainer)
         return trainer
 
@@ -346,12 +370,15 @@ def _quieten() -> None:
         "fabric.utilities.distributed",
     ):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    # Which rank is ended after another has failed tells nothing.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     for message in (
         ".*does not have many workers.*",
         ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
         ".*LeafSpec.*deprecated.*",
         ".*args parameter is intended.*",
         ".*looks like a TorchScript archive.*",  # it is refused
+        ".*configure_optimizers` will be overridden.*",  # as asked for by --optimizer
         ".*The dirpath has changed.*",  # a checkpoint of another run
         ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's
     ):

@@ -1,10 +1,13 @@
 """What the user got wrong, said in one line: the value, what is allowed, the remedy."""
 
 import re
+import sysconfig
 import traceback
+from itertools import groupby
 from types import FrameType
 
 HELP = "`python train.py --help` lists every flag"
+MAX_CHARS = 1000
 
 
 class UsageError(Exception):
@@ -28,6 +31,14 @@ def printable(text: str) -> str:
     )
 
 
+def what_it_says(error: BaseException) -> str:
+    """An error's text, with its type where that says more than the text alone."""
+    speaks = isinstance(error, (ImportError, RuntimeError, ValueError, UsageError))
+    speaks |= type(error).__name__ == "MisconfigurationException"
+    speaks |= isinstance(error, OSError) and error.strerror is not None
+    return str(error) if speaks and str(error) else f"{type(error).__name__}: {error}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text; its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
@@ -35,15 +46,23 @@ def first_line(error: BaseException) -> str:
 
 _NOT_THE_USERS = {
     "__main__",
-    "argparse",
-    "importlib",
+    "aiohappyeyeballs",
+    "aiohttp",
+    "fsspec",
     "jsonargparse",
     "lightning",
     "lightning_app",
+    "lightning_utilities",
+    "numpy",
+    "pytorch_lightning",
+    "rich",
+    "tensorboard",
     "torch",
+    "torchmetrics",
     "typeshed_client",
     "yaml",
 }
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
 def users_bug(error: BaseException) -> BaseException | None:
@@ -74,7 +93,9 @@ def module_of(frame: FrameType) -> str:
 
 
 def is_users(frame: FrameType) -> bool:
-    return module_of(frame).split(".")[0] not in _NOT_THE_USERS
+    file = frame.f_code.co_filename
+    is_pythons = file.startswith((_STANDARD_LIBRARY, "<frozen")) and "site-packages" not in file
+    return not is_pythons and module_of(frame).split(".")[0] not in _NOT_THE_USERS
 
 
 def one_line(message: str) -> str:
@@ -89,11 +110,14 @@ def one_line(message: str) -> str:
     Returns:
         The line, without a line break.
     """
+    message = re.sub(r"\s+Subclass types expect one of:(\n\s+- an? .*)+", "", message)
     reasons = _reasons(message)
-    flag = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
+    keys = re.findall(r'Parser key "([\w.]+)"', message)
+    flag = ".".join(key for key, _ in groupby(keys))
     value = _value(message)
     if reasons is None:
-        line = " ".join(message.split())
+        line = re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", " ".join(message.split()))
+        line = re.sub(r" - Parser key .*", "", line)
     elif flag:
         subject = f"--{flag.removeprefix('trainer.')}" + (f" {value}" if value is not None else "")
         line = f"{subject}: {reasons}"
@@ -102,14 +126,20 @@ def one_line(message: str) -> str:
     line = re.sub(r"^ambiguous option: (--\w+) could match (--\w+),.*", r"\1: is it \2?", line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
-    return printable(f"{line}; {HELP}" if unknown else line)
+    return _plain(f"{line}; {HELP}" if unknown else line)
+
+
+def _plain(line: str) -> str:
+    """Without control characters, which a terminal would obey, and of a length to read."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    return line if len(line) <= MAX_CHARS else f"{line[:MAX_CHARS]}…"
 
 
 def _reasons(message: str) -> str | None:
     """Why each type refused the value; `None` where the text is no such report."""
     if positive := re.search(r"Not of type Positive(Int|Float)", message):
         return f"it must be a {'whole ' * (positive[1] == 'Int')}number above 0"
-    match = re.search(r"Errors:\n(.*?)\n\s*Given value type", message, re.DOTALL)
+    match = re.search(r"Errors:\n((?:(?!Errors:).)*?)\n\s*Given value type", message, re.DOTALL)
     if match is None:
         only = re.search(r"Expected a (.*?)\. Got value", message)
         return only and f"it must be {_type(only[1])}"
@@ -117,6 +147,7 @@ def _reasons(message: str) -> str | None:
     # A class's own refusal says more than that the value is no other type.
     classes = [text.split("': ", 1)[1] for text in texts if text.startswith("Problem with given")]
     texts = classes or [text for text in texts if "NoneType" not in text]
+    texts = [t for t in texts if not re.match(r"Not a valid subclass of \w+$", t)] or texts
     nested = re.search(r"Expected a (.*?)\.? Got value", texts[0])
     expected = [
         text.removeprefix("Expected a ") for text in texts if text.startswith("Expected a ")
@@ -137,7 +168,7 @@ def _type(text: str) -> str:
 def _value(message: str) -> str | None:
     patterns = (
         r"Got value: (.*)",
-        r"Given value: (?!NestedArg|Namespace)(.*)",
+        r"Given value: (?!.*NestedArg|.*Namespace)(.*)",
         r"Not of type \w+: (\S+) does not",
         r"Not of type \w+: .* '(.*)'",
     )

@@ -2,7 +2,6 @@
 
 import os
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +14,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from lightning_app.checkpoint_io import find_checkpoint, runs_folder
 from lightning_app.errors import UsageError
 from lightning_app.finite import Choice
+from lightning_app.outputs import check_folder
 
 
 def add_run_flags(parser: LightningArgumentParser) -> None:
@@ -79,9 +79,29 @@ def _allow_bare(parser: LightningArgumentParser, flag: str, value: Any) -> None:
 _LEAST = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
     "log_every_n_steps": 0,
+    "min_epochs": 0,
+    "min_steps": 0,
     "num_sanity_val_steps": -1,
 }
+_MAX_SEED = 2**32 - 1  # numpy's
+
+
+def check_run_flags(flags: Any) -> None:
+    """Refuse what Lightning's command line takes, and then fails at or leaves out.
+
+    Args:
+        flags: Those that are not the Trainer's, by their names.
+
+    Raises:
+        UsageError: A seed is out of range, or a flag needs another.
+    """
+    seed = flags["seed_everything"]
+    if not isinstance(seed, bool) and not 0 <= seed <= _MAX_SEED:
+        raise UsageError(f"--seed_everything {seed}: it must be from 0 to {_MAX_SEED}")
+    if flags.get("lr_scheduler") is not None and flags.get("optimizer") is None:
+        raise UsageError("--lr_scheduler needs --optimizer, whose learning rates it changes")
 
 
 def check_trainer_flags(flags: Any) -> None:
@@ -96,19 +116,23 @@ def check_trainer_flags(flags: Any) -> None:
     if not hasattr(flags, "keys"):
         raise UsageError(f"trainer: {flags}: it must be flags of the Trainer and their values")
     for flag, least in _LEAST.items():
-        if flags[flag] is not None and flags[flag] < least:
+        if flags[flag] is not None and not flags[flag] >= least:  # nor is NaN
             raise UsageError(f"--{flag} {flags[flag]}: it must be {least} or more")
     every = flags["val_check_interval"]
     if isinstance(every, (int, float)) and every <= 0:
         raise UsageError(f"--val_check_interval {every}: it must be a number above 0")
+    for unit in ("epochs", "steps"):
+        least, most = flags[f"min_{unit}"], flags[f"max_{unit}"]
+        if least is not None and most not in (None, -1) and least > most:
+            raise UsageError(f"--min_{unit} {least}: it is more than --max_{unit} {most}")
     writes = not (flags["fast_dev_run"] or flags["barebones"] or flags["logger"] is False)
-    root = flags["default_root_dir"] or ("." if writes else None)
-    if root is not None and "://" not in root:
-        folder = next(
-            path for path in (Path(root), *Path(root).absolute().parents) if path.exists()
-        )
-        if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise UsageError(f"--default_root_dir {root}: no folder can be made in {folder}")
+    root = flags["default_root_dir"]
+    if root is not None and root.startswith(("[", "{")):
+        raise UsageError(f"--default_root_dir {root}: it must be the path of a folder")
+    if root is not None or writes:
+        has_own_logger = flags["logger"] in (None, True)
+        folder = os.path.join(root or ".", "lightning_logs" if has_own_logger else "")
+        check_folder(f"--default_root_dir {root or '.'}", folder)
 
 
 def find_strategy(asked: Any) -> Any:

@@ -7,10 +7,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import torch.distributed as dist
+from lightning.fabric.utilities.distributed import _init_dist_connection
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import (
+    _MultiProcessingLauncher,
+    _SubprocessScriptLauncher,
+)
 from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _Metadata,
     _ResultMetric,
@@ -265,3 +271,23 @@ def is_lightnings_handler(handler: Any, trainer: Trainer) -> bool:
 
 def _do_nothing(signum: int, frame: object) -> None:
     pass
+
+
+def connect(strategy: DDPStrategy, store: Any) -> None:
+    """Make the process group of a strategy, of the processes that have met in a store."""
+    device = strategy.root_device
+    _init_dist_connection(
+        strategy.cluster_environment,  # type: ignore[arg-type]
+        strategy._get_process_group_backend(),
+        timeout=strategy._timeout,
+        device_id=None if device.type == "cpu" else device,
+        store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
+    )
+
+
+def replace_spawning_launcher(trainer: Trainer, launcher: type[_MultiProcessingLauncher]) -> None:
+    """Have a Trainer whose ranks are copies of its process start them by a class of ours."""
+    strategy = trainer.strategy
+    usual = getattr(strategy, "_launcher", None)
+    if type(usual) is _MultiProcessingLauncher:
+        strategy._launcher = launcher(usual._strategy, usual._start_method)

@@ -25,7 +25,9 @@ class Layout:
     strategy: Any = "auto"
 
 
-def resolve(asked: Layout, num_gpus: int, has_mps: bool = False) -> tuple[Layout, str | None]:
+def resolve(
+    asked: Layout, num_gpus: int, has_mps: bool = False, max_cpu_ranks: int = 1024
+) -> tuple[Layout, str | None]:
     """Take what there is.
 
     With the accelerator `auto`, missing GPUs are made up for: by those there are, or by as many
@@ -36,12 +38,14 @@ def resolve(asked: Layout, num_gpus: int, has_mps: bool = False) -> tuple[Layout
         asked: The layout asked for.
         num_gpus: CUDA devices that PyTorch sees.
         has_mps: Whether there is an Apple GPU, which takes one rank.
+        max_cpu_ranks: How many ranks the CPUs may be shared by.
 
     Returns:
         The layout to run, and the line that warns of less than was asked for, or `None`.
 
     Raises:
-        ValueError: A value is not allowed, or GPUs demanded by name are missing.
+        ValueError: A value is not allowed, GPUs demanded by name are missing, or there would be
+            too many ranks on the CPUs.
     """
     devices, count = parse_devices(asked.devices), count_devices(asked.devices)
     if asked.num_nodes < 1:
@@ -55,6 +59,11 @@ def resolve(asked: Layout, num_gpus: int, has_mps: bool = False) -> tuple[Layout
             missing = "no usable GPU"
     if accelerator == "cpu":
         devices = count or 1
+        if devices > max_cpu_ranks:
+            raise ValueError(
+                f"--devices {_text(asked.devices)}: at most {max_cpu_ranks} ranks can share the "
+                "CPUs of this machine"
+            )
     elif accelerator in ("gpu", "cuda") and not has_mps:
         devices = _existing(devices, num_gpus)
         if devices in (0, []) or (count and count_devices(devices) != count):
@@ -90,11 +99,13 @@ def parse_devices(devices: Devices) -> Devices:
     )
     if isinstance(devices, str) and devices != "auto":
         try:
-            numbers = [int(part) for part in devices.strip("[] ").split(",") if part.strip()]
+            text = devices.strip()
+            is_list = "," in text or "[" in text
+            inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+            numbers = [int(part) for part in inner.rstrip().removesuffix(",").split(",")]
         except ValueError:
             raise error from None
-        is_list = "," in devices or "[" in devices
-        devices = numbers if is_list else numbers[0] if numbers else 0
+        devices = numbers if is_list else numbers[0]
     if isinstance(devices, list):
         if not devices or min(devices) < 0 or len(set(devices)) < len(devices):
             raise error

@@ -33,6 +33,10 @@ def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) 
         return None if _is_bug_in_a_step(frames) else message
     if isinstance(error, ValueError) and _is_of_loops(frames[-1]):
         return message  # a flag's value that the loops do not like
+    if isinstance(error, RuntimeError) and module_of(frames[-1]).startswith(
+        "lightning.pytorch.callbacks"
+    ):
+        return message  # a callback of Lightning's that misses what it was told to watch
     restoring = [
         i
         for i, frame in enumerate(frames)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -150,6 +151,13 @@ class RunLogger(TensorBoardLogger):
     def __getstate__(self) -> dict[str, Any]:
         # A writer has a thread and a file; a lock is this process's.
         return super().__getstate__() | {"_taught": None, "_lock": FolderLock()}
+
+
+def discard_empty_run(trainer: Trainer) -> None:
+    """Remove the folder of a run that ends before it has logged anything."""
+    logger = trainer.logger
+    if isinstance(logger, RunLogger) and not logger.has_metrics:
+        rank_zero_only(logger.discard)()
 
 
 def _is_number(value: Any) -> bool:

@@ -24,6 +24,7 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.rendezvous import meet
 from lightning_app.strategies.first_steps import FirstSteps
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
@@ -89,11 +90,13 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
 
     @override
     def setup_distributed(self) -> None:
-        if self.num_nodes > 1:
-            super().setup_distributed()
-            return
-        with on_loopback(self.cluster_environment, self.local_rank):
-            super().setup_distributed()
+        self.set_world_ranks()
+        assert self.cluster_environment is not None
+        is_alone = self.num_nodes == 1
+        with on_loopback(self.cluster_environment, self.local_rank) if is_alone else nullcontext():
+            if not dist.is_initialized():
+                inside.connect(self, meet(self.cluster_environment))
+        super().setup_distributed()
 
     @override
     def configure_ddp(self) -> None:

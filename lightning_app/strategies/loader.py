@@ -24,6 +24,7 @@ from torch.utils.data import (
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.limits import max_processes
 from lightning_app.strategies.passes import Batches, Pass
 from lightning_app.strategies.shards import Shards
 from lightning_app.strategies.workers import as_workers_start, deaf_to_signals
@@ -171,11 +172,16 @@ def shard_loader(
 
 
 def check_not_split(loader: object) -> None:
-    """Refuse a loader that gives only a part of its samples to each rank.
+    """Refuse a loader that gives only a part of its samples to each rank, or floods the machine.
 
     Raises:
-        MisconfigurationException: It has been split already.
+        MisconfigurationException: It has been split already, or has too many workers.
     """
+    if getattr(loader, "num_workers", 0) > max_processes():
+        raise MisconfigurationException(
+            f"num_workers is {loader.num_workers}: at most {max_processes()} processes can share "  # type: ignore[attr-defined]
+            "the CPUs of this machine"
+        )
     sampler: Any = loader.sampler if isinstance(loader, DataLoader) else None
     if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
         raise MisconfigurationException(

@@ -1,0 +1,108 @@
+"""A run's beginning, up to its first loop.
+
+What goes wrong in it is about what was asked for, unless a user's own code has raised it. What is
+told in it is held back, so that a run that is refused says one line.
+"""
+
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_app.errors import UsageError, frames_of, is_users, module_of, what_it_says
+
+
+class Beginning(Callback):
+    """Notes that a loop begins, and holds warnings back until then.
+
+    Attributes:
+        is_over: Whether the first loop has begun: training, evaluation or prediction. The sanity
+            check before training is part of the beginning.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._is_checking = False  # by the steps of the sanity check, which are the user's
+        self._held: list[Callable[[], None]] = []
+        self._usual: Any = None  # what shows warnings
+
+    def later(self, show: Callable[[], None]) -> None:
+        """Have something shown when the loop begins, unless the run is refused."""
+        self._held.append(show)
+
+    def __enter__(self) -> "Beginning":
+        """Hold warnings back, in a process that is not forked from one that does so."""
+        if self._usual is None:
+            self._usual = warnings.showwarning
+            warnings.showwarning = self._hold  # type: ignore[assignment]
+        return self
+
+    def _hold(self, *warning: Any) -> None:
+        self.later(partial(self._usual, *warning))
+
+    def __exit__(self, kind: object, error: BaseException | None, frames: object) -> None:
+        """Show what has been held back; of a run that is refused, the refusal alone."""
+        refusals = (ArgumentError, MisconfigurationException, UsageError)
+        is_refused = isinstance(error, refusals) or (
+            isinstance(error, Exception) and self.refusal(error) is not None
+        )
+        self._end(show=not is_refused)
+
+    def _end(self, show: bool = True) -> None:
+        self.is_over = True
+        if self._usual is not None:
+            warnings.showwarning, self._usual = self._usual, None
+        held, self._held = self._held, []
+        for show_one in held if show else ():
+            show_one()
+
+    def refusal(self, error: Exception) -> str | None:
+        """What the user asked for that cannot be, if that is what an error says.
+
+        A connection that ends is another rank's doing.
+        """
+        is_asked_for = not (self.is_over or self._is_checking or isinstance(error, ConnectionError))
+        if is_asked_for and not any(is_users(f) or _is_step(f) for f in frames_of(error)):
+            return what_it_says(error)
+        return None
+
+    @override
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_checking = True
+
+    @override
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_checking = False
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end()
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._is_checking:
+            self._end()
+
+    @override
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end()
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_usual": None, "_held": []}  # of this process
+
+
+def _is_step(frame: FrameType) -> bool:
+    """Whether this is a loop within a loop: that of a search for a learning rate, say."""
+    return module_of(frame).startswith("lightning.pytorch.loops") and (
+        frame.f_code.co_name == "advance"
+    )

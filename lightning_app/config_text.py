@@ -1,0 +1,89 @@
+"""The YAML of configs and flags, read such that it cannot mean two things, nor fill the memory."""
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_loader
+
+from lightning_app.limits import CONFIG_CHARS, CONFIG_DEPTH, CONFIG_NODES
+
+_usual = get_loader("yaml")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def register() -> None:
+    """Have command lines read by `load`; safe to call twice."""
+    set_loader("yaml", load, exceptions=(yaml.YAMLError,))
+
+
+def load(text: str) -> Any:
+    """Read a YAML text as jsonargparse does.
+
+    Raises:
+        YAMLError: It is not YAML, it is too large, it contains itself, or a key comes twice.
+    """
+    if len(text) > CONFIG_CHARS:
+        raise yaml.YAMLError(f"it has {len(text):,} characters: at most {CONFIG_CHARS:,} are read")
+    if any(sign in text for sign in ("\n", ":", "*")):  # else it is one value
+        _check(text)
+    return _usual(text)
+
+
+def _check(text: str) -> None:
+    root = yaml.compose(text, Loader=_Loader)
+    if root is not None:
+        _count(root, {}, ())
+
+
+def overflows(text: str) -> bool:
+    """Whether it is a number that is larger than any, other than infinity by its name."""
+    try:
+        return math.isinf(float(text)) and "inf" not in text.lower()
+    except ValueError:
+        return False
+
+
+def _count(node: yaml.Node, sizes: dict[int, int], parents: tuple[int, ...]) -> int:
+    """How many nodes a node stands for, aliases followed.
+
+    Args:
+        node: Of a YAML text.
+        sizes: What is known of nodes, by their `id`: each is counted once.
+        parents: The `id` of each node that it is in.
+    """
+    if len(parents) > CONFIG_DEPTH:
+        raise yaml.YAMLError(f"it is nested more than {CONFIG_DEPTH} deep")
+    if id(node) in parents:
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1} contains itself, by an alias")
+    if isinstance(node, yaml.ScalarNode) and not _is_quoted(node) and overflows(node.value):
+        raise yaml.YAMLError(f"{node.value} is larger than any number; infinity is .inf")
+    if id(node) not in sizes:
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
+        inner = (*parents, id(node))
+        sizes[id(node)] = 1 + sum(_count(child, sizes, inner) for child in _children(node))
+        if sizes[id(node)] > CONFIG_NODES:
+            raise yaml.YAMLError(f"its aliases stand for more than {CONFIG_NODES:,} values")
+    return sizes[id(node)]
+
+
+def _is_quoted(node: yaml.ScalarNode) -> bool:
+    return bool(node.style) and node.style in "'\"|>"
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    seen: set[Hashable] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"{key.value} is set twice, the second time in line {line}")
+            seen.add(key.value)

@@ -1,0 +1,14 @@
+"""What the tests of bad input share: one process that forks for all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bad_input.forking import Forks
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()

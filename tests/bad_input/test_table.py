@@ -1,0 +1,62 @@
+"""Odd command lines and environments end in one line, and legitimate ones in a whole run."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bad_input.forking import Forks
+from tests.bad_input.running import refused_well, run_odd, went_well
+from tests.bad_input.table import ACCEPTED, LATE, REFUSED
+
+# Two of five are much like those before them.
+SIBLING = [command for number, command in enumerate(REFUSED) if number % 5 in (2, 4)]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=pytest.mark.slow) if c in SIBLING else c for c in REFUSED],
+)
+def test_what_is_refused_is_one_line_and_leaves_nothing(
+    command: str, forks: Forks, tmp_path: Path
+) -> None:
+    ended = run_odd(forks, tmp_path, command)
+    assert refused_well(ended), ended
+    assert REFUSED[command] in ended.stderr
+
+
+@pytest.mark.parametrize("command", LATE)
+def test_what_is_known_late_is_one_line(command: str, forks: Forks, tmp_path: Path) -> None:
+    ended = run_odd(forks, tmp_path, command)
+    assert (ended.status, ended.stderr.count("\n"), ended.is_left) == (2, 1, False), ended
+    assert LATE[command] in ended.stderr
+
+
+@pytest.mark.parametrize("command", ACCEPTED)
+def test_what_is_right_runs(command: str, forks: Forks, tmp_path: Path) -> None:
+    ended = run_odd(forks, tmp_path, command)
+    assert went_well(ended), ended
+
+
+BUGS = {
+    "raises_on_import.Model": ("raise KeyError('mine')\n", "KeyError: 'mine'"),
+    "reads_on_import.Model": ("open('no_such_file')\n", "No such file or directory"),
+    "wrong_folder.Model": (
+        "from lightning_app.model import LinearModule\n"
+        "class Model(LinearModule):\n"
+        "    def on_fit_start(self):\n"
+        "        open('no_such_file')\n",
+        "FileNotFoundError",
+    ),
+}
+
+
+@pytest.mark.parametrize("model", BUGS)
+def test_a_bug_of_the_users_keeps_its_traceback(model: str, forks: Forks, tmp_path: Path) -> None:
+    source, error = BUGS[model]
+    (tmp_path / f"{model.split('.')[0]}.py").write_text(source)
+    ended = forks.run(
+        "--model", model, "--accelerator", "cpu", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}
+    )
+    assert ended.status == 1, ended
+    assert "Traceback" in ended.stderr
+    assert error in ended.stderr
