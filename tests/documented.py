@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from tests.cli import ROOT
+from tests.command import ROOT
 
 
 @dataclass

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.cli import ROOT, outlives
+from tests.command import ROOT, outlives
 
 CONTEXT = multiprocessing.get_context("forkserver")
 STDOUT, STDERR = "stdout.txt", "stderr.txt"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_app.cli import main
-from tests.cli import Outcome
+from tests.command import Outcome
 
 
 class InProcess:

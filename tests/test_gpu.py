@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli import train, transcript
+from tests.command import train, transcript
 from tests.runs import assert_same_weights, fit
 
 pytestmark = pytest.mark.gpu

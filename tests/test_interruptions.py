@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from lightning_app.checkpoint import LastCheckpoint
 from lightning_app.signals import Stopped
-from tests.cli import outlives, start, train
+from tests.command import outlives, start, train
 from tests.documented import exit_code
 from tests.events import scalars
 from tests.runs import make_trainer

@@ -26,7 +26,7 @@ from lightning_app import cli
 from lightning_app.checkpoint_io import AtomicCheckpointIO, is_whole
 from lightning_app.dashboard import Dashboard, RunLogger
 from lightning_app.shapes import ShapeLogger
-from tests.cli import ROOT
+from tests.command import ROOT
 from tests.runs import make_trainer
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -10,7 +10,7 @@ import yaml
 
 from lightning_app.cli import DEFAULT_MAX_EPOCHS
 from lightning_app.data import RandomDataset
-from tests.cli import ROOT, Outcome, train, transcript
+from tests.command import ROOT, Outcome, train, transcript
 from tests.events import scalars
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.cli import ROOT, outlives
+from tests.command import ROOT, outlives
 
 LIMIT_S = 60.0
 END_S = 15.0  # for the processes that a run has started

@@ -13,7 +13,7 @@ from lightning_app.dashboard.charts import charts
 from lightning_app.dashboard.logger import RunLogger
 from lightning_app.dashboard.pictures import MAX_WIDTH, who_got_what
 from lightning_app.dashboard.throughput import device_use
-from tests.cli import train
+from tests.command import train
 from tests.events import scalars
 
 LAYOUTS = {
