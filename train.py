@@ -11,9 +11,9 @@ python train.py --model my_package.Model --data my_package.Data
 python train.py --help                             every flag
 """
 
-from lightning_app.environment import check_environment
-from lightning_app.processes import end_with_parent
-from lightning_app.signals import listening
+from lightning_app.processes.environment import check_environment
+from lightning_app.processes.ranks import end_with_parent
+from lightning_app.processes.signals import listening
 
 if __name__ == "__main__":
     end_with_parent()

@@ -19,17 +19,18 @@ from typing_extensions import override
 
 from benchmarks import timing
 from benchmarks.timing import Ratio
-from lightning_app import cli, strategies
-from lightning_app.console import Console
-from lightning_app.coverage import Coverage
-from lightning_app.dashboard import RunLogger
+from lightning_app import strategies
+from lightning_app.cli import command_line as cli
 from lightning_app.data import RandomDataModule
-from lightning_app.direct_step import DirectStep
-from lightning_app.executions import StepsPerExecution
-from lightning_app.loss import LossLogger
 from lightning_app.model import LinearModule
-from lightning_app.profiler import NoProfiler
-from lightning_app.shapes import ShapeLogger
+from lightning_app.speed.direct_step import DirectStep
+from lightning_app.speed.executions import StepsPerExecution
+from lightning_app.speed.profiler import NoProfiler
+from lightning_app.telemetry.console import Console
+from lightning_app.telemetry.coverage import Coverage
+from lightning_app.telemetry.dashboard import RunLogger
+from lightning_app.telemetry.loss import LossLogger
+from lightning_app.telemetry.shapes import ShapeLogger
 
 ALL, NO_SHAPES, NO_COVERAGE = "both on", "no ShapeLogger", "no Coverage"
 BATCH_SIZE = 30

@@ -10,9 +10,9 @@ from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
 from lightning_app.data import RandomDataModule
-from lightning_app.loss import LossLogger
 from lightning_app.model import LinearModule
-from lightning_app.shapes import ShapeLogger
+from lightning_app.telemetry.loss import LossLogger
+from lightning_app.telemetry.shapes import ShapeLogger
 
 
 class MemoryLogger(Logger):

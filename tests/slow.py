@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_app import checkpoint_io
+from lightning_app.checkpoint import io as checkpoint_io
 from lightning_app.model import Batch, LinearModule
 
 STEP_S = 0.008

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 import torch
 
-from lightning_app import checkpoint_input
+from lightning_app.checkpoint import input as checkpoint_input
 from lightning_app.cli import main
 from lightning_app.strategies import SingleDeviceStrategy
 from tests.in_process import InProcess

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_app.dashboard import RunLogger
-from lightning_app.dashboard.folder_lock import FolderLock
+from lightning_app.telemetry.dashboard import RunLogger
+from lightning_app.telemetry.dashboard.folder_lock import FolderLock
 from tests.documented import exit_code, faults
 from tests.forked import STDOUT, Program, children_of, no_file_over
 

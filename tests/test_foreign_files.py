@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lightning_app.checkpoint_io import AtomicCheckpointIO
-from lightning_app.dashboard.card import git_commit
-from lightning_app.doctor import main as doctor
+from lightning_app.checkpoint.io import AtomicCheckpointIO
+from lightning_app.doctor.__main__ import main as doctor
 from lightning_app.errors import one_line
+from lightning_app.telemetry.dashboard.card import git_commit
 
 
 def test_a_checkpoint_is_not_written_through_a_link(tmp_path: Path) -> None:

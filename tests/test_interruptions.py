@@ -17,8 +17,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
-from lightning_app.checkpoint import LastCheckpoint
-from lightning_app.signals import Stopped
+from lightning_app.checkpoint.callbacks import LastCheckpoint
+from lightning_app.processes.signals import Stopped
 from tests.command import outlives, start, train
 from tests.documented import exit_code
 from tests.events import scalars

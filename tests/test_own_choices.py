@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override
 
-from lightning_app import cli
-from lightning_app.checkpoint_io import AtomicCheckpointIO, is_whole
-from lightning_app.dashboard import Dashboard, RunLogger
-from lightning_app.shapes import ShapeLogger
+from lightning_app.checkpoint.io import AtomicCheckpointIO, is_whole
+from lightning_app.cli import command_line as cli
+from lightning_app.telemetry.dashboard import Dashboard, RunLogger
+from lightning_app.telemetry.shapes import ShapeLogger
 from tests.command import ROOT
 from tests.runs import make_trainer
 

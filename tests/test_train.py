@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_app.cli import DEFAULT_MAX_EPOCHS
+from lightning_app.cli.command_line import DEFAULT_MAX_EPOCHS
 from lightning_app.data import RandomDataset
 from tests.command import ROOT, Outcome, train, transcript
 from tests.events import scalars

@@ -24,7 +24,7 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.rendezvous import meet
+from lightning_app.processes.rendezvous import meet
 from lightning_app.strategies.first_steps import FirstSteps
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.constants import default_pg_timeout
 
-from lightning_app.processes import say
+from lightning_app.processes.ranks import say
 
 MAX_BYTES = 2**20  # of a bucket; with larger ones gloo, which divides the work, is faster
 CONNECT_S = 60.0

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from lightning_app.signals import SIGNALS
+from lightning_app.processes.signals import SIGNALS
 
 CAN_WAIT = hasattr(signal, "sigwaitinfo")  # not on Windows and macOS
 

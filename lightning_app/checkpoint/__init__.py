@@ -1,0 +1,1 @@
+"""What a run keeps, how it goes on, and how ranks agree on it."""

@@ -1,0 +1,199 @@
+"""What a run keeps: `last.ckpt`, from which it can be continued at any step, and the best.
+
+`last.ckpt` is made where nothing is pending. Lightning calls callbacks before the model, and has
+some things to do after both, so no hook is such a place: an average that the model keeps in its own
+hook would miss a step, a plateau scheduler an epoch, and in a validation a callback may have put
+other weights in the place of the run's. What follows the last of it, at the end of a step and of an
+epoch, is added to Lightning's loops for the time of a run.
+"""
+
+import signal
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from typing_extensions import override
+
+from lightning_app import inside
+from lightning_app.checkpoint.finite import (
+    HOW_TO_GO_ON,
+    Choice,
+    NonFiniteLoss,
+    last_good,
+    non_finite,
+)
+from lightning_app.checkpoint.heartbeat import Heartbeat, largest_of_all
+from lightning_app.checkpoint.io import last_path
+from lightning_app.checkpoint.loadable import what_is_refused
+from lightning_app.loops import follow, give_back
+from lightning_app.processes.signals import (
+    SIGNALS,
+    Stopped,
+    is_left_alone,
+    may_wait,
+    second_signal_ends,
+    stop_at_once,
+)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint with the lowest `val/loss`, for models that log one."""
+
+    def __init__(self) -> None:
+        super().__init__(filename="best-{epoch}", monitor="val/loss", save_on_train_epoch_end=True)
+
+    @override
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Within an epoch there is nothing to compare."""
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves `last.ckpt` after each epoch, on a clock, and when the run is told to stop.
+
+    SIGTERM, Ctrl-C or SIGHUP on any rank ends the run on all of them, with the state saved.
+
+    Args:
+        every_s: Seconds after which to save within an epoch, too; never if not given.
+        on_nonfinite: What to do where weights are NaN or infinite; they are never saved.
+    """
+
+    def __init__(self, every_s: float | None = None, on_nonfinite: Choice = "stop") -> None:
+        self.every_s = every_s
+        self.on_nonfinite = on_nonfinite
+        self._signum = 0
+        self._earlier: dict[int, Any] = {}  # the handlers of the program itself
+        self._pending = [0, 0]  # agreed by all ranks: the signal to stop by, whether to save
+        self._path = ""  # of the run's last checkpoint
+        self._spoilt: set[str] = set()  # parameters that are not finite, by the user's choice
+        self.last_good: str | None = None  # the newest checkpoint to go on from
+        self._saved_s = time.monotonic()
+        self._heartbeat: Heartbeat | None = None
+        self._checked = False
+
+    @override
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen(trainer)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen(trainer)
+        self._path = last_path(trainer)  # before another callback makes a `last.ckpt` there
+        self._spoilt = non_finite(pl_module)
+        self.last_good = str(trainer.ckpt_path) if trainer.ckpt_path else None
+        self._saved_s = time.monotonic()
+        self._heartbeat = Heartbeat(trainer.strategy.root_device)
+        follow(trainer.fit_loop.epoch_loop, "on_advance_end", lambda: self._after_step(trainer))
+        follow(trainer.fit_loop, "on_advance_end", lambda: self._after_epoch(trainer))
+
+    def _after_step(self, trainer: Trainer) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        # Gradients that are still accumulated would be lost; what ends an epoch belongs to it.
+        if any(self._agree()) and not (loop._should_accumulate() or loop.done):
+            self._act(trainer)
+
+    def _after_epoch(self, trainer: Trainer) -> None:
+        self._agree()
+        self._act(trainer)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stop_listening(trainer)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._stop_listening(trainer)
+
+    def _listen(self, trainer: Trainer) -> None:
+        """Take over from Lightning, which sends what it heard to all ranks in every step."""
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        if threading.current_thread() is threading.main_thread():
+            may_wait(True)
+            for signum in SIGNALS:
+                handler = signal.getsignal(signum)
+                if handler != self._on_signal and not is_left_alone(signum):
+                    self._earlier[signum] = _not_lightnings(handler, trainer)
+                    signal.signal(signum, self._on_signal)
+
+    def _stop_listening(self, trainer: Trainer) -> None:
+        """Lightning puts the signals' handlers back; they were its own for the run."""
+        may_wait(False)
+        give_back(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", "on_advance_end")
+        give_back(trainer.fit_loop, "on_advance_end")
+        self._heartbeat = None
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum and not second_signal_ends():
+            raise KeyboardInterrupt
+        self._signum = self._signum or signum
+        for handler in self._earlier.get(signum, ()):
+            handler(signum, frame)
+
+    def _agree(self) -> list[int]:
+        """What all ranks have agreed to do as soon as nothing is pending."""
+        assert self._heartbeat is not None
+        overdue = self.every_s is not None and time.monotonic() - self._saved_s >= self.every_s
+        agreed = self._heartbeat.beat(self._signum, int(overdue))
+        self._pending = [max(flags) for flags in zip(self._pending, agreed, strict=True)]
+        return self._pending
+
+    def _act(self, trainer: Trainer) -> None:
+        stop, self._pending = self._pending[0], [0, 0]
+        path = None
+        if not trainer.fast_dev_run and self._may_save(trainer):  # type: ignore[attr-defined]
+            path = self._path
+            trainer.save_checkpoint(path, weights_only=False)
+            self.last_good = path
+            self._check_once(trainer, path)
+        self._saved_s = time.monotonic()
+        if stop:
+            raise Stopped(stop, path, agreed=True)
+
+    def _may_save(self, trainer: Trainer) -> bool:
+        """Keep weights that nothing can be learnt from out of the place of others.
+
+        Raises:
+            NonFiniteLoss: There are such, and training shall stop then.
+        """
+        names = non_finite(trainer.lightning_module) - self._spoilt
+        if not largest_of_all([len(names)], trainer.strategy.root_device)[0]:
+            return True
+        which = f" ({min(names)})" if names else ""
+        line = f"after step {trainer.global_step} weights are NaN or infinite{which}: not saved"
+        if self.on_nonfinite == "stop":
+            raise NonFiniteLoss(f"{line}; {last_good(trainer)}; {HOW_TO_GO_ON}")
+        if trainer.is_global_zero:
+            print(f"{line}; {last_good(trainer)}", file=sys.stderr)
+        return False
+
+    def _check_once(self, trainer: Trainer, path: str) -> None:
+        """Tell of the first checkpoint if it will not be loaded, not when it is needed."""
+        if not self._checked and trainer.is_global_zero and zipfile.is_zipfile(path):
+            self._checked = True
+            if refused := what_is_refused(Path(path)):
+                print(
+                    f"{path} cannot be loaded with weights_only=True because of "
+                    f"{', '.join(refused)}: save tensors, numbers, strings, lists and dictionaries "
+                    "of them (an array's `.tolist()`), or continue with --weights_only false, "
+                    "which runs whatever code the file names",
+                    file=sys.stderr,
+                )
+
+
+def _not_lightnings(handler: Any, trainer: Trainer) -> list[Any]:
+    """What of a signal's handler was there before the run's own, which ours stands in for."""
+    handlers = [h for h in getattr(handler, "signal_handlers", [handler]) if callable(h)]
+    usual = (signal.default_int_handler, stop_at_once)
+    return [h for h in handlers if h not in usual and not inside.is_lightnings_handler(h, trainer)]

@@ -1,0 +1,238 @@
+"""How a run is continued at the very place where it was saved.
+
+Lightning's loops can restart from almost any step they are saved at. Where they would skip a
+validation that had not ended, do something twice, or forget the loader's position, the progress is
+put right here. What they cannot take up is told in one line.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.rank_zero import rank_zero_only
+from torch import nn
+from typing_extensions import override
+
+from lightning_app.loops import follow, give_back
+from lightning_app.telemetry.dashboard.logger import RunLogger
+
+_NOTHING_PENDING = "nothing_pending"
+_EPOCH_MEANS = "epoch_means"
+_METRICS = "callback_metrics"
+_SWITCHES = "switches"
+_TRAINED_BY = "trained_by"
+
+
+class Resume(Callback):
+    """Makes what is saved, by whichever callback, such that the run goes on exactly there."""
+
+    def __init__(self) -> None:
+        self._checkpoint: dict[str, Any] = {}  # of what this callback adds to one
+        self._numbers: list[int] = []  # of optimizers and schedulers in it
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
+            checkpoint["event_files"] = trainer.logger.position()
+        progress = checkpoint["loops"]["fit_loop"]
+        put_right(trainer, progress)
+        checkpoint[_TRAINED_BY] = _trained_by(trainer)
+        checkpoint[_NOTHING_PENDING] = trainer.training and _step_is_complete(progress)
+        checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
+        if trainer.training:
+            checkpoint[_SWITCHES] = switches(pl_module)
+        # What plateau schedulers and callbacks go by; not computed anew, which would ask all ranks.
+        checkpoint[_METRICS] = dict(trainer._logger_connector._callback_metrics)
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS, _SWITCHES, _TRAINED_BY)
+        self._checkpoint = {name: checkpoint.get(name) for name in names}
+        self._numbers = [len(checkpoint.get(k, ())) for k in ("optimizer_states", "lr_schedulers")]
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._checkpoint and trainer.strategy.lightning_restore_optimizer:
+            self._check_optimizers(trainer)
+        event_files = self._checkpoint.get("event_files")
+        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero and event_files:
+            trainer.logger.rewind(event_files)  # not before: the run may still be refused
+        trainer._logger_connector._callback_metrics |= self._checkpoint.get(_METRICS) or {}
+        for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
+            rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
+        loop = trainer.fit_loop
+        if not loop.restarting:
+            return
+        if loop._combined_loader_states_to_load:
+            # The loader was made before they were read: `estimated_stepping_batches` asks for it.
+            loop._load_combined_loader_states()
+            iter(loop._data_fetcher)  # type: ignore[arg-type]
+        if loop.epoch_loop.batch_progress.current.ready == 0:
+            # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
+            loop._restarting = loop.epoch_loop.restarting = False
+            return
+        if self._checkpoint.get(_NOTHING_PENDING):
+            stepped = loop.epoch_loop._batches_that_stepped
+            follow(loop.epoch_loop, "reset", lambda: _begin_with_next_step(trainer, stepped))
+        for line in self._what_is_not_taken_up(trainer):
+            rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
+
+    def _check_optimizers(self, trainer: Trainer) -> None:
+        """Refuse the states of other optimizers and schedulers, which torch takes for these."""
+        now, saved = _trained_by(trainer), self._checkpoint.get(_TRAINED_BY)
+        lacks = (
+            f"no {name} for {type(optimizer).__name__}"
+            for optimizer in trainer.optimizers
+            for group in optimizer.param_groups
+            for name in optimizer.defaults
+            if name not in group
+        )
+        numbers = [len(names) for names in now.values()]
+        if saved is not None and saved != now:
+            why = f"it was trained by {_in_words(saved)}, and this run has {_in_words(now)}"
+        elif missing := next(lacks, None):
+            why = f"it has {missing}"
+        elif numbers != self._numbers:
+            why = "it has {} optimizers and {} schedulers, and this run has {} and {}".format(
+                *self._numbers, *numbers
+            )
+        else:
+            return
+        path = trainer.ckpt_path
+        raise MisconfigurationException(
+            f"--ckpt_path {path}: of another optimizer: {why}; use the same, or begin with its "
+            f"weights alone by --weights_from {path}"
+        )
+
+    def _what_is_not_taken_up(self, trainer: Trainer) -> Iterator[str]:
+        if names := self._checkpoint.get(_EPOCH_MEANS):
+            yield (
+                f"this epoch's values of {', '.join(names)} are those of the batches that are left "
+                "of it; values per step have no gap"
+            )
+        if owners := [type(owner).__name__ for owner in _prepares_epochs(trainer)]:
+            yield (
+                f"on_train_epoch_start of {', '.join(owners)} ran at its start and does not run "
+                "again; what it sets has to "
+                "be in the checkpoint (`on_save_checkpoint`, or a buffer)"
+            )
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        give_back(trainer.fit_loop.epoch_loop, "reset")
+
+
+def _begin_with_next_step(trainer: Trainer, stepped: int) -> None:
+    """Nothing is left of the step before: no validation to skip, no scheduler to step again."""
+    loop = trainer.fit_loop.epoch_loop
+    give_back(loop, "reset")
+    # Of the outer loop, too, which would leave out the plateau schedulers at the epoch's end.
+    trainer.fit_loop._restarting = loop._restarting = False
+    loop._batches_that_stepped = stepped  # Lightning may count the step before a second time
+
+
+def switches(module: nn.Module) -> dict[str, list[str]]:
+    """What is set in a model beside its weights: modules in eval mode, parameters that rest."""
+    return {
+        "eval": [name for name, part in module.named_modules() if not part.training],
+        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
+    }
+
+
+def set_switches(module: nn.Module, saved: dict[str, list[str]]) -> Iterator[str]:
+    """Put back what a hook had set in an epoch that is past, and tell of it in words."""
+    if not saved or switches(module) == saved:
+        return
+    for names, parts, attribute, what in (
+        (saved["eval"], module.named_modules(), "training", "in training or evaluation mode"),
+        (saved["frozen"], module.named_parameters(), "requires_grad", "trained or frozen"),
+    ):
+        changed = {
+            name: part for name, part in parts if getattr(part, attribute) == (name in names)
+        }
+        for name, part in changed.items():
+            setattr(part, attribute, name not in names)
+        if changed:
+            yield f"{what} as it was saved: {_few(changed)}"
+
+
+def _trained_by(trainer: Trainer) -> dict[str, list[str]]:
+    """The classes of the optimizers and the schedulers."""
+    schedulers = (config.scheduler for config in trainer.lr_scheduler_configs)
+    return {
+        "optimizers": [type(optimizer).__name__ for optimizer in trainer.optimizers],
+        "lr_schedulers": [type(scheduler).__name__ for scheduler in schedulers],
+    }
+
+
+def _in_words(names: dict[str, list[str]]) -> str:
+    return " and ".join(", ".join(kinds) for kinds in names.values() if kinds) or "none"
+
+
+def _few(names: Iterable[str]) -> str:
+    first, *others = [name or "the model" for name in names]
+    return f"{first} and {len(others)} more" if others else first
+
+
+def _logged_per_epoch(trainer: Trainer) -> set[str]:
+    """What the model has logged of the epoch's batches so far, to be put together at its end."""
+    results: dict[str, Any] = trainer.fit_loop.epoch_loop._results
+    return {metric.meta.name for metric in results.values() if metric.meta.on_epoch}
+
+
+def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:
+    """The model and the callbacks that do something as an epoch starts that its steps may need."""
+    owners = (trainer.lightning_module, *trainer.callbacks)  # type: ignore[attr-defined]
+    for owner in owners:
+        is_ours = type(owner).__module__.startswith("lightning_app.")
+        only_shows = isinstance(owner, (ProgressBar, LearningRateMonitor))
+        if is_overridden("on_train_epoch_start", owner) and not (is_ours or only_shows):
+            yield owner
+
+
+def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
+    """Make saved loop progress such that Lightning restarts exactly there."""
+    epoch, batch = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
+    validation = progress["epoch_loop.val_loop.batch_progress"]
+    if validation["current"]["processed"] != validation["current"]["completed"]:
+        # In mid-validation. Its metrics are not saved: all of it is run again.
+        for counts in (validation["total"], validation["current"]):
+            counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    elif 0 < epoch["current"]["started"] == epoch["current"]["processed"]:
+        if batch["is_last_batch"] or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            _end_epoch(progress)
+        else:  # `max_steps`, say, came before the epoch's end
+            for counts in (epoch["total"], epoch["current"]):
+                counts["processed"] -= 1
+                counts["completed"] = counts["processed"]
+
+
+def _step_is_complete(progress: dict[str, Any]) -> bool:
+    """Whether the last step has all behind it, or its epoch's end only before it."""
+    counts = progress["epoch_loop.batch_progress"]["current"]
+    return bool(counts["ready"] == counts["completed"])
+
+
+def _end_epoch(progress: dict[str, Any]) -> None:
+    """Make of the progress at an epoch's end that between two epochs."""
+    for counts in progress["epoch_progress"].values():
+        counts["completed"] = counts["processed"]
+    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
+    optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    for part in (
+        progress["epoch_loop.batch_progress"],
+        progress["epoch_loop.scheduler_progress"],
+        optimizer["step"],
+        optimizer["zero_grad"],
+    ):
+        part["current"] = dict.fromkeys(part["current"], 0)

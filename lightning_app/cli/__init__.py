@@ -1,0 +1,5 @@
+"""argv to Trainer, model and data; `lightning_app.cli.main` runs a command line."""
+
+from lightning_app.cli.command_line import CommandLine, main
+
+__all__ = ["CommandLine", "main"]

@@ -1,0 +1,387 @@
+"""The command line: argv → Trainer, model and data; every user error ends here, in one line.
+
+It is Lightning's own CLI, with four differences: no subcommand means `fit`; the Trainer's flags
+also work without `--trainer.`, booleans also without a value; the layout asked for is resolved
+into one this machine has; a model and data come along.
+"""
+
+import logging
+import os
+import re
+import sys
+import warnings
+from argparse import ArgumentError
+from pydoc import locate
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import MPSAccelerator
+from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.rank_zero import rank_zero_only
+from typing_extensions import override
+
+from lightning_app import inside, strategies
+from lightning_app.checkpoint.callbacks import BestCheckpoint, LastCheckpoint
+from lightning_app.checkpoint.input import check_progress, read_checkpoint
+from lightning_app.checkpoint.io import LAST, AtomicCheckpointIO
+from lightning_app.checkpoint.resume import Resume
+from lightning_app.checkpoint.stops import AgreedStop
+from lightning_app.checkpoint.weights import begin_with, check_model
+from lightning_app.cli.beginning import Beginning
+from lightning_app.cli import config_text
+from lightning_app.cli.config_text import overflows
+from lightning_app.cli.flags import (
+    add_run_flags,
+    add_short_flags,
+    check_run_flags,
+    check_trainer_flags,
+    find_last_or_best,
+    find_strategy,
+    in_config_files,
+)
+from lightning_app.cli.layout import Layout, resolve
+from lightning_app.cli.outputs import check_outputs
+from lightning_app.cli.refusals import another_rank_told, refusal, tell, tell_traceback
+from lightning_app.cli.run_config import SaveConfigOnce
+from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_ranks_so
+from lightning_app.errors import RunError, UsageError, one_line, users_bug, what_it_says
+from lightning_app.limits import max_processes
+from lightning_app.masking import first_masked
+from lightning_app.processes.launcher import start_ranks_so
+from lightning_app.processes import ranks
+from lightning_app.processes.signals import Stopped, listening
+from lightning_app.processes.streams import streams_that_may_close
+from lightning_app.speed.compile import CompiledForward
+from lightning_app.speed.data_on_device import DataOnDevice
+from lightning_app.speed.direct_step import DirectStep
+from lightning_app.speed.executions import StepsPerExecution
+from lightning_app.speed.profiler import NoProfiler
+from lightning_app.telemetry.console import Console
+from lightning_app.telemetry.coverage import Coverage
+from lightning_app.telemetry.dashboard import Dashboard, RunLogger, Throughput, discard_empty_run
+from lightning_app.telemetry.loss import LossLogger
+from lightning_app.telemetry.predictions import PredictionWriter
+from lightning_app.telemetry.shapes import ShapeLogger
+
+DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
+DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
+DEFAULT_MAX_EPOCHS = 10
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+LOADERS = tuple(f"{name}_dataloader" for name in ("train", "val", "test", "predict"))
+
+
+def main() -> None:
+    """Run this process's command line.
+
+    Raises:
+        SystemExit: After one line on stderr: with status 2 if the user got something wrong, with
+            128 and the signal's number if one ended the run.
+    """
+    with streams_that_may_close(), listening(), ranks.ended_together():
+        _run(sys.argv[1:], os.getppid())
+
+
+def _run(arguments: list[str], parent: int) -> None:
+    subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
+    strategies.register()
+    config_text.register()
+    _quieten()
+    is_alone = False  # with what ends it: the others wait for this rank
+    try:
+        # The first of several `--model`: not a default of the parser, whose `lr`, say, would
+        # become that of a user's class.
+        CommandLine(subcommand, [DEFAULT_MODEL, DEFAULT_DATA, *arguments])
+    except (ArgumentError, UsageError) as error:
+        if isinstance(error, ArgumentError) and (bug := users_bug(error)):
+            raise bug from None
+        tell(one_line(str(error)), parent)
+        raise SystemExit(2) from None
+    except RunError as error:
+        tell(str(error), parent)
+        raise SystemExit(error.status) from None
+    except Stopped as stop:
+        is_alone = not stop.agreed
+        if is_alone:
+            ranks.stop()
+        raise
+    except Exception as error:
+        if another_rank_told(error):
+            raise SystemExit(2) from None
+        is_alone = True
+        if status := tell_traceback(error):
+            raise SystemExit(status) from None
+        raise
+    finally:
+        _leave_process_group(is_alone)
+
+
+def _leave_process_group(is_alone: bool) -> None:
+    """End the process group; with gloo's still alive, the process may be aborted at its end.
+
+    Args:
+        is_alone: Whether this rank ends by what may be its own. The others wait for it, and NCCL
+            would wait here for them.
+    """
+    if dist.is_available() and dist.is_initialized():
+        if is_alone and dist.get_backend() == "nccl":
+            return
+        dist.destroy_process_group()
+
+
+class CommandLine(LightningCLI):
+    """Parses a command line and runs it.
+
+    Args:
+        subcommand: `fit`, `validate`, `test` or `predict`.
+        arguments: What follows it.
+    """
+
+    def __init__(self, subcommand: str, arguments: list[str]) -> None:
+        self._chosen = subcommand
+        self._checkpoint: Any = None  # what is in the one that the run begins with
+        self._begins_at = 0  # its step
+        with Beginning() as self._beginning:
+            super().__init__(
+                save_config_callback=SaveConfigOnce,
+                seed_everything_default=42,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                parser_kwargs={"exit_on_error": False, subcommand: {"exit_on_error": False}},
+                args=[subcommand, *arguments],
+            )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Only the one that is called: each costs a parser of every flag."""
+        return {self._chosen: LightningCLI.subcommands()[self._chosen]}
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for size in ("input_size", "output_size"):
+            parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
+        add_run_flags(parser)
+        add_short_flags(parser)
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        for arg in args:
+            if overflows(arg.partition("=")[2] or arg):
+                raise UsageError(f"{arg}: it is larger than any number; infinity is .inf")
+        try:
+            super().parse_arguments(parser, args)
+            if self._model_brings_data(args):
+                super().parse_arguments(parser, [arg for arg in args if arg != DEFAULT_DATA])
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--config: a file that is not text: {error}") from None
+        except (OSError, ValueError) as error:
+            if bug := users_bug(error):
+                raise bug from None
+            raise UsageError(what_it_says(error)) from None
+        config = self.config[self._chosen]
+        check_trainer_flags(config.trainer)
+        check_run_flags(config)
+        for size in ("input_size", "output_size"):
+            given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
+            if given and config.data is not None and size in config.data.init_args:
+                raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
+        if secret := first_masked(config):
+            name = secret.replace(".init_args", "")
+            raise UsageError(f"--{name} is masked in a file that was written by a run: give it")
+        self._trusted = config.weights_only is False
+        config.weights_only = not self._trusted  # for whoever would choose something else
+        if config.ckpt_path and config.weights_from:
+            raise UsageError("--ckpt_path and --weights_from: a run begins with one of them")
+        if config.ckpt_path in ("last", "best"):
+            return  # to be looked for where the loggers keep their runs
+        if config.ckpt_path is not None:
+            self._read_checkpoint(config.ckpt_path)
+        elif self._chosen != "fit" and config.weights_from is None:
+            rank_zero_only(print)("No --ckpt_path: with the weights that the model begins with")
+
+    def _model_brings_data(self, args: list[str]) -> bool:
+        """Whether no `--data` is given, and the model has loaders of its own."""
+        config = self.config[self._chosen]
+        given = any(re.match(r"--data(?=[.=]|$)", arg) for arg in args if arg != DEFAULT_DATA)
+        model = locate(config.model.class_path)
+        return (
+            isinstance(model, type)
+            and any(is_overridden(name, model, LightningModule) for name in LOADERS)
+            and not given
+            and not in_config_files("data", config.config)
+        )
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would have a checkpoint's hyperparameters win over the command line's."""
+
+    @override
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ArgumentError, UsageError):
+            raise
+        except Exception as error:
+            if bug := users_bug(error):
+                raise bug from None
+            raise UsageError(what_it_says(error)) from error
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        self._begin_with_file()
+        if subcommand == "fit" and isinstance(self.trainer.logger, RunLogger):
+            self.trainer.logger.lock()
+        try:
+            super()._run_subcommand(subcommand)
+        except RunError:
+            raise
+        except Exception as error:
+            if is_refused_by_spawned(error):
+                raise SystemExit(2) from None
+            has_stepped = self.trainer.global_step != self._begins_at
+            line = refusal(error, self._own("ckpt_path"), has_stepped)
+            line = line or self._beginning.refusal(error)
+            if line is None:
+                raise
+            discard_empty_run(self.trainer)
+            raise UsageError(line) from None
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        asked = self._get(self.config_init, "trainer")
+        layout, warning = resolve(
+            Layout(
+                asked.accelerator, asked.devices, asked.num_nodes, find_strategy(asked.strategy)
+            ),
+            torch.cuda.device_count(),
+            MPSAccelerator.is_available(),
+            max_processes(),
+        )
+        if warning:
+            self._beginning.later(lambda: rank_zero_only(print)(warning, file=sys.stderr))
+        self._find_checkpoint(asked)
+        kwargs |= vars(layout)
+        limits = ("max_epochs", "min_epochs", "min_steps", "max_time")
+        if all(asked[limit] is None for limit in limits) and asked.max_steps == -1:
+            kwargs["max_epochs"] = DEFAULT_MAX_EPOCHS
+        if strategies.splits_batches(layout.strategy):
+            kwargs["use_distributed_sampler"] = False
+        if asked.barebones:  # which takes no logger and no callbacks
+            return super().instantiate_trainer(**kwargs)
+        if asked.enable_progress_bar is None and not _has(ProgressBar, asked.callbacks):
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if asked.enable_model_summary is None and not _has(ModelSummary, asked.callbacks):
+            kwargs["enable_model_summary"] = False
+        if asked.logger is None or asked.logger is True:
+            kwargs["logger"] = self._logger(asked.default_root_dir or ".")
+        if asked.profiler is None:
+            kwargs["profiler"] = NoProfiler()
+        return super().instantiate_trainer(**kwargs)
+
+    def _own(self, flag: str) -> Any:
+        return self._get(self.config, flag)
+
+    def _find_checkpoint(self, asked: Any) -> None:
+        """Make a path of `--ckpt_path last` or `best`, and see whether the model is the same."""
+        if (which := self._own("ckpt_path")) in ("last", "best"):
+            path = find_last_or_best(which, asked.default_root_dir, asked.logger)
+            for config in (self.config, self.config_init):
+                config[self._chosen].ckpt_path = path
+            self._read_checkpoint(path)
+        if self._checkpoint is not None:
+            check_model(self._own("ckpt_path"), self.model, self._checkpoint)
+
+    def _read_checkpoint(self, path: str) -> None:
+        self._checkpoint = read_checkpoint(path, self._trusted, to_train=self._chosen == "fit")
+
+    def _begin_with_file(self) -> None:
+        """What is left to do with the file that the run begins with, before it is started."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None and self._chosen == "fit":
+            progress = self.trainer.fit_loop.state_dict()
+            check_progress(self._own("ckpt_path"), checkpoint, progress)
+            self._begins_at = checkpoint["global_step"]
+        if path := self._own("weights_from"):
+            begin_with(self.trainer, self.model, path, self._trusted)
+
+    def _logger(self, root: str) -> RunLogger:
+        """A new run's logger, or that of the run that `last.ckpt` continues."""
+        checkpoint = os.path.realpath(self._own("ckpt_path") or ".")
+        folder = os.path.dirname(os.path.dirname(checkpoint))
+        runs = os.path.realpath(os.path.join(os.path.expanduser(root), "lightning_logs"))
+        is_continued = os.path.basename(checkpoint) == LAST and os.path.dirname(folder) == runs
+        if self._chosen == "fit" and is_continued and "://" not in root:  # no file is cut there
+            return RunLogger(root, os.path.basename(folder))
+        return RunLogger(root)
+
+    @override
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        own = config["callbacks"]
+        callbacks.append(self._beginning)
+        if config["barebones"]:
+            return self._prepared(Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]}))
+        if self._own("compile"):
+            callbacks.append(CompiledForward())
+        if self._own("data_on_device"):
+            callbacks.append(DataOnDevice())
+        callbacks.append(DirectStep())
+        if (steps := self._own("steps_per_execution")) > 1:
+            callbacks.append(StepsPerExecution(steps))
+        shapes = ShapeLogger()
+        on_nonfinite = self._own("on_nonfinite_loss")
+        callbacks += [shapes, LossLogger(on_nonfinite), Coverage(), Throughput(shapes)]
+        callbacks += [Dashboard(shapes), Console()]
+        if self._chosen == "predict" and self._own("return_predictions") is not False:
+            callbacks.append(PredictionWriter())
+        callbacks += [Resume(), AgreedStop()]
+        if config["enable_checkpointing"] is not False:
+            last = LastCheckpoint(self._own("save_every_s"), on_nonfinite)
+            callbacks += [BestCheckpoint(), last]
+        # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
+        brings_bar = is_overridden("configure_callbacks", self.model)
+        if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
+            callbacks.append(RichProgressBar(refresh_rate=20))
+        trainer = super()._instantiate_trainer(config, callbacks)
+        if inside.has_usual_checkpoint_io(trainer):
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO(self._trusted)
+        check_outputs(trainer)
+        return self._prepared(trainer)
+
+    def _prepared(self, trainer: Trainer) -> Trainer:
+        start_ranks_so(trainer)
+        start_spawned_ranks_so(trainer)
+        inside.leave_sigterm_alone(trainer)
+        return trainer
+
+
+def _as_list(callbacks: Any) -> list[Callback]:
+    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+
+
+def _has(kind: type[Callback], callbacks: Any) -> bool:
+    return any(isinstance(callback, kind) for callback in _as_list(callbacks))
+
+
+def _quieten() -> None:
+    """No advertisements, and no advice that does not hold here."""
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "fabric.utilities.seed",
+        "fabric.utilities.distributed",
+    ):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    # Which rank is ended after another has failed tells nothing.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
+        ".*LeafSpec.*deprecated.*",
+        ".*args parameter is intended.*",
+        ".*looks like a TorchScript archive.*",  # it is refused
+        ".*configure_optimizers` will be overridden.*",  # as asked for by --optimizer
+        ".*The dirpath has changed.*",  # a checkpoint of another run
+        ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,196 @@
+"""What the values of flags stand for; those that stand for nothing are refused, in one line."""
+
+import os
+from importlib import import_module
+from typing import Any
+
+import yaml
+from jsonargparse.typing import PositiveFloat, PositiveInt
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy, StrategyRegistry
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from lightning_app.checkpoint.finite import Choice
+from lightning_app.checkpoint.io import find_checkpoint, runs_folder
+from lightning_app.cli.outputs import check_folder
+from lightning_app.errors import UsageError
+
+
+def add_run_flags(parser: LightningArgumentParser) -> None:
+    """The flags that are this project's own, beside those of Trainer, model and data."""
+    parser.add_argument(
+        "--weights_from",
+        type=str | None,
+        default=None,
+        help="A checkpoint, or a saved state_dict, whose weights alone the run begins with.",
+    )
+    parser.add_argument(
+        "--save_every_s",
+        type=PositiveFloat | None,
+        default=None,
+        help="Seconds after which to save a checkpoint within an epoch, too.",
+    )
+    parser.add_argument(
+        "--steps_per_execution",
+        type=PositiveInt,
+        default=1,
+        help="Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
+    )
+    parser.add_argument(
+        "--compile",
+        type=bool,
+        default=False,
+        help="Compile the model's modules by torch.compile, for training.",
+    )
+    _allow_bare(parser, "--compile", True)
+    parser.add_argument(
+        "--data_on_device",
+        type=bool,
+        default=False,
+        help="Keep all training samples on the device, collated once.",
+    )
+    _allow_bare(parser, "--data_on_device", True)
+    parser.add_argument(
+        "--on_nonfinite_loss",
+        type=Choice,
+        default="stop",
+        help="What to do once the training loss is NaN or infinite: stop, warn or ignore.",
+    )
+
+
+def add_short_flags(parser: LightningArgumentParser) -> None:
+    """`--devices` for `--trainer.devices`, and `--fast_dev_run` for `--fast_dev_run true`."""
+    for action in list(parser._actions):
+        for name in [o for o in action.option_strings if o.startswith("--trainer.")]:
+            short = "--" + name.removeprefix("--trainer.")
+            action.option_strings = [*action.option_strings, short]
+            parser._option_string_actions[short] = action
+            if "bool" in str(getattr(action, "_typehint", "")):
+                _allow_bare(parser, short, True)
+
+
+def _allow_bare(parser: LightningArgumentParser, flag: str, value: Any) -> None:
+    """Let a flag stand without a value, which then is this one."""
+    action = parser._option_string_actions[flag]
+    action.nargs, action.const = "?", value
+
+
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "min_epochs": 0,
+    "min_steps": 0,
+    "num_sanity_val_steps": -1,
+}
+_MAX_SEED = 2**32 - 1  # numpy's
+
+
+def check_run_flags(flags: Any) -> None:
+    """Refuse what Lightning's command line takes, and then fails at or leaves out.
+
+    Args:
+        flags: Those that are not the Trainer's, by their names.
+
+    Raises:
+        UsageError: A seed is out of range, or a flag needs another.
+    """
+    seed = flags["seed_everything"]
+    if not isinstance(seed, bool) and not 0 <= seed <= _MAX_SEED:
+        raise UsageError(f"--seed_everything {seed}: it must be from 0 to {_MAX_SEED}")
+    if flags.get("lr_scheduler") is not None and flags.get("optimizer") is None:
+        raise UsageError("--lr_scheduler needs --optimizer, whose learning rates it changes")
+
+
+def check_trainer_flags(flags: Any) -> None:
+    """Refuse what the Trainer takes and then fails at, or does something else with.
+
+    Args:
+        flags: The Trainer's arguments, by their names.
+
+    Raises:
+        UsageError: A number is too small, or no run can be written where it shall be.
+    """
+    if not hasattr(flags, "keys"):
+        raise UsageError(f"trainer: {flags}: it must be flags of the Trainer and their values")
+    for flag, least in _LEAST.items():
+        if flags[flag] is not None and not flags[flag] >= least:  # nor is NaN
+            raise UsageError(f"--{flag} {flags[flag]}: it must be {least} or more")
+    every = flags["val_check_interval"]
+    if isinstance(every, (int, float)) and every <= 0:
+        raise UsageError(f"--val_check_interval {every}: it must be a number above 0")
+    for unit in ("epochs", "steps"):
+        least, most = flags[f"min_{unit}"], flags[f"max_{unit}"]
+        if least is not None and most not in (None, -1) and least > most:
+            raise UsageError(f"--min_{unit} {least}: it is more than --max_{unit} {most}")
+    writes = not (flags["fast_dev_run"] or flags["barebones"] or flags["logger"] is False)
+    root = flags["default_root_dir"]
+    if root is not None and root.startswith(("[", "{")):
+        raise UsageError(f"--default_root_dir {root}: it must be the path of a folder")
+    if root is not None or writes:
+        has_own_logger = flags["logger"] in (None, True)
+        folder = os.path.join(root or ".", "lightning_logs" if has_own_logger else "")
+        check_folder(f"--default_root_dir {root or '.'}", folder)
+
+
+def find_strategy(asked: Any) -> Any:
+    """What `--strategy` names: a registered name, or an object of the class at an import path.
+
+    Raises:
+        UsageError: It is no registered name and no path of a class.
+    """
+    if not isinstance(asked, str) or asked == "auto" or asked in StrategyRegistry:
+        return asked
+    if "." in asked:
+        try:
+            module, _, name = asked.rpartition(".")
+            kind = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UsageError(f"--strategy {asked} is not a class of a strategy: {error}") from None
+        # Looked at before it is called: it may be anything, `os.abort` as well.
+        if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+            raise UsageError(f"--strategy {asked} is not a class of a strategy")
+        try:
+            return kind()
+        except TypeError as error:
+            raise UsageError(f"--strategy {asked}: {error}") from None
+    names = sorted(name for name in StrategyRegistry if "_find_unused_" not in name)
+    raise UsageError(f"--strategy {asked}: it must be auto, {', '.join(names)}, or a class path")
+
+
+def in_config_files(key: str, paths: Any) -> bool:
+    """Whether a file that `--config` names has a key, whatever its value.
+
+    Args:
+        key: One of the file's outermost.
+        paths: As the parser keeps them; `None` for a config that is no file, which counts as one
+            that has the key.
+    """
+    contents = (path and yaml.safe_load(path.get_content()) for path in paths or [])
+    return any(content is None or key in content for content in contents)
+
+
+def find_last_or_best(which: str, root: str | None, logger: Any) -> str:
+    """The path of the checkpoint that `--ckpt_path last` or `best` asks for.
+
+    Args:
+        which: `last` or `best`.
+        root: The Trainer's `default_root_dir`.
+        logger: The Trainer's, as it was asked for: an object, several, or whether to have one.
+
+    Raises:
+        UsageError: There is none that was written to its end.
+    """
+    loggers = logger if isinstance(logger, list) else [logger]
+    own = next((logger for logger in loggers if isinstance(logger, Logger)), None)
+    path = find_checkpoint(which, root or ".", own)
+    if path is None:
+        runs = runs_folder(root or ".", own).removeprefix("./")
+        raise UsageError(
+            f"--ckpt_path {which}: no checkpoint in {runs}; leave it out to start anew, or name a "
+            "file"
+        )
+    rank_zero_only(print)(f"From {path}")
+    return path

@@ -1,0 +1,168 @@
+"""What ends a run in one line, and how ranks tell it once."""
+
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pickle import UnpicklingError
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from lightning_app.checkpoint.input import about_objects
+from lightning_app.errors import frames_of, is_users, module_of
+from lightning_app.processes import ranks
+
+
+def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) -> str | None:
+    """What the user got wrong, if that is why a run has failed.
+
+    Args:
+        error: What ended it.
+        checkpoint: The path of the checkpoint that it began with.
+        has_stepped: Whether it has made a step since.
+    """
+    frames, message = frames_of(error), str(error)
+    if isinstance(error, MisconfigurationException):
+        return None if _is_bug_in_a_step(frames) else message
+    if isinstance(error, ValueError) and _is_of_loops(frames[-1]):
+        return message  # a flag's value that the loops do not like
+    if isinstance(error, RuntimeError) and module_of(frames[-1]).startswith(
+        "lightning.pytorch.callbacks"
+    ):
+        return message  # a callback of Lightning's that misses what it was told to watch
+    restoring = [
+        i
+        for i, frame in enumerate(frames)
+        if _restores(frame) or (not has_stepped and _takes_up(frames[i:]))
+    ]
+    if not restoring or checkpoint is None:
+        return None
+    about = f"--ckpt_path {checkpoint}"
+    if isinstance(error, UnpicklingError) and (line := about_objects(about, error)):
+        return line
+    about_model = "loading state_dict" in message
+    if not about_model and any(map(is_users, frames[restoring[0] :])):
+        return None
+    what = "of another model, or of other sizes" if about_model else "not what this run can take up"
+    why = message if isinstance(error, (RuntimeError, ValueError)) else repr(error)
+    return f"{about}: {what}: {why}; to begin with its weights alone: --weights_from {checkpoint}"
+
+
+def _is_bug_in_a_step(frames: list[FrameType]) -> bool:
+    """Whether the user's own code has raised an error, or had Lightning raise it, in a step."""
+    names = ("advance", "_evaluation_step", "_predict_step")
+    steps = [i for i, f in enumerate(frames) if f.f_code.co_name in names and _is_of_loops(f)]
+    is_ours = module_of(frames[-1]).startswith("lightning_app.")
+    return bool(steps) and not is_ours and any(map(is_users, frames[steps[-1] :]))
+
+
+def _is_of_loops(frame: FrameType) -> bool:
+    return module_of(frame).startswith("lightning.pytorch.loops")
+
+
+def _restores(frame: FrameType) -> bool:
+    """Whether this is Lightning, taking a run's state from a checkpoint."""
+    connector = "lightning.pytorch.trainer.connectors.checkpoint_connector"
+    name = frame.f_code.co_name.lstrip("_")
+    return module_of(frame) == connector and name.startswith(("re", "load"))
+
+
+def _takes_up(frames: list[FrameType]) -> bool:
+    """Whether this uses for the first time what a checkpoint has brought."""
+    first, *_ = modules = [module_of(frame) for frame in frames]
+    in_optimizer = first.startswith("torch.optim.") and all(m.startswith("torch.") for m in modules)
+    return in_optimizer or first == "lightning_app.strategies.shards"
+
+
+PATIENCE_S = 5.0  # of a rank with the others, at its end
+HEARSAY_S = 1.0  # another rank has told before it ended, and Lightning soon kills this one
+
+
+def tell(line: str, parent: int) -> None:
+    """Print a user's error: once if the first rank has it as well, else with the rank that has it.
+
+    Args:
+        line: What is wrong.
+        parent: The process that started this one: Lightning's first rank, or a launcher, which
+            ends this one if another has failed.
+    """
+    rank: int = getattr(rank_zero_only, "rank", 0)
+    store = _store()
+    if rank == 0:
+        print(f"train.py: error: {line}", file=sys.stderr)
+        if store is not None:  # which ends with this process
+            store.set("told", "")
+            _wait(lambda: store.add("heard", 0) >= dist.get_world_size() - 1)
+        return
+    if store is None:
+        told = _wait(lambda: os.getppid() != parent)
+    else:
+        try:
+            told = _wait(lambda: store.check(["told"])) and store.add("heard", 1) > 0
+        except RuntimeError:  # the first rank has ended by another error
+            told = False
+    if not told:
+        print(f"train.py: error: {where()}: {line}", file=sys.stderr)
+        if store is not None:
+            with suppress(RuntimeError):
+                store.set("told", "")
+
+
+def where() -> str:
+    """This rank and its machine, for a message that others may print, too."""
+    rank: int = getattr(rank_zero_only, "rank", 0)
+    return f"rank {rank} on {socket.gethostname()}"
+
+
+def tell_traceback(error: Exception) -> int:
+    """Print an error of one of several ranks, with that rank, before the others notice.
+
+    Returns:
+        The status to end with; 0 if the rank is the only one, whose error is left to Python.
+    """
+    store = _store()
+    if store is None or dist.get_world_size() == 1:
+        return 0
+    if is_of_another(error) and (found := ranks.failed(within_s=HEARSAY_S)):
+        print(f"train.py: error: {found[0]}", file=sys.stderr)
+        return found[1]
+    print(f"{where()}:\n{''.join(traceback.format_exception(error))}", end="", file=sys.stderr)
+    return 1
+
+
+def is_of_another(error: BaseException) -> bool:
+    """Whether an error is that the connection to another rank has ended."""
+    texts = ("closed by peer", "reset by peer", "Broken pipe")
+    return isinstance(error, ConnectionError) or any(text in str(error) for text in texts)
+
+
+def another_rank_told(error: BaseException) -> bool:
+    """Whether an error is that another rank has ended, after it told the user what is wrong."""
+    store = _store()
+    if not is_of_another(error) or store is None:
+        return False
+    try:  # not by the store's own wait, which writes to stderr where it was in vain
+        return _wait(lambda: store.check(["told"]), HEARSAY_S) and store.add("heard", 1) > 0
+    except RuntimeError:  # the first rank has ended
+        return False
+
+
+def _store() -> Any:
+    """What the ranks of a process group share; `None` without a group."""
+    connected = dist.is_available() and dist.is_initialized()
+    return dist.distributed_c10d._get_default_store() if connected else None
+
+
+def _wait(happened: Callable[[], bool], limit_s: float = PATIENCE_S) -> bool:
+    """Whether something happens in time."""
+    deadline = time.monotonic() + limit_s
+    while not (result := happened()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return result

@@ -1,7 +1,0 @@
-"""What a run writes to TensorBoard, laid out so that its dashboard answers at a glance."""
-
-from lightning_app.dashboard.callback import Dashboard
-from lightning_app.dashboard.logger import RunLogger, discard_empty_run
-from lightning_app.dashboard.throughput import Throughput
-
-__all__ = ["Dashboard", "RunLogger", "Throughput", "discard_empty_run"]

@@ -1,0 +1,29 @@
+"""How the later ranks are started on this machine: as Lightning does it, to end with this one."""
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from typing_extensions import override
+
+from lightning_app import inside
+from lightning_app.processes import ranks
+
+
+class RankLauncher(_SubprocessScriptLauncher):
+    """Starts a process for each later rank.
+
+    Lightning's observer, which looks after them every five seconds, would kill this process by
+    SIGKILL, without a word, where one fails.
+    """
+
+    @override
+    def _call_children_scripts(self) -> None:
+        with ranks.started_as_ranks():
+            super()._call_children_scripts()
+        started, self.procs = self.procs, []
+        first = self.cluster_environment.node_rank() * self.num_processes
+        ranks.watch(dict(enumerate(started, first + 1)))
+
+
+def start_ranks_so(trainer: Trainer) -> None:
+    """Have a Trainer that starts its ranks as Lightning does start them so."""
+    inside.replace_launcher(trainer, RankLauncher)

@@ -1,0 +1,152 @@
+"""Signals that end a run: SIGTERM, Ctrl-C (SIGINT), and SIGHUP, of a terminal that is closed.
+
+The first one is a wish. Training takes it up where nothing is pending, saves, and stops (see
+`checkpoint.py`); whatever else a program is in ends at once. A second one ends the process in any
+case, and so does a first one that nothing comes of. For that there is a thread of its own: the main
+one may wait for another rank in C++, where no Python handler runs.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from lightning_app.processes.ranks import say
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+SAME_S = 1.0  # a launcher passes on what its whole group has got: one wish, not two
+HEED_S = 2.0  # in which a main thread takes up a signal, unless it is in C++
+PATIENCE_S = 10.0  # with its end, then
+
+
+class Stopped(BaseException):
+    """A run was told to stop, has saved its state if there is any, and ends.
+
+    Not an `Exception`: like a KeyboardInterrupt it may come at any place in the user's code, which
+    may go on after what it takes for an error of its own.
+
+    Attributes:
+        signum: The signal that told it.
+        agreed: Whether all ranks stop by it.
+    """
+
+    def __init__(self, signum: int, path: str | None = None, agreed: bool = False) -> None:
+        saved = f"saved {path}; continue with --ckpt_path last" if path else "nothing to save"
+        super().__init__(f"stopped by {signal.Signals(signum).name}: {saved}")
+        self.signum = signum
+        self.agreed = agreed
+
+
+class _Waiting:
+    """How the main thread stands to signals."""
+
+    is_allowed = False  # it trains, and takes them up later
+    is_heeded = False  # it ends by one
+    has_end = False  # a second one ends it
+
+
+def stop_at_once(signum: int, frame: FrameType | None) -> None:
+    """The handler for all but training."""
+    _Waiting.is_heeded = True
+    raise Stopped(signum)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Have signals end this program, which runs in the main thread; elsewhere none arrive.
+
+    Raises:
+        SystemExit: One has, which is told in one line.
+    """
+    if _Waiting.has_end or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    for signum in SIGNALS:
+        if not is_left_alone(signum):
+            signal.signal(signum, stop_at_once)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    earlier_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_insist, args=(reader,), daemon=True, name="signals").start()
+    _Waiting.has_end, _Waiting.is_heeded = True, False
+    try:
+        yield
+    except Stopped as stop:
+        if _is_first():
+            print(f"train.py: {stop}", file=sys.stderr)
+        # A launcher takes another rank's status for a crash, and kills the first one.
+        status = 0 if stop.agreed and not _is_first() else 128 + stop.signum
+        raise SystemExit(status) from None
+    finally:
+        _Waiting.has_end = False
+        signal.set_wakeup_fd(earlier_fd)
+        writer.close()
+        for signum, handler in earlier.items():
+            signal.signal(signum, handler)
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+def is_left_alone(signum: int) -> bool:
+    """Whether a signal is not for this program, as SIGHUP is not under `nohup`."""
+    return signal.getsignal(signum) == signal.SIG_IGN and signum != signal.SIGINT
+
+
+def may_wait(allowed: bool) -> None:
+    """Tell whether somebody takes up a signal later, and may be waited for."""
+    _Waiting.is_allowed = allowed
+
+
+def second_signal_ends() -> bool:
+    """Whether a second signal ends the process without its main thread."""
+    return _Waiting.has_end
+
+
+def _insist(reader: socket.socket) -> None:
+    """End the process by its second signal, or if the first one does not."""
+    with reader, suppress(EOFError):
+        first = _next(reader, None)
+        assert first is not None
+        heard_s = time.monotonic()
+        while True:
+            limit_s = PATIENCE_S if _Waiting.is_heeded else HEED_S
+            signum = _next(reader, None if _Waiting.is_allowed else limit_s)
+            if signum is None and not _Waiting.is_allowed:
+                _end(first, str(Stopped(first)))
+            elif signum is not None and time.monotonic() - heard_s > SAME_S:
+                name = signal.Signals(signum).name
+                _end(signum, f"stopped by a second {name}, at once: not saved")
+
+
+def _next(reader: socket.socket, limit_s: float | None) -> int | None:
+    """The next of our signals; `None` if none comes in time.
+
+    Raises:
+        EOFError: The program is at its end.
+    """
+    reader.settimeout(limit_s)
+    while True:
+        try:
+            heard = reader.recv(1)
+        except TimeoutError:
+            return None
+        if not heard:
+            raise EOFError
+        if heard[0] in SIGNALS:
+            return heard[0]
+
+
+def _end(signum: int, line: str) -> None:
+    if _is_first():
+        say(line)
+    os._exit(128 + signum)

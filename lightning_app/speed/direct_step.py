@@ -1,0 +1,174 @@
+"""The optimizer step of a small model costs less than Lightning's way to it; this is a shorter one.
+
+Between `training_step` and `optimizer.step`, Lightning calls eight hooks of the model, four of
+every callback and several of the precision plugin and the strategy, and notes the name of each.
+Where none of them does anything, nothing is lost by not calling them: the same forward and backward
+pass and the same optimizer step, in the same order, with the same progress counted. Where one
+might, also a strategy, precision plugin or profiler that is not known here, Lightning's way is
+taken. The batch hooks of this project's own callbacks that do nothing are left out in any case.
+
+This stands in for a loop of Lightning's that is not public; tests notice if it changes.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
+from lightning.pytorch.plugins.precision import DoublePrecision, Precision
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_app import inside
+from lightning_app.quick_logs import log_quickly
+from lightning_app.speed.profiler import NoProfiler
+from lightning_app.strategies import DataParallelStrategy, DDPStrategy, SingleDeviceStrategy
+
+CALLBACK_HOOKS = (
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+MODEL_HOOKS = (
+    *CALLBACK_HOOKS,
+    "optimizer_zero_grad",
+    "backward",
+    "configure_gradient_clipping",
+    "optimizer_step",
+)
+
+
+class DirectStep(Callback):
+    """Takes the short way in every training step, where nothing is skipped by it."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        log_quickly(trainer)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _mute(trainer, pl_module)
+        inside.remember_signature(trainer)
+        if nothing_is_skipped(trainer, pl_module):
+            loop = trainer.fit_loop.epoch_loop.automatic_optimization
+            loop.run = _direct_run(trainer, pl_module)  # type: ignore[method-assign]
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._give_back(trainer, pl_module)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._give_back(trainer, pl_module)
+
+    def _give_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for owner, hook in _batch_hooks(trainer, pl_module):
+            if vars(owner).get(hook, self) is None:
+                del vars(owner)[hook]
+        inside.forget_signature(trainer)
+        vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
+
+
+def _batch_hooks(trainer: Trainer, pl_module: LightningModule) -> Iterator[tuple[Any, str]]:
+    """The batch hooks of this project's own objects; a user's are left as they are."""
+    owners = (pl_module, *trainer.callbacks)  # type: ignore[attr-defined]
+    own = [owner for owner in owners if type(owner).__module__.startswith("lightning_app.")]
+    return product(own, ("on_train_batch_start", "on_train_batch_end"))
+
+
+def _mute(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Lightning calls a hook if it is callable. For this run, those that do nothing are not."""
+    for owner, hook in _batch_hooks(trainer, pl_module):
+        if not is_overridden(hook, owner):
+            vars(owner)[hook] = None
+
+
+def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
+    """Whether no hook between `training_step` and `optimizer.step` has anything to do."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    strategy = trainer.strategy
+    return not (
+        any(is_overridden(hook, pl_module) for hook in MODEL_HOOKS)
+        or any(is_overridden(hook, c) for hook in CALLBACK_HOOKS for c in callbacks)
+        or type(trainer.precision_plugin) not in (Precision, DoublePrecision)
+        or type(trainer.profiler) not in (NoProfiler, PassThroughProfiler)  # type: ignore[attr-defined]
+        or type(strategy) not in (DDPStrategy, DataParallelStrategy, SingleDeviceStrategy)
+        or getattr(strategy, "_model_averager", None) is not None  # steps after the optimizer
+        or not pl_module.automatic_optimization
+    )
+
+
+def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., dict[str, Any]]:
+    strategy = trainer.strategy
+    progress = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer
+    loop = trainer.fit_loop.epoch_loop.automatic_optimization
+    usual = loop.run
+    weigh: Callable[[Tensor], Tensor] = getattr(strategy, "weigh", lambda loss: loss)
+
+    def run(optimizer: Optimizer, batch_idx: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+        # Callbacks may set these in mid-run.
+        accumulates_or_clips = trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val
+        if accumulates_or_clips or inside.skips_backward(trainer):
+            return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
+        output: Any = None
+
+        def closure() -> Tensor | None:
+            nonlocal output
+            with torch.enable_grad():  # an optimizer may call it without
+                output = strategy.training_step(*kwargs.values())
+                if not isinstance(output, Tensor):  # checked as Lightning does
+                    output = ClosureResult.from_training_step_output(output)
+                loss: Tensor | None = getattr(output, "closure_loss", output)
+                weighed = None if loss is None else weigh(loss)
+            progress.zero_grad.increment_ready()
+            progress.zero_grad.increment_started()
+            _zero_grad(optimizer)
+            progress.zero_grad.increment_completed()
+            if weighed is None:
+                _tell_of_no_loss(trainer.world_size)
+            else:
+                weighed.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        inside.set_hook(pl_module, "training_step")
+        progress.step.increment_ready()
+        optimizer.step(closure)  # type: ignore[arg-type]
+        progress.step.increment_completed()
+        inside.set_hook(pl_module, None)
+        if output is None:
+            raise MisconfigurationException(
+                f"{type(optimizer).__name__}.step did not call the closure that it was given"
+            )
+        if isinstance(output, Tensor):
+            return {"loss": output.detach()}
+        return {} if output.loss is None else output.asdict()
+
+    return run
+
+
+def _tell_of_no_loss(world_size: int) -> None:
+    if world_size > 1:
+        raise MisconfigurationException(
+            f"training_step returned no loss, and one of {world_size} processes cannot skip a "
+            "step: return it"
+        )
+    Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt")
+
+
+def _zero_grad(optimizer: Optimizer) -> None:
+    """What torch's own `zero_grad` does, without its note for the profiler, which costs more."""
+    if getattr(optimizer.zero_grad, "__func__", None) is not Optimizer.zero_grad:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None

@@ -1,0 +1,44 @@
+"""What a run tells on the console besides the transcript: its layout, its progress, its end."""
+
+import os
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
+
+from lightning_app.checkpoint.io import run_folder
+from lightning_app.telemetry.describe import describe_layout
+
+
+class Console(Callback):
+    """Prints a line at the start, one per epoch if there is no progress bar, one at the end."""
+
+    def __init__(self) -> None:
+        self._trained = False
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._trained = True
+        pl_module.print(describe_layout(trainer))
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.progress_bar_callback is None:
+            metrics = {k: v for k, v in trainer.callback_metrics.items() if v.numel() == 1}
+            values = "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
+            epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+            step = f"step {trainer.global_step}"
+            pl_module.print(f"epoch {trainer.current_epoch + 1}{epochs}  {step}  {values}")
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = run_folder(trainer)  # on all ranks: they agree on it
+        if isinstance(trainer.logger, TensorBoardLogger):
+            runs = os.path.dirname(folder).removeprefix("./")
+            pl_module.print(f"Saved in {folder}. To see it: tensorboard --logdir {runs}")
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._trained and trainer.is_global_zero:
+            limits = f"max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}"
+            print(f"Nothing to train: the run is at its end, or has no batches ({limits})")

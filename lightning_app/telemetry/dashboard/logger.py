@@ -1,0 +1,166 @@
+"""The run's event files: written without waiting, and cut back where a run is continued."""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning_utilities.core.rank_zero import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_app.errors import UsageError
+from lightning_app.masking import masked
+from lightning_app.telemetry.dashboard.folder_lock import FolderLock
+from lightning_app.telemetry.dashboard.records import records_of_steps, take_records
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoardLogger that writes all scalars of a step as one event, and never waits for it.
+
+    Args:
+        save_dir: Where `lightning_logs/version_N` is made.
+        version: The run's number, or the name of its folder; the next free number if not given.
+    """
+
+    def __init__(self, save_dir: str, version: int | str | None = None) -> None:
+        super().__init__(
+            save_dir,
+            "lightning_logs",
+            version,
+            default_hp_metric=False,
+            max_queue=100_000,
+            flush_secs=10,  # a page that is open shows the run as it goes
+        )
+        self._taught: object = None  # the writer that takes records
+        self.has_metrics = False  # of this process
+        self.continues = version is not None
+        self._lock = FolderLock()
+        self._earlier = self._event_files() if self.continues else []
+
+    @rank_zero_only
+    def lock(self) -> None:
+        """Have the folder of a run that is continued for this process, as a new run has its own.
+
+        Raises:
+            UsageError: Another process writes into it.
+        """
+        if self.continues and not self._lock.take(self.log_dir):
+            raise UsageError(
+                f"the run in {self.log_dir.removeprefix('./')} is still going on in another "
+                "process, and both would write there: wait for its end, or leave out --ckpt_path"
+            )
+
+    @override
+    def _get_next_version(self) -> int:
+        """The number of a new run, whose folder is made at once: no other run gets it."""
+        number: int = super()._get_next_version()
+        if getattr(rank_zero_only, "rank", 0) or "://" in self.save_dir:
+            return number
+        while True:
+            folder = Path(os.path.expanduser(os.path.expandvars(self.root_dir)))
+            own = folder / f"version_{number}"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                own.mkdir()
+            except FileExistsError:
+                number += 1
+            except FileNotFoundError:  # a run that was refused has removed the folder again
+                continue
+            else:
+                self._lock.take(str(own))
+                return number
+
+    def _event_files(self) -> list[Path]:
+        return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
+
+    @override
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        super().log_hyperparams(masked(params), *args, **kwargs)
+
+    def position(self) -> dict[str, int]:
+        """Where the events written so far end: the size of each file, in bytes, by its name."""
+        self.experiment.flush()
+        return {path.name: path.stat().st_size for path in self._event_files()}
+
+    def rewind(self, position: Mapping[str, int]) -> None:
+        """Cut off what an interrupted run wrote after a position, as it will be written again.
+
+        Args:
+            position: As `position` told it when the checkpoint was made that is continued.
+        """
+        for path in self._earlier:
+            if size := position.get(path.name):
+                os.truncate(path, size)
+            else:
+                path.unlink()
+
+    def discard(self) -> None:
+        """Remove what this process wrote: a new run's folder, or its events of a continued run."""
+        self.finalize("aborted")
+        self._lock.release()
+        if self.continues:
+            for path in set(self._event_files()) - set(self._earlier):
+                path.unlink()
+            return
+        shutil.rmtree(self.log_dir, ignore_errors=True)
+        with suppress(OSError):  # other runs are in it
+            Path(self.root_dir).rmdir()
+
+    @override
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        self._lock.release()
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        numbers = {tag: value for tag, value in metrics.items() if _is_number(value)}
+        if numbers:
+            self.log_steps(numbers, range(step or 0, (step or 0) + 1))
+        if others := {tag: value for tag, value in metrics.items() if tag not in numbers}:
+            self.has_metrics = True
+            super().log_metrics(others, step)  # which takes or refuses them
+
+    @rank_zero_only
+    def log_steps(self, metrics: Mapping[str, float], steps: range) -> None:
+        """Log the same values for several steps.
+
+        Args:
+            metrics: The values, by their tags.
+            steps: The numbers of the steps.
+        """
+        self.has_metrics = True
+        values = [
+            Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()
+        ]
+        writer = self.experiment._get_file_writer().event_writer
+        if writer is not self._taught:
+            take_records(writer)
+            self._taught = writer
+        records = records_of_steps(Summary(value=values), steps, time.time())
+        writer._async_writer.write(records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A writer has a thread and a file; a lock is this process's.
+        return super().__getstate__() | {"_taught": None, "_lock": FolderLock()}
+
+
+def discard_empty_run(trainer: Trainer) -> None:
+    """Remove the folder of a run that ends before it has logged anything."""
+    logger = trainer.logger
+    if isinstance(logger, RunLogger) and not logger.has_metrics:
+        rank_zero_only(logger.discard)()
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, (int, float))

@@ -1,0 +1,166 @@
+"""`train.py predict` keeps what the model predicted, in the loader's order, on any layout.
+
+Tensors of a batch are joined, wherever they are in dictionaries, lists, tuples and dataclasses;
+what else a batch's prediction holds becomes a list with an entry for each batch.
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+from typing_extensions import override
+
+from lightning_app import strategies
+from lightning_app.checkpoint.io import run_folder, save_whole
+from lightning_app.errors import RunError, first_line
+from lightning_app.processes.collectives import gather_objects
+from lightning_app.strategies.loader import ShardedLoader
+
+FILE = "predictions.pt"
+Part = tuple[int, set[int], Any]  # a batch's number, the lengths of its tensors, its prediction
+
+
+class NotSaved(RunError):
+    """What was predicted is lost."""
+
+
+class PredictionWriter(Callback):
+    """Writes `predictions.pt`: what there is of one loader, or a list of that, of each loader.
+
+    Not Lightning's `BasePredictionWriter`, which refuses to train a model that predicts by
+    `dataloader_iter`.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[int, list[Part]] = {}  # of this rank, by the loader's number
+
+    @override
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._parts = {}
+
+    @override
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        loader = trainer.predict_loop._combined_loader.flattened[dataloader_idx]  # type: ignore[union-attr]
+        # A rank without samples in a batch may leave it out.
+        number = loader.sharding.place if isinstance(loader, ShardedLoader) else batch_idx
+        lengths = {
+            len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim
+        }
+        prediction = tree_map_only(Tensor, lambda tensor: tensor.cpu(), outputs)
+        self._parts.setdefault(dataloader_idx, []).append((number, lengths, prediction))
+
+    @override
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        parts, self._parts = self._parts, {}
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if trainer.world_size > 1 and not strategies.splits_batches(trainer.strategy):
+            pl_module.print("Predictions not saved: this strategy's order of samples is not known")
+            return
+        folder, ranks = run_folder(trainer), gather_objects(parts)
+        if trainer.is_global_zero:
+            print(_save(folder, in_order(ranks)))
+
+
+def in_order(ranks: Sequence[dict[int, list[Part]]]) -> list[Any]:
+    """The joined predictions of each loader.
+
+    Args:
+        ranks: The parts that each rank has predicted, by the loader's number.
+    """
+    loaders = []
+    for number in sorted(set().union(*ranks)):
+        parts = [part for rank in ranks for part in rank.get(number, [])]
+        parts.sort(key=lambda part: part[0])  # those of one batch stay in the order of ranks
+        loaders.append(join([value for *_, value in parts], [lengths for _, lengths, _ in parts]))
+    return loaders
+
+
+def join(values: list[Any], lengths: list[set[int]]) -> Any:
+    """Make one of the predictions of several batches.
+
+    Args:
+        values: The predictions.
+        lengths: Those of the tensors in each batch; none where they are not known.
+    """
+    first = values[0]
+    if any(type(value) is not type(first) for value in values):
+        return values
+    if isinstance(first, Tensor):
+        return torch.cat(values) if _can_be_joined(values, lengths) else values
+    if isinstance(first, dict) and all(value.keys() == first.keys() for value in values):
+        return {key: join([value[key] for value in values], lengths) for key in first}
+    if is_dataclass(first):
+        joined = copy.copy(first)
+        for name in (field.name for field in fields(first)):
+            column = join([getattr(value, name) for value in values], lengths)
+            object.__setattr__(joined, name, column)
+        return joined
+    if isinstance(first, (list, tuple)):
+        if all(_is_of_samples(*pair) for pair in zip(values, lengths, strict=True)):
+            return [sample for value in values for sample in value]
+        if all(len(value) == len(first) for value in values):
+            columns = [join(list(column), lengths) for column in zip(*values, strict=True)]
+            return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
+    return values
+
+
+def _is_of_batch(value: Any, lengths: set[int]) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and (not lengths or len(value) in lengths)
+
+
+def _can_be_joined(tensors: list[Tensor], lengths: list[set[int]]) -> bool:
+    alike = {(tensor.shape[1:], tensor.dtype) for tensor in tensors}
+    return len(alike) == 1 and all(map(_is_of_batch, tensors, lengths))
+
+
+def _is_of_samples(values: Sequence[Any], lengths: set[int]) -> bool:
+    """Whether a sequence has an entry for each sample of a batch, say a text."""
+    if hasattr(values, "_fields") or (lengths and len(values) not in lengths):
+        return False
+    return not any(isinstance(v, (dict, list, tuple)) or _is_of_batch(v, lengths) for v in values)
+
+
+def _save(folder: str, loaders: list[Any]) -> str:
+    """Write them, and tell so in one line.
+
+    Raises:
+        NotSaved: There is no room for them, say.
+    """
+    if not any(leaf is not None for leaf in tree_leaves(loaders)):
+        return "Predictions not saved: predict_step returns none"
+    value = loaders[0] if len(loaders) == 1 else loaders
+    path = os.path.join(folder, FILE)
+    try:
+        save_whole(value, path)
+    except OSError as error:
+        raise NotSaved(f"predictions not saved in {path}: {error.strerror or error}") from error
+    except Exception as error:  # of an object that cannot be pickled
+        return f"Predictions not saved: {first_line(error)}"
+    of_each = f" of each of {len(loaders)} loaders" * (len(loaders) > 1)
+    return f"Saved in {path}: {describe(loaders[0])}{of_each}"
+
+
+def describe(value: Any) -> str:
+    """What was predicted, in a few words."""
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    if isinstance(value, dict):
+        return "a dict: " + ", ".join(f"{key} {describe(entry)}" for key, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"

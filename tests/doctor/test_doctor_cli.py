@@ -1,0 +1,148 @@
+"""The command itself: once for real on this machine, and on files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lightning_app.doctor import __main__ as doctor
+from lightning_app.doctor.facts import Facts
+
+from .recorded import FOLDER
+
+Done = subprocess.CompletedProcess[str]
+
+
+def run(*arguments: str, **variables: str) -> Done:
+    return subprocess.run(
+        (sys.executable, "-m", "lightning_app.doctor", *arguments),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env={**os.environ, "COLUMNS": "80", **variables},
+    )
+
+
+@pytest.fixture(scope="module")
+def for_real() -> tuple[Done, float]:
+    """This machine's report as JSON, and the seconds it took."""
+    start = time.monotonic()
+    done = run("--json")
+    return done, time.monotonic() - start
+
+
+def test_on_this_machine(for_real: tuple[Done, float]) -> None:
+    done, _ = for_real
+    report = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"]
+    assert done.stderr == ""
+    facts = Facts.from_json(report["facts"])
+    assert facts.build is not None
+    assert facts.build.error is None
+    assert facts.here is not None
+    assert facts.here.device_count is not None
+    assert facts.process is None  # the doctor itself loads no PyTorch
+
+
+def test_takes_less_than_ten_seconds(for_real: tuple[Done, float]) -> None:
+    assert for_real[1] < 10
+
+
+def test_its_own_report_can_be_read_again(for_real: tuple[Done, float], tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(for_real[0].stdout, encoding="utf-8")
+    assert doctor.main(["--facts", str(path)]) == for_real[0].returncode
+
+
+def test_hidden_by_a_variable_for_real() -> None:
+    """Two fresh processes, with and without it; where there is no GPU nothing is hidden."""
+    done = run("--json", CUDA_VISIBLE_DEVICES="")
+    report = json.loads(done.stdout)
+    facts = Facts.from_json(report["facts"])
+    assert facts.environment is not None
+    assert facts.environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert facts.here is not None
+    assert facts.here.device_count == 0
+    assert facts.clean is not None
+    hidden = bool(facts.clean.device_count)
+    assert ("visible-devices-empty" in [f["cause"] for f in report["findings"]]) == hidden
+
+
+def test_recorded_facts_in_a_pipe() -> None:
+    done = run("--facts", str(FOLDER / "visible-devices-empty.json"), NO_COLOR="1")
+    assert done.returncode == 1
+    assert "1. visible-devices-empty (problem)" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_terminal_that_knows_little(tmp_path: Path) -> None:
+    """An encoding without the characters of a name costs these, not the report."""
+    facts = json.loads((FOLDER / "adapter-without-cuda.json").read_text(encoding="utf-8"))
+    facts["adapters"][0]["name"] = "Intel \u30b0\u30e9"
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    done = run("--facts", str(path), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "0: Intel ??" in done.stdout
+
+
+def test_uuids_of_a_file_are_shown_only_if_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "facts.json"
+    gpu = {"index": 0, "uuid": "GPU-aa11", "serial": "S-12"}
+    path.write_text(json.dumps({"nvml": {"gpus": [gpu]}}), encoding="utf-8")
+    for arguments, shown in ((["--uuids"], True), (["--uuids", "--json"], True), ([], False)):
+        doctor.main(["--facts", str(path), *arguments])
+        report = capsys.readouterr().out
+        assert ("GPU-aa11" in report) == shown
+        assert ("S-12" in report) == shown
+
+
+@pytest.fixture
+def stderr_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a wrong call prints on stderr, with nothing on stdout and code 2."""
+
+    def call(*arguments: str) -> str:
+        try:
+            code: object = doctor.main(arguments)
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        assert code == 2
+        assert printed.out == ""
+        assert printed.err.endswith("\n")
+        return printed.err[:-1]
+
+    return call
+
+
+def test_a_bad_file_is_one_line(stderr_of: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    said = "doctor: --facts " + str(path) + ": "
+    assert stderr_of("--facts", str(path)) == said + "No such file or directory"
+    path.write_text("{", encoding="utf-8")
+    assert stderr_of("--facts", str(path)).startswith(said + "Expecting property name")
+    path.write_bytes(b"\xff\xfe\x00")
+    assert stderr_of("--facts", str(path)).startswith(said + "'utf-8' codec can't decode")
+    path.write_text('{"colour": 1}', encoding="utf-8")
+    assert stderr_of("--facts", str(path)) == said + "facts: no field 'colour'"
+    path.write_text('{"facts": {"num_cpus": "two"}}', encoding="utf-8")
+    assert stderr_of("--facts", str(path)) == said + "facts.num_cpus: expected int, got 'two'"
+    path.write_text("[" * 100_000, encoding="utf-8")
+    assert stderr_of("--facts", str(path)).startswith(said)
+
+
+def test_a_wrong_flag_is_one_line(stderr_of: Callable[..., str]) -> None:
+    said = stderr_of("--colour")
+    assert said == "doctor: unrecognized arguments: --colour (see --help)"
+    assert "expected one argument" in stderr_of("--facts")
+    assert "unrecognized arguments" in stderr_of("--js")

@@ -1,0 +1,54 @@
+"""The page on the doctor says what the doctor does."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from rich.console import Console
+
+from lightning_app.doctor.diagnose import CAUSES, diagnose
+from lightning_app.doctor.facts import SCHEMA, Facts
+from lightning_app.doctor.report import as_json, render
+
+from .recorded import machine
+
+PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def rendered(facts: Facts) -> str:
+    file = io.StringIO()
+    render(facts, diagnose(facts), Console(file=file, width=80))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def test_lists_every_cause_once() -> None:
+    listed = re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)
+    assert sorted(listed) == sorted(CAUSES)
+
+
+def test_shows_the_report_of_the_recorded_machine() -> None:
+    assert rendered(machine("adapter-without-cuda")) in blocks("text")
+
+
+def test_shows_the_report_of_a_machine_without_gpu_as_it_was_printed() -> None:
+    """The words, that is: the version of PyTorch and the number of CPUs are of their day."""
+    expected = rendered(machine("healthy-no-gpu")).split("\n", 1)[1]
+    assert expected in blocks("text")
+
+
+def test_documents_the_json() -> None:
+    documented = json.loads(blocks("json")[0])
+    facts = machine("visible-devices-empty")
+    report = as_json(facts, diagnose(facts))
+    assert list(documented) == list(report)
+    assert documented["schema"] == SCHEMA
+    assert documented["findings"] == json.loads(json.dumps(report["findings"]))
+    assert set(documented["facts"]) == {field.name for field in fields(Facts)}

@@ -1,0 +1,134 @@
+"""`--data_on_device`: the same steps, from samples that are asked for once."""
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+from typing_extensions import override
+
+from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
+from lightning_app.speed.data_on_device import DataOnDevice, HeldSamples
+from lightning_app.speed.direct_step import DirectStep
+from lightning_app.speed.executions import StepsPerExecution
+from lightning_app.telemetry.coverage import Coverage
+from tests.ranks import run_ranks
+from tests.runs import Run, assert_same, fit
+from tests.user_modules import Samples, Shuffled, Stream, Submodule
+
+CPU = torch.device("cpu")
+
+
+def train(strategy: str, devices: int, held: bool = True, **flags: Any) -> list[Run]:
+    """Of whole batches by index tensors, and of samples one by one."""
+    runs = []
+    for make_model, data in (
+        (Submodule, Shuffled()),
+        (LinearModule, RandomDataModule(length=50, batch_size=7, val_length=10)),
+    ):
+        torch.manual_seed(1)
+        callbacks = [Coverage(), DirectStep(), StepsPerExecution(3)]
+        callbacks += [DataOnDevice()] if held else []
+        flags = {"max_epochs": 2, "reload_dataloaders_every_n_epochs": 1} | flags
+        runs.append(fit(strategy, devices, make_model(), data, callbacks=callbacks, **flags))
+    return runs
+
+
+def test_the_steps_are_the_same_on_any_layout() -> None:
+    fetched = train("single_device", 1, held=False)
+    layouts = [train("single_device", 1), train("dp", 3), *run_ranks(train, 2, "ddp", 2)]
+    for held in layouts:
+        for run, other in zip(held, fetched, strict=True):
+            assert_same(run, other)
+
+
+@pytest.mark.gpu
+def test_the_steps_are_the_same_on_a_gpu() -> None:
+    fetched = train("single_device", 1, held=False)
+    for run, other in zip(train("single_device", 1, accelerator="gpu"), fetched, strict=True):
+        assert_same(run, other, tolerance=1e-10)
+
+
+class Counting(Samples):
+    """Counts how often a sample is asked for."""
+
+    asked = 0
+
+    @override
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.asked += 1
+        return super().__getitem__(index)
+
+
+class Held(LightningDataModule):
+    """One loader."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        super().__init__()
+        self.loader = loader
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self.loader
+
+
+def test_no_sample_is_asked_for_in_training() -> None:
+    samples = Counting(20)
+    data = Held(DataLoader(samples, 6, shuffle=True))
+    fit("single_device", 1, Submodule(), data, max_epochs=3, callbacks=[DataOnDevice()])
+    assert samples.asked == 20 + 20  # once to be kept, once to be compared
+
+
+def test_rows_of_a_collection() -> None:
+    data = [{"x": torch.tensor([i, float("nan")]), "y": i} for i in range(5)]
+    held = HeldSamples(DataLoader(data, 2), CPU)  # type: ignore[arg-type]
+    batch = held([3, 1])
+    assert batch["y"].tolist() == [3, 1]
+    assert batch["x"][:, 0].tolist() == [3, 1]
+    assert held(torch.tensor([4]))["y"].tolist() == [4]
+
+
+class Noisy(Samples):
+    """Adds noise, as an augmentation does."""
+
+    @override
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, y = super().__getitem__(index)
+        return x + torch.randn(5), y
+
+
+def pad(words: list[list[int]]) -> Tensor:
+    """As long as the longest."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(w) for w in words], batch_first=True)
+
+
+DIFFERENT = "gives samples that differ each time, or by their batch; leave it out"
+REFUSED = {
+    "random": (DataLoader(Noisy(9), 2), f"Noisy {DIFFERENT}"),
+    "padded": (DataLoader([[1]] * 9 + [[1, 2]], 2, collate_fn=pad), f"list {DIFFERENT}"),  # type: ignore[arg-type]
+    "words": (DataLoader(["a", "b"], 2), "list gives something that is not a tensor"),  # type: ignore[arg-type]
+    "pooled": (DataLoader(Samples(4), 2, collate_fn=lambda b: torch.zeros(3)), "not a tensor with"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_held_is_refused(case: str) -> None:
+    loader, message = REFUSED[case]
+    with pytest.raises(MisconfigurationException, match=message):
+        HeldSamples(loader, CPU)
+
+
+def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**30))
+    loader = DataLoader(TensorDataset(torch.zeros(2**19)), 2)
+    with pytest.raises(MisconfigurationException, match="takes 2 MiB, and 1 MiB are free"):
+        HeldSamples(loader, torch.device("cuda", 0))
+
+
+def test_a_stream_is_refused() -> None:
+    with pytest.raises(MisconfigurationException, match="--data_on_device: it needs one training"):
+        fit("single_device", 1, Submodule(), Stream(), max_epochs=1, callbacks=[DataOnDevice()])

@@ -1,0 +1,322 @@
+"""K steps per execution, and the short way through a step, change no number."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from typing_extensions import override
+
+from lightning_app.checkpoint.callbacks import LastCheckpoint
+from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
+from lightning_app.speed.direct_step import DirectStep, nothing_is_skipped
+from lightning_app.speed.executions import StepsPerExecution
+from lightning_app.strategies import SingleDeviceStrategy
+from lightning_app.telemetry.coverage import Coverage
+from tests.ranks import run_ranks
+from tests.runs import Run, assert_same, fit, make_trainer
+from tests.checkpoint.test_resume import Scheduled
+from tests.user_modules import (
+    LossForgotten,
+    OverIterator,
+    Shuffled,
+    Stream,
+    Submodule,
+    TwoOptimizers,
+)
+
+Case = Callable[[], tuple[LightningModule, Any, dict[str, Any]]]
+CASES: dict[str, Case] = {
+    "plain": lambda: (Scheduled("epoch"), data(), {}),
+    "scheduled by steps": lambda: (Scheduled("step"), data(), {}),
+    "validation within epochs": lambda: (Scheduled("step"), data(), {"val_check_interval": 0.5}),
+    "accumulation": lambda: (Scheduled("step"), data(), {"accumulate_grad_batches": 3}),
+    "by steps": lambda: (Scheduled("step"), data(), {"max_steps": 17}),
+    "limited": lambda: (Scheduled("step"), data(), {"limit_train_batches": 5}),
+    "a new loader in each epoch": lambda: (
+        Submodule(),
+        Shuffled(),
+        {"reload_dataloaders_every_n_epochs": 1},
+    ),
+    "clipping": lambda: (Submodule(), Shuffled(), {"gradient_clip_val": 0.05}),
+    "logs in each step": lambda: (Submodule(), Shuffled(), {"log_every_n_steps": 4}),
+}
+
+
+def data() -> RandomDataModule:
+    return RandomDataModule(length=50, batch_size=7, val_length=10)
+
+
+def run_all(strategy: str, devices: int, steps: int) -> dict[str, Run]:
+    runs = {}
+    for name, case in CASES.items():
+        torch.manual_seed(1)
+        model, module, flags = case()
+        callbacks: list[Callback] = [Coverage(), DirectStep()]
+        callbacks += [StepsPerExecution(steps)] if steps > 1 else []
+        flags |= {"max_epochs": 2, "callbacks": callbacks}
+        flags.setdefault("log_every_n_steps", 3)
+        runs[name] = fit(strategy, devices, model, module, **flags)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def by_single_steps() -> dict[str, Run]:
+    """Lightning's own way, one device."""
+    runs = {}
+    for name, case in CASES.items():
+        torch.manual_seed(1)
+        model, module, flags = case()
+        flags |= {"max_epochs": 2, "callbacks": [Coverage()]}
+        flags.setdefault("log_every_n_steps", 3)
+        runs[name] = fit("single_device", 1, model, module, **flags)
+    return runs
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+@pytest.mark.parametrize(("strategy", "devices"), [("single_device", 1), ("dp", 3)])
+def test_one_process(
+    strategy: str, devices: int, steps: int, by_single_steps: dict[str, Run]
+) -> None:
+    for name, run in run_all(strategy, devices, steps).items():
+        assert_same(run, by_single_steps[name], tolerance=0 if devices == 1 else 1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_two_processes(steps: int, by_single_steps: dict[str, Run]) -> None:
+    for runs in run_ranks(run_all, 2, "ddp", 2, steps):
+        for name, run in runs.items():
+            assert_same(run, by_single_steps[name])
+
+
+def sizes(num_steps: int, callback: Callback | None = None, **flags: Any) -> list[int]:
+    """Train and tell how many steps each execution had."""
+    found = []
+    grouping = StepsPerExecution(num_steps)
+    num_next = grouping._num_next
+
+    def noted(trainer: Trainer) -> int:
+        found.append(num_next(trainer))
+        return found[-1]
+
+    grouping._num_next = noted  # type: ignore[method-assign]
+    callbacks = [*([callback] if callback else []), grouping]
+    fit("single_device", 1, data=data(), callbacks=callbacks, **flags)
+    return found
+
+
+def test_an_execution_ends_where_the_loop_has_something_to_do() -> None:
+    flags: dict[str, Any] = {"log_every_n_steps": 5, "val_check_interval": 4, "max_steps": 15}
+    # An epoch of 8: validated at 4 and 8; logged at steps 5, 10, 15.
+    assert sizes(3, **flags) == [3, 1, 1, 3, 2, 2, 3]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+def test_a_callback_logs_and_saves_at_the_same_steps(steps: int, tmp_path: Path) -> None:
+    every = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
+    callbacks = [LearningRateMonitor("step"), every, DirectStep(), StepsPerExecution(steps)]
+    flags: dict[str, Any] = {"log_every_n_steps": 3, "max_epochs": 2, "enable_checkpointing": True}
+    run = fit("single_device", 1, Scheduled("step"), data(), callbacks=callbacks, **flags)
+    assert list(run.curves["lr-SGD"]) == [2, 5, 8, 11, 14]  # of two epochs of 8
+    assert {path.stem for path in tmp_path.iterdir()} == {"step=5", "step=10", "step=15"}
+
+
+class CountsBatches(Callback):
+    """Acts in each batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.batches.append(args[-1])
+
+
+class Augments(Submodule):
+    """Changes each batch where it is."""
+
+    @override
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x, y = batch
+        return x + 1, y
+
+
+def test_what_acts_in_each_batch_has_them_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = CountsBatches()
+    assert sizes(4, counts, max_epochs=2) == []
+    assert counts.batches == [*range(8), *range(8)]
+    assert "CountsBatches.on_train_batch_end may act in each step, so steps run one by one" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("kind", [Augments, Submodule])
+def test_averages_and_augmentations_are_as_without(kind: type[Submodule]) -> None:
+    runs = []
+    for steps in (1, 4):
+        torch.manual_seed(1)
+        callbacks: list[Callback] = [DirectStep(), StepsPerExecution(steps)]
+        callbacks += [EMAWeightAveraging(decay=0.5)] if kind is Submodule else []
+        runs.append(fit("single_device", 1, kind(), data(), max_epochs=1, callbacks=callbacks))
+    assert_same(runs[0], runs[1], tolerance=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "module"),
+    [(TwoOptimizers(), Shuffled()), (OverIterator(), Shuffled()), (Submodule(), Stream())],
+)
+def test_what_cannot_be_grouped_is_refused(model: LightningModule, module: Any) -> None:
+    with pytest.raises(MisconfigurationException, match="--steps_per_execution 2: it needs one"):
+        fit("single_device", 1, model, module, max_epochs=1, callbacks=[StepsPerExecution(2)])
+
+
+class CountingSGD(torch.optim.SGD):
+    num_zeroed = 0
+
+    @override
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        CountingSGD.num_zeroed += 1
+        super().zero_grad(set_to_none)
+
+
+class WithCountingSGD(LinearModule):
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return CountingSGD(self.parameters(), lr=0.05)
+
+
+def test_an_optimizers_own_zero_grad_is_called() -> None:
+    CountingSGD.num_zeroed = 0
+    fit("single_device", 1, WithCountingSGD(), data(), max_epochs=1, callbacks=[DirectStep()])
+    assert CountingSGD.num_zeroed == 8
+
+
+class SGDWithoutGrad(torch.optim.SGD):
+    """Calls its closure as it is called itself: without gradients."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = closure()
+        super().step()
+        return loss
+
+
+class WithSGDWithoutGrad(LinearModule):
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return SGDWithoutGrad(self.parameters(), lr=0.05)
+
+
+def test_the_closure_brings_its_own_gradients() -> None:
+    runs = []
+    for kind in (LinearModule, WithSGDWithoutGrad):
+        torch.manual_seed(0)
+        runs.append(fit("single_device", 1, kind(), data(), max_epochs=1, callbacks=[DirectStep()]))
+    assert_same(runs[0], runs[1], tolerance=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_a_step_without_a_loss_is_told() -> None:
+    Closure.warning_cache.clear()
+    trainer = make_trainer("single_device", 1, max_epochs=1, callbacks=[DirectStep()])
+    with pytest.warns(UserWarning, match="`training_step` returned `None`"):
+        trainer.fit(LossForgotten(), data())
+
+
+class Clipping(LinearModule):
+    """Has something to do between backward and step."""
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None: ...
+
+
+class Watching(Callback):
+    """Wants to know of each backward pass."""
+
+    @override
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
+
+
+class OwnStrategy(SingleDeviceStrategy):
+    """A user's: what it does in a step is not known."""
+
+
+def test_a_hook_that_is_overridden_is_called() -> None:
+    plain = make_trainer("single_device", 1)
+    assert nothing_is_skipped(plain, LinearModule())
+    assert not nothing_is_skipped(plain, Clipping())
+    assert not nothing_is_skipped(plain, TwoOptimizers())
+    watched = make_trainer("single_device", 1, callbacks=[Watching()])
+    assert not nothing_is_skipped(watched, LinearModule())
+    mixed = make_trainer("single_device", 1, precision="bf16-mixed")
+    assert not nothing_is_skipped(mixed, LinearModule())
+    profiled = make_trainer("single_device", 1, profiler="simple")
+    assert not nothing_is_skipped(profiled, LinearModule())
+    own = make_trainer(OwnStrategy(), 1)
+    assert not nothing_is_skipped(own, LinearModule())
+
+
+def test_lightning_still_asks_about_signals_in_every_step() -> None:
+    """Which `LastCheckpoint` takes out: if this fails, see whether it is still needed."""
+    assert "_broadcast_sigterm_tensor" in _TrainingEpochLoop.advance.__code__.co_names
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_what_a_run_takes_from_lightning_is_given_back(tmp_path: Path) -> None:
+    callbacks = [DirectStep(), StepsPerExecution(2), LastCheckpoint()]
+    flags = {"max_epochs": 1, "enable_checkpointing": True, "default_root_dir": tmp_path}
+    trainer = make_trainer("single_device", 1, callbacks=callbacks, **flags)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    trainer.fit(LinearModule(log_shapes="off"), data())
+    assert "_broadcast_sigterm_tensor" not in vars(trainer.fit_loop.epoch_loop)
+    assert "run" not in vars(trainer.fit_loop.epoch_loop.automatic_optimization)
+    assert {signum: signal.getsignal(signum) for signum in before} == before
+
+
+def collectives_after_first_step(num_steps: int, folder: Path) -> list[str]:
+    """Train on two ranks and tell the collectives that were called, DDP's own in C++ aside."""
+    calls: list[str] = []
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    class Spy(Callback):
+        @override
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            if trainer.global_step == 1:
+                for name in ("all_reduce", "broadcast", "all_gather", "gather_object"):
+                    setattr(dist, name, counted(name, getattr(dist, name)))
+
+    callbacks = [Spy(), Coverage(), DirectStep(), LastCheckpoint()]
+    module = RandomDataModule(length=8 * num_steps, batch_size=4)
+    flags: dict[str, Any] = {
+        "log_every_n_steps": 1000,
+        "max_steps": num_steps,
+        "limit_val_batches": 0,
+        "default_root_dir": folder,
+    }
+    fit("ddp", 2, data=module, callbacks=callbacks, enable_checkpointing=True, **flags)
+    return calls
+
+
+def test_a_step_costs_no_collective(tmp_path: Path) -> None:
+    for calls in run_ranks(collectives_after_first_step, 2, 200, tmp_path):
+        # A few heartbeats, and what the end of the epoch gathers.
+        assert 3 <= len(calls) <= 20, calls

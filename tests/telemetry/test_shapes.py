@@ -1,0 +1,171 @@
+"""Sizes are those that hooks saw, on any module, and the hooks are removed again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import Tensor, nn
+from typing_extensions import override
+
+from lightning_app.strategies.dp import replica_rank
+from lightning_app.telemetry.shapes import MAX_ALIKE, ShapeLogger
+from lightning_app.telemetry.sizes import SizeRecorder, Sizes, StepRun, by_rank, called_modules
+from tests.runs import fit
+from tests.user_modules import Shuffled, Submodule
+
+
+class Branches(nn.Module):
+    """Takes and gives more than one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])
+        self.loss = nn.MSELoss()
+
+    def forward(self, batch: dict[str, Any]) -> tuple[int, Tensor]:
+        """Predict."""
+        return 1, self.parts[1](self.parts[0](batch["x"]))
+
+
+def test_the_first_input_and_the_last_output_are_noted() -> None:
+    module = Branches()
+    recorder = SizeRecorder(called_modules(module))
+    module({"name": "n", "x": torch.zeros(7, 3)})
+    recorder.end_step()
+    assert recorder.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
+    whole = SizeRecorder([module])
+    module({"name": "n", "x": torch.zeros(7, 3)})
+    whole.end_step()
+    assert whole.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
+
+
+def test_a_scalar_before_the_batch_is_passed_over() -> None:
+    class Scaled(nn.Module):
+        def forward(self, factor: Tensor, x: Tensor) -> Tensor:
+            return factor * x
+
+    net = Scaled()
+    recorder = SizeRecorder([net])
+    net(torch.tensor(2.0), x=torch.zeros(7, 3))
+    recorder.end_step()
+    assert recorder.take() == [({0: Sizes((7, 3), (7, 3))}, 1)]
+
+
+@pytest.mark.parametrize("max_calls", [1, 4, 1000])
+def test_equal_steps_are_counted_not_stored(
+    max_calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_app.telemetry.sizes.MAX_CALLS", max_calls)
+    net = nn.Linear(3, 2)
+    recorder = SizeRecorder([net])
+    for size in (5, 5, 5, 4, 5):
+        net(torch.zeros(size, 3))
+        recorder.end_step()
+    assert recorder.num_steps == 5
+    assert [count for _, count in recorder.take()] == [3, 1, 1]
+    assert recorder.num_steps == 0
+
+
+def test_runs_of_several_processes_are_cut_where_any_of_them_changes() -> None:
+    a, b = Sizes((2, 5), (2, 1)), Sizes((1, 5), (1, 1))
+    first: list[StepRun] = [({0: a}, 3), ({0: b}, 1)]
+    second: list[StepRun] = [({0: a}, 1), ({}, 1), ({0: a}, 2)]
+    assert list(by_rank([first, second])) == [
+        ({0: a, 1: a}, 1),
+        ({0: a}, 1),
+        ({0: a, 1: a}, 1),
+        ({0: b, 1: a}, 1),
+    ]
+
+
+def test_hooks_are_removed() -> None:
+    net = nn.Linear(3, 2)
+    SizeRecorder([net]).remove()
+    assert not net._forward_hooks
+    model = Submodule()
+    fit("single_device", 1, model, Shuffled(), max_epochs=1)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_under_dp_only_replicas_count() -> None:
+    net = nn.Linear(3, 2)
+    recorder = SizeRecorder([net], replicas_only=True)
+    net(torch.zeros(9, 3))
+    for rank in (1, 0):
+        token = replica_rank.set(rank)
+        net(torch.zeros(4 + rank, 3))
+        replica_rank.reset(token)
+    recorder.end_step()
+    assert recorder.take() == [({1: Sizes((5, 3), (5, 2)), 0: Sizes((4, 3), (4, 2))}, 1)]
+
+
+class EveryOther(Submodule):
+    """Calls its modules in every other step."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if batch_idx % 2:
+            return torch.stack([p.square().sum() for p in self.parameters()]).sum()
+        return super().training_step(batch, batch_idx)
+
+
+def test_steps_without_a_call_count_as_steps() -> None:
+    run = fit("single_device", 1, EveryOther(), Shuffled(), max_epochs=1)
+    assert run.curves["batch_size/global"] == {0: 7, 1: 0, 2: 7, 3: 0, 4: 7, 5: 0}
+
+
+class AsksTheModel(Callback):
+    """Calls the model around each step, as one that logs pictures of its outputs does."""
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        _ask(pl_module)
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        _ask(pl_module)
+
+
+def _ask(model: Any) -> None:
+    model.body(torch.zeros(99, 5, dtype=model.dtype))
+
+
+def test_only_calls_within_the_training_step_count() -> None:
+    run = fit("single_device", 1, Submodule(), Shuffled(), max_epochs=1, callbacks=[AsksTheModel()])
+    sizes = [run.curves[f"batch_size/{name}"].values() for name in ("global", "rank_0")]
+    assert [list(values) for values in sizes] == [[7, 7, 7, 7, 7, 6]] * 2
+
+
+class Lengths(BoringModel):
+    """Takes inputs of other lengths in each step."""
+
+    @override
+    def training_step(self, batch: Tensor, batch_idx: int) -> Any:
+        return self.layer(batch.repeat(1, batch_idx + 1, 1)).sum()
+
+
+@pytest.mark.filterwarnings("default")
+def test_splits_that_differ_in_length_alone_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        limit_train_batches=10,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+        callbacks=[ShapeLogger()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Lengths())
+    lines = capsys.readouterr().out.splitlines()
+    shown = [line for line in lines if line.startswith("Outside")]
+    assert len(shown) == MAX_ALIKE
+    assert "input size torch.Size([1, 3, 32])" in shown[2]
+    assert [line for line in lines if "more" in line] == ["\t… and 7 more with other sizes"]
