@@ -31,7 +31,7 @@ from lightning_app.checkpoint.finite import (
 from lightning_app.checkpoint.heartbeat import Heartbeat, largest_of_all
 from lightning_app.checkpoint.io import last_path
 from lightning_app.checkpoint.loadable import what_is_refused
-from lightning_app.loops import follow, give_back
+from lightning_app.inside import follow, give_back
 from lightning_app.processes.signals import (
     SIGNALS,
     Stopped,

@@ -17,7 +17,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import nn
 from typing_extensions import override
 
-from lightning_app.loops import follow, give_back
+from lightning_app.inside import follow, give_back
 from lightning_app.telemetry.dashboard.logger import RunLogger
 
 _NOTHING_PENDING = "nothing_pending"

@@ -23,7 +23,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_app.checkpoint.heartbeat import Heartbeat, largest
-from lightning_app.loops import follow, give_back, precede
+from lightning_app.inside import follow, give_back, precede
 
 LIMIT_S = 1800.0  # as long as a process group waits, by default
 WORD_BYTES = 8

@@ -31,8 +31,8 @@ from lightning_app.checkpoint.io import LAST, AtomicCheckpointIO
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.checkpoint.stops import AgreedStop
 from lightning_app.checkpoint.weights import begin_with, check_model
-from lightning_app.cli.beginning import Beginning
 from lightning_app.cli import config_text
+from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.config_text import overflows
 from lightning_app.cli.flags import (
     add_run_flags,
@@ -51,8 +51,8 @@ from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_rank
 from lightning_app.errors import RunError, UsageError, one_line, users_bug, what_it_says
 from lightning_app.limits import max_processes
 from lightning_app.masking import first_masked
-from lightning_app.processes.launcher import start_ranks_so
 from lightning_app.processes import ranks
+from lightning_app.processes.launcher import start_ranks_so
 from lightning_app.processes.signals import Stopped, listening
 from lightning_app.processes.streams import streams_that_may_close
 from lightning_app.speed.compile import CompiledForward

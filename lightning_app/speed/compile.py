@@ -16,9 +16,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
-from lightning_app.own_forward import give_forward_back, replace_forward
+from lightning_app.modules import called_modules, give_forward_back, replace_forward
 from lightning_app.strategies import DataParallelStrategy
-from lightning_app.telemetry.sizes import called_modules
 
 
 class CompiledForward(Callback):

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.quick_logs import log_quickly
+from lightning_app.inside import log_quickly
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies import DataParallelStrategy, DDPStrategy, SingleDeviceStrategy
 

@@ -14,9 +14,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
+from lightning_app.modules import called_modules
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy
-from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank, called_modules
+from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank
 
 MAX_ALIKE = 3  # splits shown that differ only in other sizes than the numbers of samples
 

@@ -110,20 +110,6 @@ class SizeRecorder:
             handle.remove()
 
 
-def called_modules(root: nn.Module) -> list[nn.Module]:
-    """The root's own modules that have parameters; the root where it has none.
-
-    A `ModuleList` or `ModuleDict` is never called, so its members stand for it.
-    """
-    found: list[nn.Module] = []
-    for child in root.children():
-        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
-            found += [module for module in called_modules(child) if module is not child]
-        elif next(child.parameters(), None) is not None:
-            found.append(child)
-    return list(dict.fromkeys(found)) or [root]
-
-
 def _first_shape(values: Any) -> Shape | None:
     """The shape of the first tensor with a batch dimension in a collection."""
     if isinstance(values, Tensor):

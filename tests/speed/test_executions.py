@@ -26,9 +26,9 @@ from lightning_app.speed.direct_step import DirectStep, nothing_is_skipped
 from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.strategies import SingleDeviceStrategy
 from lightning_app.telemetry.coverage import Coverage
+from tests.checkpoint.test_resume import Scheduled
 from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit, make_trainer
-from tests.checkpoint.test_resume import Scheduled
 from tests.user_modules import (
     LossForgotten,
     OverIterator,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_app.own_forward import give_forward_back, replace_forward
+from lightning_app.modules import give_forward_back, replace_forward
 from lightning_app.strategies import DataParallelStrategy
 from lightning_app.strategies.dp import _in_autocast_of_this_thread, replica_rank
 from lightning_app.strategies.rows import Rows

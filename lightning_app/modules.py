@@ -1,4 +1,4 @@
-"""A stand-in for the forward of one module, and of no copy of it."""
+"""The modules of a model that are called, and a stand-in for the forward of one of them."""
 
 import copy
 import functools
@@ -43,3 +43,17 @@ def give_forward_back(module: nn.Module) -> None:
         vars(module)["forward"] = own.forward
         if getattr(own.forward, "__func__", None) is type(module).forward:
             del vars(module)["forward"]  # a class's method, that was not in the module's own names
+
+
+def called_modules(root: nn.Module) -> list[nn.Module]:
+    """The root's own modules that have parameters; the root where it has none.
+
+    A `ModuleList` or `ModuleDict` is never called, so its members stand for it.
+    """
+    found: list[nn.Module] = []
+    for child in root.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            found += [module for module in called_modules(child) if module is not child]
+        elif next(child.parameters(), None) is not None:
+            found.append(child)
+    return list(dict.fromkeys(found)) or [root]

@@ -1,0 +1,70 @@
+"""Where the loops take their batches from."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
+
+
+def training_iterators(trainer: Trainer) -> list[Any]:
+    """The iterators that the training loop takes its batches from, one for each loader."""
+    return _iterators(trainer.fit_loop)
+
+
+def running_iterators(trainer: Trainer) -> list[Any]:
+    """Those of the loop that runs now: training, validation, test or prediction."""
+    return _iterators(trainer._active_loop)
+
+
+def _iterators(loop: Any) -> list[Any]:
+    try:
+        iterators: list[Any] = loop._data_fetcher._combined_loader._iterator.iterators
+    except AttributeError:  # there is no loop, or it has not begun
+        return []
+    return iterators
+
+
+def takes_loaders_in_turn(trainer: Trainer) -> bool:
+    """Whether the running evaluation goes through its loaders one after the other."""
+    # Lightning knows no loop, and raises, where an evaluation is set up without being run.
+    loop = trainer._active_loop if trainer.state.fn is not None else None
+    combined = getattr(loop, "_combined_loader", None)
+    return combined is None or combined._mode == "sequential"
+
+
+def limit_of(trainer: Trainer, shards: object) -> int | None:
+    """How many batches the running loop takes of the loader with these shards; `None`: all."""
+    combined = getattr(trainer._active_loop, "_combined_loader", None)
+    for loader, limit in zip(
+        getattr(combined, "flattened", ()), getattr(combined, "limits", None) or (), strict=False
+    ):
+        if vars(loader).get("sharding") is shards and limit != float("inf"):
+            return int(limit)
+    return None
+
+
+def num_prefetched(trainer: Trainer) -> int:
+    """Batches that training has fetched ahead, to know which one is the last."""
+    return len(getattr(trainer.fit_loop._data_fetcher, "batches", ()))
+
+
+def notes_indices(batch_sampler: object) -> bool:
+    """Whether this is Lightning's wrapper, which notes the indices of what is predicted."""
+    return isinstance(batch_sampler, _IndexBatchSamplerWrapper)
+
+
+def loaders_done(trainer: Trainer) -> int:
+    """How many of its loaders the running evaluation has gone through, between two batches."""
+    loop: Any = trainer._active_loop
+    combined, fetcher = loop._combined_loader, loop._data_fetcher
+    if combined._mode != "sequential":
+        return 1
+    has_next_batch = fetcher.fetched > loop.batch_progress.current.ready
+    done: int = combined._iterator._iterator_idx if has_next_batch else len(combined.flattened)
+    return done
+
+
+def predict_loader(trainer: Trainer, index: int) -> Any:
+    """One of the loaders that are predicted."""
+    combined: Any = trainer.predict_loop._combined_loader
+    return combined.flattened[index]

@@ -1,0 +1,98 @@
+"""What `self.log` has kept, and when its means are computed."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.connectors.logger_connector.result import (
+    _Metadata,
+    _ResultMetric,
+    _Sync,
+)
+
+from lightning_app.inside.loops import follow, give_back
+
+
+def results(trainer: Trainer) -> Any:
+    """What has been logged in the running loop by `self.log`, by key; `None` outside of one."""
+    return trainer._results
+
+
+def training_results(trainer: Trainer) -> Any:
+    """What has been logged in the training loop by `self.log`, by key."""
+    return trainer.fit_loop.epoch_loop._results
+
+
+def value_of_step(result: Any) -> Any:
+    """What a step has logged last under a key; `None` if it is not kept per step."""
+    return result._forward_cache
+
+
+def set_value_of_step(result: Any, value: Any) -> None:
+    """Make something what the last step has logged."""
+    result._forward_cache = value
+
+
+def renew(result: Any) -> None:
+    """Have an entry's mean computed anew when it is asked for, as if it had been logged here."""
+    result._computed = None
+    result._update_count = max(result._update_count, 1)
+
+
+def is_first_batch(trainer: Trainer) -> bool:
+    """Whether the running loop is at its first batch, where what was logged before is dropped."""
+    return bool(trainer._logger_connector._first_loop_iter)
+
+
+def before_epoch_values(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Have something called, on all ranks, before an epoch's logged values are computed.
+
+    In training this is at each epoch's end, before the hooks; in evaluation at the end of each
+    loader and at the end of them all.
+    """
+    follow(trainer._logger_connector, "epoch_end_reached", act)
+
+
+def after_epoch_hooks(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Have something called, on all ranks, after the hooks at the end of an epoch's batches."""
+    follow(trainer._logger_connector, "on_epoch_end", act)
+
+
+def leave_epochs(trainer: Trainer) -> None:
+    """Undo `before_epoch_values` and `after_epoch_hooks`."""
+    give_back(trainer._logger_connector, "epoch_end_reached", "on_epoch_end")
+
+
+def logged_as(metric: Any) -> tuple[Any, ...]:
+    """How something was logged, in a form that can be sent to other ranks."""
+    meta = metric.meta
+    return (
+        meta.fx,
+        meta.name,
+        meta.prog_bar,
+        meta.logger,
+        meta.on_step,
+        meta.on_epoch,
+        meta.reduce_fx.__name__,
+        meta.enable_graph,
+        meta.add_dataloader_idx,
+        meta.dataloader_idx,
+        meta.metric_attribute,
+    )
+
+
+def add_result(trainer: Trainer, key: str, how: tuple[Any, ...], is_tensor: bool) -> Any:
+    """An entry for something that other ranks have logged, and this one has not."""
+    meta = _Metadata(*how)
+    meta.sync = _Sync(_should=False, fn=trainer.strategy.reduce)
+    collection: Any = results(trainer)
+    collection[key] = metric = _ResultMetric(meta, is_tensor).to(trainer.strategy.root_device)
+    return metric
+
+
+def put_values_of(trainer: Trainer, dataloader_idx: int) -> None:
+    """Make a loader's values the Trainer's metrics, on a rank that had nothing of the loader."""
+    collection: Any = results(trainer)
+    present, collection.dataloader_idx = collection.dataloader_idx, dataloader_idx
+    trainer._logger_connector.update_eval_epoch_metrics()
+    collection.dataloader_idx = present

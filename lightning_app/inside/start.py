@@ -1,0 +1,68 @@
+"""How a Trainer starts its ranks, and what it does about signals and files."""
+
+from typing import Any
+
+import torch.distributed as dist
+from lightning.fabric.utilities.distributed import _init_dist_connection
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import (
+    _MultiProcessingLauncher,
+    _SubprocessScriptLauncher,
+)
+
+
+def has_usual_checkpoint_io(trainer: Trainer) -> bool:
+    """Whether checkpoints are written as Lightning does it where nobody chooses a way."""
+    strategy = trainer.strategy
+    return strategy._checkpoint_io is None and type(strategy.checkpoint_io) is TorchCheckpointIO
+
+
+def replace_launcher(trainer: Trainer, launcher: type[_SubprocessScriptLauncher]) -> None:
+    """Have a Trainer that starts its ranks by the command line start them by a class of ours."""
+    strategy = trainer.strategy
+    usual = getattr(strategy, "_launcher", None)
+    if type(usual) is _SubprocessScriptLauncher:
+        strategy._launcher = launcher(
+            usual.cluster_environment, usual.num_processes, usual.num_nodes
+        )
+
+
+def leave_sigterm_alone(trainer: Trainer) -> None:
+    """Keep Lightning from acting on a SIGTERM.
+
+    It would send it to the other ranks, and a message to them from within the handler, for which
+    they may not wait; and it goes on where a test or a prediction shall end.
+    """
+    trainer._signal_connector._sigterm_notifier_fn = _do_nothing  # type: ignore
+
+
+def is_lightnings_handler(handler: Any, trainer: Trainer) -> bool:
+    """Whether a signal's handler is one that Lightning has put in place for this Trainer."""
+    own = getattr(handler, "__self__", None) is trainer._signal_connector
+    return own or handler is _do_nothing
+
+
+def _do_nothing(signum: int, frame: object) -> None:
+    pass
+
+
+def connect(strategy: DDPStrategy, store: Any) -> None:
+    """Make the process group of a strategy, of the processes that have met in a store."""
+    device = strategy.root_device
+    _init_dist_connection(
+        strategy.cluster_environment,  # type: ignore[arg-type]
+        strategy._get_process_group_backend(),
+        timeout=strategy._timeout,
+        device_id=None if device.type == "cpu" else device,
+        store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
+    )
+
+
+def replace_spawning_launcher(trainer: Trainer, launcher: type[_MultiProcessingLauncher]) -> None:
+    """Have a Trainer whose ranks are copies of its process start them by a class of ours."""
+    strategy = trainer.strategy
+    usual = getattr(strategy, "_launcher", None)
+    if type(usual) is _MultiProcessingLauncher:
+        strategy._launcher = launcher(usual._strategy, usual._start_method)

@@ -1,0 +1,71 @@
+"""How the training loop counts, and how it calls a step."""
+
+from collections import OrderedDict
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_app.inside.loops import give_back
+
+
+def is_log_step(trainer: Trainer) -> bool:
+    """Whether what this training step logs goes to the loggers, the same on all ranks.
+
+    Lightning's own answer goes by `trainer.should_stop`, too, which one rank may have set alone.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+    return bool(trainer.fast_dev_run or (every and step % every == 0))  # type: ignore[attr-defined]
+
+
+def optimizer_steps(trainer: Trainer) -> bool:
+    """Whether the optimizer steps after the running batch; else its gradients are accumulated."""
+    return not trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def count_batch(trainer: Trainer) -> None:
+    """Count the running batch, as Lightning does at its end, and as fetched the next."""
+    if optimizer_steps(trainer):
+        trainer.fit_loop.epoch_loop._batches_that_stepped += 1
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    fetcher.fetched += 1
+
+
+def skips_backward(trainer: Trainer) -> bool:
+    """Whether something has asked for steps without a backward pass, as SWA does."""
+    return bool(trainer.fit_loop.epoch_loop.automatic_optimization._skip_backward)
+
+
+def set_hook(module: LightningModule, name: str | None) -> None:
+    """Note which hook of the model runs, for its `self.log`."""
+    vars(module)["_current_fx_name"] = name  # not by `nn.Module`, which looks at much else
+
+
+def running_hook(module: LightningModule) -> str | None:
+    """Which hook of the model runs."""
+    return module._current_fx_name
+
+
+def remember_signature(trainer: Trainer) -> None:
+    """Look up once what `training_step` takes, and not in every step as Lightning does."""
+    loop = trainer.fit_loop.epoch_loop
+    takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
+
+    def build(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+        kwargs["batch"] = batch
+        if takes_index:
+            kwargs["batch_idx"] = batch_idx
+        return kwargs
+
+    loop._build_kwargs = build  # type: ignore[method-assign]
+
+
+def forget_signature(trainer: Trainer) -> None:
+    """Undo `remember_signature`."""
+    give_back(trainer.fit_loop.epoch_loop, "_build_kwargs")
+
+
+def validates_by_time(trainer: Trainer) -> bool:
+    """Whether `val_check_interval` is a time."""
+    return trainer._val_check_time_interval is not None  # type: ignore[attr-defined]
