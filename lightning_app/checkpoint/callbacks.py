@@ -118,7 +118,7 @@ class LastCheckpoint(Checkpoint):
 
     def _listen(self, trainer: Trainer) -> None:
         """Take over from Lightning, which sends what it heard to all ranks in every step."""
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        inside.broadcast_no_signal(trainer)
         if threading.current_thread() is threading.main_thread():
             may_wait(True)
             for signum in SIGNALS:

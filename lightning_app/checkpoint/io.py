@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from fsspec.core import url_to_fs
-from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.masking import masked
 
 FOLDER = "checkpoints"
@@ -46,7 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoint = checkpoint | {
             key: masked(checkpoint[key]) for key in _HPARAMS if key in checkpoint
         }
-        if not _is_local_file_protocol(path):
+        if not inside.is_local_file(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         save_whole(checkpoint, path)
@@ -65,7 +66,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def save_whole(value: Any, path: str | Path) -> None:
     """Save a value, by `torch.save`, such that the file has it all or is as it was before."""
-    if not _is_local_file_protocol(path):
+    if not inside.is_local_file(path):
         files = get_filesystem(path)
         files.makedirs(os.path.dirname(path), exist_ok=True)
         with files.open(str(path), "wb") as file:
@@ -109,7 +110,7 @@ def load(
 
 def is_local(path: str | Path) -> bool:
     """Whether a path or URL is of this machine's file system."""
-    return _is_local_file_protocol(path)
+    return inside.is_local_file(path)
 
 
 def run_folder(trainer: Trainer) -> str:
@@ -174,7 +175,7 @@ def _newest(which: str, *runs: str) -> str | None:
 
 
 def _files(pattern: str) -> Iterable[str]:
-    if _is_local_file_protocol(pattern):
+    if inside.is_local_file(pattern):
         return map(os.path.normpath, glob.iglob(os.path.expanduser(pattern)))
     files = get_filesystem(pattern)
     return map(files.unstrip_protocol, files.glob(pattern))

@@ -17,7 +17,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import nn
 from typing_extensions import override
 
-from lightning_app.inside import follow, give_back
+from lightning_app import inside
 from lightning_app.telemetry.dashboard.logger import RunLogger
 
 _NOTHING_PENDING = "nothing_pending"
@@ -47,8 +47,7 @@ class Resume(Callback):
         checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         if trainer.training:
             checkpoint[_SWITCHES] = switches(pl_module)
-        # What plateau schedulers and callbacks go by; not computed anew, which would ask all ranks.
-        checkpoint[_METRICS] = dict(trainer._logger_connector._callback_metrics)
+        checkpoint[_METRICS] = inside.metrics_to_save(trainer)  # plateau schedulers go by them
 
     @override
     def on_load_checkpoint(
@@ -65,23 +64,19 @@ class Resume(Callback):
         event_files = self._checkpoint.get("event_files")
         if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
-        trainer._logger_connector._callback_metrics |= self._checkpoint.get(_METRICS) or {}
+        inside.put_metrics(trainer, self._checkpoint.get(_METRICS) or {})
         for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         loop = trainer.fit_loop
         if not loop.restarting:
             return
-        if loop._combined_loader_states_to_load:
-            # The loader was made before they were read: `estimated_stepping_batches` asks for it.
-            loop._load_combined_loader_states()
-            iter(loop._data_fetcher)  # type: ignore[arg-type]
+        inside.load_positions(trainer)
         if loop.epoch_loop.batch_progress.current.ready == 0:
             # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
-            loop._restarting = loop.epoch_loop.restarting = False
+            inside.begin_with_new_epoch(trainer)
             return
         if self._checkpoint.get(_NOTHING_PENDING):
-            stepped = loop.epoch_loop._batches_that_stepped
-            follow(loop.epoch_loop, "reset", lambda: _begin_with_next_step(trainer, stepped))
+            inside.begin_with_next_step(trainer)
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
 
@@ -129,16 +124,7 @@ class Resume(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        give_back(trainer.fit_loop.epoch_loop, "reset")
-
-
-def _begin_with_next_step(trainer: Trainer, stepped: int) -> None:
-    """Nothing is left of the step before: no validation to skip, no scheduler to step again."""
-    loop = trainer.fit_loop.epoch_loop
-    give_back(loop, "reset")
-    # Of the outer loop, too, which would leave out the plateau schedulers at the epoch's end.
-    trainer.fit_loop._restarting = loop._restarting = False
-    loop._batches_that_stepped = stepped  # Lightning may count the step before a second time
+        inside.forget_restart(trainer)
 
 
 def switches(module: nn.Module) -> dict[str, list[str]]:
@@ -186,8 +172,8 @@ def _few(names: Iterable[str]) -> str:
 
 def _logged_per_epoch(trainer: Trainer) -> set[str]:
     """What the model has logged of the epoch's batches so far, to be put together at its end."""
-    results: dict[str, Any] = trainer.fit_loop.epoch_loop._results
-    return {metric.meta.name for metric in results.values() if metric.meta.on_epoch}
+    results = inside.training_results(trainer).values()
+    return {metric.meta.name for metric in results if metric.meta.on_epoch}
 
 
 def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:
@@ -209,7 +195,7 @@ def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
         for counts in (validation["total"], validation["current"]):
             counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     elif 0 < epoch["current"]["started"] == epoch["current"]["processed"]:
-        if batch["is_last_batch"] or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        if batch["is_last_batch"] or inside.has_all_batches(trainer):
             _end_epoch(progress)
         else:  # `max_steps`, say, came before the epoch's end
             for counts in (epoch["total"], epoch["current"]):

@@ -22,8 +22,9 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.checkpoint.heartbeat import Heartbeat, largest
-from lightning_app.inside import follow, give_back, precede
+from lightning_app.inside import follow, give_back
 
 LIMIT_S = 1800.0  # as long as a process group waits, by default
 WORD_BYTES = 8
@@ -56,8 +57,7 @@ class AgreedStop(Callback):
         follow(loop.val_loop, "run", self._note_validation)
         follow(loop, "on_advance_end", lambda: self._after_step(trainer))
         # The first to read `should_stop` after the step's hooks.
-        connector = trainer._logger_connector
-        precede(connector, "update_train_step_metrics", lambda: self._settle(trainer))
+        inside.before_step_values(trainer, lambda: self._settle(trainer))
 
     def _note_validation(self) -> None:
         self._has_validated = True
@@ -99,7 +99,7 @@ class AgreedStop(Callback):
         give_back(loop, "on_run_start", "on_advance_start", "on_advance_end")
         give_back(loop.epoch_loop, "on_advance_end")
         give_back(loop.epoch_loop.val_loop, "run")
-        give_back(trainer._logger_connector, "update_train_step_metrics")
+        inside.leave_step_values(trainer)
         self._board = self._heartbeat = None
 
 

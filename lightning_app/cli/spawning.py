@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.multiprocessing.spawn import ProcessExitedException
 from typing_extensions import override
@@ -19,7 +18,7 @@ from lightning_app.telemetry.dashboard import discard_empty_run
 REFUSED = 2
 
 
-class SpawningLauncher(_MultiProcessingLauncher):
+class SpawningLauncher(inside.MultiProcessingLauncher):
     """Ends a rank that is refused as the command line ends: by one line and a status."""
 
     @override

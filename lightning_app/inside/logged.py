@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _Sync,
 )
 
-from lightning_app.inside.loops import follow, give_back
+from lightning_app.inside.loops import follow, give_back, precede
 
 
 def results(trainer: Trainer) -> Any:
@@ -56,6 +56,16 @@ def before_epoch_values(trainer: Trainer, act: Callable[[], None]) -> None:
 def after_epoch_hooks(trainer: Trainer, act: Callable[[], None]) -> None:
     """Have something called, on all ranks, after the hooks at the end of an epoch's batches."""
     follow(trainer._logger_connector, "on_epoch_end", act)
+
+
+def before_step_values(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Have something called after a training step's hooks, before its values are made known."""
+    precede(trainer._logger_connector, "update_train_step_metrics", act)
+
+
+def leave_step_values(trainer: Trainer) -> None:
+    """Undo `before_step_values`."""
+    give_back(trainer._logger_connector, "update_train_step_metrics")
 
 
 def leave_epochs(trainer: Trainer) -> None:

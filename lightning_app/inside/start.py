@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch.distributed as dist
+from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.fabric.utilities.distributed import _init_dist_connection
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -11,6 +12,10 @@ from lightning.pytorch.strategies.launchers import (
     _MultiProcessingLauncher,
     _SubprocessScriptLauncher,
 )
+
+MultiProcessingLauncher = _MultiProcessingLauncher
+SubprocessLauncher = _SubprocessScriptLauncher
+is_local_file = _is_local_file_protocol
 
 
 def has_usual_checkpoint_io(trainer: Trainer) -> bool:
@@ -36,6 +41,11 @@ def leave_sigterm_alone(trainer: Trainer) -> None:
     they may not wait; and it goes on where a test or a prediction shall end.
     """
     trainer._signal_connector._sigterm_notifier_fn = _do_nothing  # type: ignore
+
+
+def broadcast_no_signal(trainer: Trainer) -> None:
+    """Keep Lightning from sending what it has heard to all ranks, in every step."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def is_lightnings_handler(handler: Any, trainer: Trainer) -> bool:

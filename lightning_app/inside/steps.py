@@ -4,6 +4,7 @@ from collections import OrderedDict
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_app.inside.loops import give_back
 
@@ -64,6 +65,11 @@ def remember_signature(trainer: Trainer) -> None:
 def forget_signature(trainer: Trainer) -> None:
     """Undo `remember_signature`."""
     give_back(trainer.fit_loop.epoch_loop, "_build_kwargs")
+
+
+def saved_every(callback: ModelCheckpoint) -> int:
+    """After how many steps a callback saves; 0 if it goes by something else."""
+    return callback._every_n_train_steps
 
 
 def validates_by_time(trainer: Trainer) -> bool:

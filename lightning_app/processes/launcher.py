@@ -1,14 +1,13 @@
 """How the later ranks are started on this machine: as Lightning does it, to end with this one."""
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.processes import ranks
 
 
-class RankLauncher(_SubprocessScriptLauncher):
+class RankLauncher(inside.SubprocessLauncher):
     """Starts a process for each later rank.
 
     Lightning's observer, which looks after them every five seconds, would kill this process by

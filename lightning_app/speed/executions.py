@@ -88,7 +88,7 @@ class StepsPerExecution(Callback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         owners = (pl_module, *callbacks)
         self._begins_at_logs = any(is_overridden("on_train_batch_start", o) for o in owners)
-        saves = [c._every_n_train_steps for c in callbacks if isinstance(c, ModelCheckpoint)]
+        saves = [inside.saved_every(c) for c in callbacks if isinstance(c, ModelCheckpoint)]
         self._saved_every = [steps for steps in saves if steps]
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         run_step = loop.run

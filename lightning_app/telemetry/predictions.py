@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 from typing_extensions import override
 
-from lightning_app import strategies
+from lightning_app import inside, strategies
 from lightning_app.checkpoint.io import run_folder, save_whole
 from lightning_app.errors import RunError, first_line
 from lightning_app.processes.collectives import gather_objects
@@ -54,7 +54,7 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        loader = trainer.predict_loop._combined_loader.flattened[dataloader_idx]  # type: ignore[union-attr]
+        loader = inside.predict_loader(trainer, dataloader_idx)
         # A rank without samples in a batch may leave it out.
         number = loader.sharding.place if isinstance(loader, ShardedLoader) else batch_idx
         lengths = {

@@ -1,0 +1,60 @@
+"""How the loops go on from a checkpoint."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_app.inside.loops import follow, give_back
+
+
+def metrics_to_save(trainer: Trainer) -> dict[str, Any]:
+    """What `callback_metrics` has, without computing anything anew, which would ask all ranks."""
+    return dict(trainer._logger_connector._callback_metrics)
+
+
+def put_metrics(trainer: Trainer, metrics: dict[str, Any]) -> None:
+    """Add to what `callback_metrics` has."""
+    trainer._logger_connector._callback_metrics |= metrics
+
+
+def load_positions(trainer: Trainer) -> None:
+    """Give the loaders the positions that were saved, if they were made before these were read.
+
+    `estimated_stepping_batches` has them made.
+    """
+    loop = trainer.fit_loop
+    if loop._combined_loader_states_to_load:
+        loop._load_combined_loader_states()
+        iter(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def begin_with_new_epoch(trainer: Trainer) -> None:
+    """Have the loops begin an epoch, as after a checkpoint that was saved between two."""
+    trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop.restarting = False
+
+
+def begin_with_next_step(trainer: Trainer) -> None:
+    """Have the loops begin with a step, as after a checkpoint at which nothing was pending.
+
+    There is no validation to skip then, and no scheduler to step again.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    stepped = loop._batches_that_stepped
+
+    def begin() -> None:
+        give_back(loop, "reset")
+        # Of the outer loop, too, which would leave out the plateau schedulers at the epoch's end.
+        trainer.fit_loop._restarting = loop._restarting = False
+        loop._batches_that_stepped = stepped  # it may have been counted a second time
+
+    follow(loop, "reset", begin)
+
+
+def forget_restart(trainer: Trainer) -> None:
+    """Undo `begin_with_next_step`, if it has not come to it."""
+    give_back(trainer.fit_loop.epoch_loop, "reset")
+
+
+def has_all_batches(trainer: Trainer) -> bool:
+    """Whether the epoch has run as many batches as it has."""
+    return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
