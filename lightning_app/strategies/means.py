@@ -5,27 +5,33 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_warn
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
+Tell = Callable[[str], None]
+
 LOSSES = (functional.cross_entropy, functional.nll_loss)
 
 
 @contextmanager
-def tells_of_weighted_means(model: LightningModule) -> Iterator[None]:
-    """Warn if a loss of torch's that is called meanwhile weighs samples, or leaves some out."""
-    with _Watch(f"{type(model).__name__}.training_step"):
+def tells_of_weighted_means(step: str, num_samples: int, tell: Tell) -> Iterator[None]:
+    """Tell if a loss of torch's that is called meanwhile weighs samples, or leaves some out.
+
+    Args:
+        step: Its name, for the user.
+        num_samples: That it is given.
+        tell: Is given the line.
+    """
+    with _Watch(step, num_samples, tell):
         yield
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, num_samples: int, tell: Tell) -> None:
         super().__init__()
-        self._step = step
+        self._step, self._num_samples, self._tell = step, num_samples, tell
 
     @override
     def __torch_function__(
@@ -56,11 +62,20 @@ class _Watch(TorchFunctionMode):
         if reduction != "mean":
             return
         why = "weighs its classes" if weight is not None else ""
-        if not target.is_floating_point() and bool((target == ignore_index).any()):
+        if not (target.is_floating_point() or self._is_even(target == ignore_index)):
             why = f"leaves out labels of {ignore_index}"
         if why:
-            rank_zero_warn(
+            self._tell(
                 f"{self._step}: {name} {why}, so the loss is not a mean over samples, and several "
                 "processes weigh it otherwise than one device does. Tell over what it is a mean, "
                 "by a method `loss_is_mean_over(batch)` of the model: docs/your_code.md"
             )
+
+    def _is_even(self, left_out: Tensor) -> bool:
+        """Whether as much is left out of each sample, as of texts that are shifted by a word."""
+        if not left_out.any():
+            return True
+        if not self._num_samples or left_out.numel() % self._num_samples:
+            return False
+        counts = left_out.reshape(self._num_samples, -1).sum(1)
+        return bool((counts == counts[0]).all())

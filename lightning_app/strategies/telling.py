@@ -1,0 +1,17 @@
+"""Lines for the user on stderr: not as warnings, which many programs switch off."""
+
+import sys
+
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class TellOnce:
+    """Prints a line, by the first rank, and only once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            rank_zero_only(print)(line, file=sys.stderr)
