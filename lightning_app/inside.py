@@ -6,6 +6,7 @@ Tests compare runs with those of a plain `Trainer`; they fail if one of these na
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -14,6 +15,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _ResultMetric,
     _Sync,
 )
+from torch import Tensor
 
 from lightning_app.loops import follow, give_back
 
@@ -154,3 +156,9 @@ def has_usual_checkpoint_io(trainer: Trainer) -> bool:
     """Whether checkpoints are written as Lightning does it where nobody chooses a way."""
     strategy = trainer.strategy
     return strategy._checkpoint_io is None and type(strategy.checkpoint_io) is TorchCheckpointIO
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """As a tensor of torch's own class; one of a library's needs trust to be loaded."""
+    with torch._C.DisableTorchFunctionSubclass():  # which would give it its class back
+        return tensor.as_subclass(Tensor)

@@ -7,6 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_app import inside
+
 TAG = "train/loss"
 
 
@@ -56,7 +58,7 @@ class LossLogger(Callback):
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return None
         global_mean = getattr(trainer.strategy, "mean_over_batch", trainer.strategy.reduce)
-        mean: Tensor = global_mean(loss.detach().reshape(()).clone())
+        mean: Tensor = global_mean(inside.plain(loss.detach()).reshape(()).clone())
         return mean
 
     def _log(self, trainer: Trainer) -> None:

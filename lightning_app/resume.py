@@ -12,10 +12,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.dashboard.logger import RunLogger
 from lightning_app.loops import follow, give_back
 
@@ -44,7 +46,11 @@ class Resume(Callback):
         if trainer.training:
             checkpoint[_SWITCHES] = switches(pl_module)
         # What plateau schedulers and callbacks go by; not computed anew, which would ask all ranks.
-        checkpoint[_METRICS] = dict(trainer._logger_connector._callback_metrics)
+        metrics = trainer._logger_connector._callback_metrics
+        checkpoint[_METRICS] = {name: inside.plain(value) for name, value in metrics.items()}
+        if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
+            states = checkpoint.get("callbacks")
+            checkpoint["callbacks"] = apply_to_collection(states, Tensor, inside.plain)
 
     @override
     def on_load_checkpoint(

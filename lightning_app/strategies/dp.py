@@ -166,10 +166,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
             shards = self._shards(rows, module, args, kwargs)
         except NotSplit as reason:
             if str(reason):
-                self._tell(
-                    f"{type(module).__name__} runs in one piece, not split by `--strategy dp`: "
-                    f"{reason}"
-                )
+                what = f"{type(module).__name__} runs in one piece, not split by `--strategy dp`"
+                self._tell(f"{what}: {reason}", subject=what)
             return self._call_replica(module, 0, module, args, kwargs)
         sizes = [size for size, _, _ in shards]
         inputs = [(args, kwargs) for _, args, kwargs in shards]

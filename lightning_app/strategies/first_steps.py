@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule
 
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
-from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
 NUM_STEPS = 10  # that are looked at
@@ -61,6 +61,23 @@ class FirstSteps:
             ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(ranks, _prints(self._model) if shard.size else None)
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
+
+    def tell_of_gathering(self, shard: Shard, world_size: int) -> None:
+        """Tell that what a step gathers comes of unequal parts."""
+        sizes = ", ".join(map(str, shard_sizes(shard.global_size, world_size)))
+        self._tell(
+            f"{self._step}: all_gather gives a value of each process, which have {sizes} samples "
+            "of the batch: weigh means by these, or their mean depends on the number of devices",
+            subject="all_gather",
+        )
+
+    def tell_of_idleness(self, hook: str, shard: Shard, world_size: int) -> None:
+        """Tell of an evaluation in which some ranks may have nothing at all."""
+        self._tell(
+            f"{hook}: a batch of {shard.global_size} leaves some of {world_size} processes without "
+            "samples, in hooks at the epoch's end, too: use a batch_size of at least as many",
+            subject=f"idle in {hook}",
+        )
 
     def _watch_mean(self, num_samples: int) -> AbstractContextManager[None]:
         if hasattr(self._model, MEAN_OVER):
