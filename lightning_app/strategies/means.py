@@ -79,7 +79,7 @@ class _Watch(TorchFunctionMode):
         if size > 1 and result.shape in pairs and len(computed) == 2 and not self._gathers:
             self._tell(
                 f"{self._step} compares each sample with the others, of which a process has only "
-                f"its {size}, so its numbers depend on the number of devices: docs/your_code.md"
+                "its own, so its numbers depend on the number of devices: docs/your_code.md"
             )
 
     def _look_at_values(
@@ -91,7 +91,7 @@ class _Watch(TorchFunctionMode):
     def _look_at_number(self, name: str, number: int) -> None:
         """Tell of as many values as cannot be equally many of each sample."""
         if self._num_samples and number % self._num_samples:
-            self._tell_why(f"{name} is a mean over {number} values of {self._num_samples} samples")
+            self._tell_why(f"{name} has not equally many values of each sample")
 
     def _look_at_classes(
         self,

@@ -27,15 +27,15 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
     ),
     "nodes of graphs": (
         lambda: functional.mse_loss(torch.zeros(5, 1), torch.ones(5, 1)),
-        "is a mean over 5 values of 2 samples",
+        "has not equally many values of each sample",
     ),
     "labels of nodes": (
         lambda: functional.cross_entropy(scores[:3], labels[:3]),
-        "is a mean over 3 values of 2 samples",
+        "has not equally many values of each sample",
     ),
     "masked": (
         lambda: torch.nn.BCEWithLogitsLoss()(scores[0], scores[0]),
-        "is a mean over 3 values of 2 samples",
+        "has not equally many values of each sample",
     ),
 }
 
