@@ -1,11 +1,12 @@
-"""The modules of a model that are called, and a stand-in for the forward of one of them."""
+"""The modules of a model that are called, a stand-in for the forward of one, plain tensors."""
 
 import copy
 import functools
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class OwnForward:
@@ -57,3 +58,9 @@ def called_modules(root: nn.Module) -> list[nn.Module]:
         elif next(child.parameters(), None) is not None:
             found.append(child)
     return list(dict.fromkeys(found)) or [root]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """As a tensor of torch's own class; one of a library's needs trust to be loaded."""
+    with torch._C.DisableTorchFunctionSubclass():  # which would give it its class back
+        return tensor.as_subclass(Tensor)

@@ -13,11 +13,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.modules import plain
 from lightning_app.telemetry.dashboard.logger import RunLogger
 
 _NOTHING_PENDING = "nothing_pending"
@@ -47,7 +49,11 @@ class Resume(Callback):
         checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         if trainer.training:
             checkpoint[_SWITCHES] = switches(pl_module)
-        checkpoint[_METRICS] = inside.metrics_to_save(trainer)  # plateau schedulers go by them
+        metrics = inside.metrics_to_save(trainer)  # plateau schedulers go by them
+        checkpoint[_METRICS] = {name: plain(value) for name, value in metrics.items()}
+        if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
+            states = checkpoint.get("callbacks")
+            checkpoint["callbacks"] = apply_to_collection(states, Tensor, plain)
 
     @override
     def on_load_checkpoint(

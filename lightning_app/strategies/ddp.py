@@ -26,6 +26,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.processes.rendezvous import meet
 from lightning_app.strategies.first_steps import FirstSteps
+from lightning_app.strategies.gathering import check_shapes
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loader import step_over_iterator
@@ -176,7 +177,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         shard = self._new_shard(hook)
         previous = self._weight.value
         self._weight.stop_silence()
-        self._check_metrics(hook, shard)
+        self._check_evaluation(hook, shard)
         self._logs.before_step(hook)
         try:
             size = self._tell_size(self._trainer, args[0], shard) if args else shard.size
@@ -263,6 +264,11 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
     @override
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
         self._check_all_in_step("all_gather")
+        uneven = [shard for shard in self._shards if shard.global_size % self.world_size]
+        if group in (None, dist.group.WORLD) and (uneven or not self._in_step):
+            check_shapes(tensor)
+            if self._in_step and self._trainer.training and self._first_steps is not None:
+                self._first_steps.tell_of_gathering(uneven[0], self.world_size)
         return super().all_gather(tensor, group, sync_grads)
 
     def _check_all_in_step(self, what: str) -> None:
@@ -275,10 +281,12 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 "in a hook at the epoch's end, or batches with a sample for each process"
             )
 
-    def _check_metrics(self, hook: str, shard: Shard) -> None:
+    def _check_evaluation(self, hook: str, shard: Shard) -> None:
         """Refuse metrics that ask all ranks in a step of which some have no part."""
         if hook == "training_step" or shard.global_size >= self.world_size:
             return
+        if shard.number == 0 and self._first_steps is not None:
+            self._first_steps.tell_of_idleness(hook, shard, self.world_size)
         for name, metric in self.lightning_module.named_modules():  # type: ignore[union-attr]
             if isinstance(metric, Metric) and metric.dist_sync_on_step:
                 raise MisconfigurationException(

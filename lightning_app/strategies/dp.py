@@ -16,7 +16,6 @@ Not covered: lists and other objects that `forward` appends to; a `forward` that
 name goes unsplit, and the modules it calls are the outermost ones.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,7 +27,6 @@ from weakref import WeakSet
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import parallel_apply, replicate
@@ -50,6 +48,7 @@ from lightning_app.strategies.scatter_gather import (
 )
 from lightning_app.strategies.sharding import chunk_sizes
 from lightning_app.strategies.single_device import SingleDeviceStrategy
+from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.writes import BuffersByRank, attributes, differing, written
 
 # The rank of the replica that runs in this thread; `None` outside of replicas.
@@ -75,7 +74,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
         self._calls = OutermostCalls()
         self._num_calls = 0
         self._stacks_samples = True
-        self._told: set[str] = set()
+        self._tell = TellOnce()
         self._known: dict[bool, WeakSet[Module]] = {mode: WeakSet() for mode in (False, True)}
 
     @property
@@ -167,10 +166,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
             shards = self._shards(rows, module, args, kwargs)
         except NotSplit as reason:
             if str(reason):
-                self._tell(
-                    f"{type(module).__name__} runs in one piece, not split by `--strategy dp`: "
-                    f"{reason}"
-                )
+                what = f"{type(module).__name__} runs in one piece, not split by `--strategy dp`"
+                self._tell(f"{what}: {reason}", subject=what)
             return self._call_replica(module, 0, module, args, kwargs)
         sizes = [size for size, _, _ in shards]
         inputs = [(args, kwargs) for _, args, kwargs in shards]
@@ -294,11 +291,6 @@ class DataParallelStrategy(SingleDeviceStrategy):
                 f"{type(module).__name__}.forward writes {', '.join(names)}, of each replica's own "
                 "samples: `--strategy dp` keeps one replica's, so they differ from one device"
             )
-
-    def _tell(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            rank_zero_only(print)(line, file=sys.stderr)
 
 
 def _buffers(module: Module) -> dict[str, Tensor]:

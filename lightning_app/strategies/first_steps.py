@@ -7,20 +7,19 @@ what a step keeps of its shard in a buffer, as BatchNorm its statistics.
 import math
 import pickle
 import random
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
-from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.sharding import Shard, shard_sizes
+from lightning_app.strategies.telling import TellOnce
 
 NUM_STEPS = 10  # that are looked at
 NUM_NAMED = 2  # buffers
@@ -40,7 +39,8 @@ class FirstSteps:
         self._step = f"{type(model).__name__}.training_step"
         self._device = device
         self._left = NUM_STEPS
-        self._told_of_draws = self._told_of_buffers = False
+        self._told_of_buffers = False
+        self._tell = TellOnce()
 
     @contextmanager
     def watch(self, shard: Shard) -> Iterator[None]:
@@ -50,12 +50,10 @@ class FirstSteps:
             return
         self._left -= 1
         before = random_states([self._device])
-        told = hasattr(self._model, MEAN_OVER)
-        with nullcontext() if told else tells_of_weighted_means(self._model):
+        with self._watch_mean(shard.size):
             yield
-        if not self._told_of_draws and random_states([self._device]) != before:
-            self._told_of_draws = True
-            _tell(
+        if random_states([self._device]) != before:
+            self._tell(
                 f"{self._step} draws random numbers (as dropout does), each process for its own "
                 "samples, so its numbers depend on the number of devices"
             )
@@ -64,12 +62,34 @@ class FirstSteps:
             dist.all_gather_object(ranks, _prints(self._model) if shard.size else None)
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
 
+    def tell_of_gathering(self, shard: Shard, world_size: int) -> None:
+        """Tell that what a step gathers comes of unequal parts."""
+        sizes = ", ".join(map(str, shard_sizes(shard.global_size, world_size)))
+        self._tell(
+            f"{self._step}: all_gather gives a value of each process, which have {sizes} samples "
+            "of the batch: weigh means by these, or their mean depends on the number of devices",
+            subject="all_gather",
+        )
+
+    def tell_of_idleness(self, hook: str, shard: Shard, world_size: int) -> None:
+        """Tell of an evaluation in which some ranks may have nothing at all."""
+        self._tell(
+            f"{hook}: a batch of {shard.global_size} leaves some of {world_size} processes without "
+            "samples, in hooks at the epoch's end, too: use a batch_size of at least as many",
+            subject=f"idle in {hook}",
+        )
+
+    def _watch_mean(self, num_samples: int) -> AbstractContextManager[None]:
+        if hasattr(self._model, MEAN_OVER):
+            return nullcontext()
+        return tells_of_weighted_means(self._step, num_samples, self._tell)
+
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
             self._told_of_buffers = True
             more = len(names) - NUM_NAMED
             listed = ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
-            _tell(
+            self._tell(
                 f"{self._step} writes {listed}, each process of its own samples, so its numbers "
                 "depend on the number of devices; for BatchNorm on GPUs: --sync_batchnorm"
             )
@@ -106,7 +126,3 @@ def _are_close(prints: Sequence[float], others: Sequence[float]) -> bool:
         math.isclose(a, b, rel_tol=1e-9) or (a != a and b != b)
         for a, b in zip(prints, others, strict=True)
     )
-
-
-def _tell(line: str) -> None:
-    rank_zero_only(print)(line, file=sys.stderr)

@@ -11,7 +11,6 @@ Lightning's `sync_dist=True`. torchmetrics objects synchronise themselves, at th
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -28,6 +26,7 @@ from lightning_app.strategies.idle_metrics import align_shapes
 from lightning_app.strategies.rank_means import RankMean, merge, outside_of_steps
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.step_values import StepValues
+from lightning_app.strategies.telling import TellOnce
 
 
 class GlobalLogs:
@@ -45,7 +44,7 @@ class GlobalLogs:
         self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
         self._steps = StepValues(trainer, sum_over_ranks)
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
-        self._told: set[str] = set()
+        self._tell = TellOnce()
 
     def before_step(self, hook: str) -> None:
         """Make ready for a step: `hook` is its name, as in `training_step`."""
@@ -107,14 +106,13 @@ class GlobalLogs:
             metric.cumulated_batch_size = weight
 
     def _tell_of_object(self, hook: str, metric: Any) -> None:
-        name = metric.meta.name
-        if hook == "training_step" and metric.meta.on_step and name not in self._told:
-            self._told.add(name)
-            if not getattr(metric.value, "dist_sync_on_step", False):
-                rank_zero_warn(
-                    f"{name}: the value per step of a torchmetrics object is the first rank's, of "
-                    "its shard; that per epoch is global. For both, give it dist_sync_on_step=True"
-                )
+        is_synced = getattr(metric.value, "dist_sync_on_step", False)
+        if hook == "training_step" and metric.meta.on_step and not is_synced:
+            self._tell(
+                f"{metric.meta.name}: the value per step of a torchmetrics object is the first "
+                "rank's, of its shard; that per epoch is global. For both, give it "
+                "dist_sync_on_step=True"
+            )
 
     def start_evaluation(self) -> None:
         """Make ready for a validation or test."""
@@ -152,13 +150,11 @@ class GlobalLogs:
             others = [values[name] for values in ranks[1:] if name in values]
             known = [value for value in others if value == value and first == first]  # no NaN
             differ = any(not math.isclose(first, value, rel_tol=1e-6) for value in known)
-            if differ and name not in self._told:
-                self._told.add(name)
-                rank_zero_only(print)(
+            if differ:
+                self._tell(
                     f"{name}, logged at an epoch's end, differs between ranks, and rank 0's is "
                     "kept: compute it over all samples (a torchmetrics object, or `self.all_gather`"
-                    "), or log in the step, which gives the mean over all samples",
-                    file=sys.stderr,
+                    "), or log in the step, which gives the mean over all samples"
                 )
 
     def _share(self, dataloader_idx: int | None) -> None:

@@ -1,31 +1,55 @@
-"""Tells of losses that are no means over samples, where this can be seen."""
+"""Tells of losses that are no means over samples, or compare these, where it can be seen."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_warn
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-LOSSES = (functional.cross_entropy, functional.nll_loss)
+Tell = Callable[[str], None]
+
+OVER_CLASSES = (functional.cross_entropy, functional.nll_loss)
+OVER_VALUES = (
+    functional.binary_cross_entropy,
+    functional.binary_cross_entropy_with_logits,
+    functional.huber_loss,
+    functional.l1_loss,
+    functional.mse_loss,
+    functional.smooth_l1_loss,
+)
+COMPARISONS = (
+    torch.cdist,
+    torch.matmul,
+    torch.mm,
+    Tensor.matmul,
+    Tensor.mm,
+    Tensor.__matmul__,
+    functional.cosine_similarity,
+)
 
 
 @contextmanager
-def tells_of_weighted_means(model: LightningModule) -> Iterator[None]:
-    """Warn if a loss of torch's that is called meanwhile weighs samples, or leaves some out."""
-    with _Watch(f"{type(model).__name__}.training_step"):
+def tells_of_weighted_means(step: str, num_samples: int, tell: Tell) -> Iterator[None]:
+    """Tell if a loss that is computed meanwhile weighs samples, leaves some out, or compares them.
+
+    Args:
+        step: Its name, for the user.
+        num_samples: That it is given.
+        tell: Is given the line.
+    """
+    with _Watch(step, num_samples, tell):
         yield
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, num_samples: int, tell: Tell) -> None:
         super().__init__()
-        self._step = step
+        self._step, self._num_samples, self._tell = step, num_samples, tell
+        self._gathers = False  # what other processes have
 
     @override
     def __torch_function__(
@@ -36,12 +60,40 @@ class _Watch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in LOSSES and not torch.compiler.is_compiling():
-            with suppress(RuntimeError):  # what cannot be looked at, as within torch.func.vmap
-                self._look(func.__name__, *args, **kwargs)
-        return func(*args, **kwargs)
+        if func in (*OVER_CLASSES, *OVER_VALUES) and not torch.compiler.is_compiling():
+            look = self._look_at_classes if func in OVER_CLASSES else self._look_at_values
+            # What cannot be looked at, as within torch.func.vmap, or is no call of that function.
+            with suppress(RuntimeError, TypeError, AttributeError):
+                look(func.__name__, *args, **kwargs)
+        result = func(*args, **kwargs)
+        if func in COMPARISONS:
+            self._look_at_pairs(result, [*args, *kwargs.values()])
+        self._gathers |= getattr(func, "__name__", "").startswith("all_gather")
+        return result
 
-    def _look(
+    def _look_at_pairs(self, result: Any, operands: list[Any]) -> None:
+        """Tell of a table with a row and a column for each sample, or for two views of each."""
+        size = self._num_samples
+        computed = [t for t in operands if isinstance(t, Tensor) and t.requires_grad and t.grad_fn]
+        pairs = ((size, size), (2 * size, 2 * size))
+        if size > 1 and result.shape in pairs and len(computed) == 2 and not self._gathers:
+            self._tell(
+                f"{self._step} compares each sample with the others, of which a process has only "
+                "its own, so its numbers depend on the number of devices: docs/your_code.md"
+            )
+
+    def _look_at_values(
+        self, name: str, input: Tensor, *others: Any, reduction: str = "mean", **more: Any
+    ) -> None:
+        if reduction == "mean":
+            self._look_at_number(name, input.numel())
+
+    def _look_at_number(self, name: str, number: int) -> None:
+        """Tell of as many values as cannot be equally many of each sample."""
+        if self._num_samples and number % self._num_samples:
+            self._tell_why(f"{name} has not equally many values of each sample")
+
+    def _look_at_classes(
         self,
         name: str,
         input: Tensor,
@@ -55,12 +107,28 @@ class _Watch(TorchFunctionMode):
     ) -> None:
         if reduction != "mean":
             return
-        why = "weighs its classes" if weight is not None else ""
-        if not target.is_floating_point() and bool((target == ignore_index).any()):
-            why = f"leaves out labels of {ignore_index}"
-        if why:
-            rank_zero_warn(
-                f"{self._step}: {name} {why}, so the loss is not a mean over samples, and several "
-                "processes weigh it otherwise than one device does. Tell over what it is a mean, "
-                "by a method `loss_is_mean_over(batch)` of the model: docs/your_code.md"
-            )
+        if weight is not None:
+            self._tell_why(f"{name} weighs its classes")
+        elif target.is_floating_point():
+            self._look_at_number(name, input.numel() // input.shape[min(1, input.ndim - 1)])
+        elif not self._is_even(target == ignore_index):
+            self._tell_why(f"{name} leaves out labels of {ignore_index}")
+        else:
+            self._look_at_number(name, target.numel())
+
+    def _tell_why(self, why: str) -> None:
+        line = (
+            f"{self._step}: {why}, so the loss is not a mean over samples, and several processes "
+            "weigh it otherwise than one device does. Tell over what it is a mean, by a method "
+            "`loss_is_mean_over(batch)` of the model: docs/your_code.md"
+        )
+        self._tell(line)
+
+    def _is_even(self, left_out: Tensor) -> bool:
+        """Whether as much is left out of each sample, as of texts that are shifted by a word."""
+        if not left_out.any():
+            return True
+        if not self._num_samples or left_out.numel() % self._num_samples:
+            return False
+        counts = left_out.reshape(self._num_samples, -1).sum(1)
+        return bool((counts == counts[0]).all())

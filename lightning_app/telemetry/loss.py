@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.checkpoint.finite import Choice, FiniteLoss
+from lightning_app.modules import plain
 
 TAG = "train/loss"
 
@@ -66,7 +67,7 @@ class LossLogger(Callback):
         if loss is None:
             return None
         global_mean = getattr(trainer.strategy, "mean_over_batch", trainer.strategy.reduce)
-        mean: Tensor = global_mean(loss.detach().reshape(()).clone())
+        mean: Tensor = global_mean(plain(loss.detach()).reshape(()).clone())
         return mean
 
     def _log(self, trainer: Trainer) -> None:

@@ -1,17 +1,17 @@
 """A loss that is no mean over samples is told, where this can be seen."""
 
-import warnings
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
-from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 from torch.nn import functional
 
 from lightning_app.strategies.means import tells_of_weighted_means
 
 scores, labels = torch.zeros(4, 3), torch.tensor([0, 1, 2, -100])
+shifted = torch.tensor([0, -100, 2, -100])  # two samples, of two words
 weights = torch.tensor([1.0, 2.0, 1.0])
 
 TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
@@ -25,6 +25,18 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
         lambda: torch.nn.CrossEntropyLoss(weight=weights)(scores, labels.clamp(0)),
         "weighs its classes",
     ),
+    "nodes of graphs": (
+        lambda: functional.mse_loss(torch.zeros(5, 1), torch.ones(5, 1)),
+        "has not equally many values of each sample",
+    ),
+    "labels of nodes": (
+        lambda: functional.cross_entropy(scores[:3], labels[:3]),
+        "has not equally many values of each sample",
+    ),
+    "masked": (
+        lambda: torch.nn.BCEWithLogitsLoss()(scores[0], scores[0]),
+        "has not equally many values of each sample",
+    ),
 }
 
 NOT_TOLD: dict[str, Callable[[], Tensor]] = {
@@ -32,6 +44,8 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
     "a sum": lambda: functional.cross_entropy(scores, labels, reduction="sum"),
     "each": lambda: functional.cross_entropy(scores, labels, reduction="none"),
     "soft labels": lambda: functional.cross_entropy(scores, scores),
+    "texts shifted by a word": lambda: functional.cross_entropy(scores, shifted),
+    "a sum over nodes": lambda: functional.mse_loss(scores[0], scores[0], reduction="sum"),
     "another loss": lambda: functional.mse_loss(scores, scores),
 }
 
@@ -40,14 +54,50 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
 def test_what_is_told(name: str) -> None:
     loss, why = TOLD[name]
     expected = loss()
-    message = rf"BoringModel.training_step: \w+ {why}.*`loss_is_mean_over\(batch\)`"
-    with pytest.warns(UserWarning, match=message), tells_of_weighted_means(BoringModel()):
+    lines: list[str] = []
+    with tells_of_weighted_means("A.training_step", 2, lines.append):
         assert loss().equal(expected)
+    assert len(lines) == 1
+    line = lines[0]
+    assert re.match(rf"A.training_step: \w+ {why}.*`loss_is_mean_over\(batch\)`", line)
 
 
 @pytest.mark.parametrize("name", NOT_TOLD)
 def test_what_is_not_told(name: str) -> None:
     expected = NOT_TOLD[name]()
-    with warnings.catch_warnings(), tells_of_weighted_means(BoringModel()):
-        warnings.simplefilter("error")
+    lines: list[str] = []
+    with tells_of_weighted_means("A.training_step", 2, lines.append):
         assert NOT_TOLD[name]().equal(expected)
+    assert lines == []
+
+
+made = torch.ones(2, 4, requires_grad=True) * 1  # of the samples
+COMPARED: dict[str, Callable[[], Tensor]] = {
+    "CLIP": lambda: made @ made.T,
+    "SimCLR": lambda: torch.cat([made, made]) @ torch.cat([made, made]).mT,
+    "triplets": lambda: torch.cdist(made, made),
+    "cosine": lambda: functional.cosine_similarity(made[:, None], made[None], dim=-1),
+}
+NOT_COMPARED: dict[str, Callable[[], Tensor]] = {
+    "a weight": lambda: made @ torch.ones(4, 2, requires_grad=True),
+    "a layer": lambda: torch.nn.Linear(4, 2)(made),
+    "a queue": lambda: made @ torch.ones(4, 2),
+    "attention": lambda: made.reshape(2, 2, 2) @ made.reshape(2, 2, 2),
+    "a step without gradients": lambda: made.detach() @ made.detach().T,
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_comparisons_are_told(name: str) -> None:
+    lines: list[str] = []
+    with tells_of_weighted_means("A.training_step", 2, lines.append):
+        COMPARED[name]()
+    assert [line[:45] for line in lines] == ["A.training_step compares each sample with the"]
+
+
+@pytest.mark.parametrize("name", NOT_COMPARED)
+def test_what_compares_nothing_is_not_told(name: str) -> None:
+    lines: list[str] = []
+    with tells_of_weighted_means("A.training_step", 2, lines.append):
+        NOT_COMPARED[name]()
+    assert lines == []

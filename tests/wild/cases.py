@@ -13,7 +13,7 @@ STOPPED = {
     *("logs every seventh step", "epoch means over a stop", "metrics over a stop"),
     *("manual optimization", "unfreezes a layer", "freezes a layer", "finetuning schedule"),
     *("examples, digits", "examples, text", "examples, GAN"),
-    *("token means", "on_train_batch_start returns -1", "LBFGS"),
+    *("a tensor class of its own", "token means", "on_train_batch_start returns -1", "LBFGS"),
 }
 # Of loaders and batches, those where shards of nothing, or of three sizes, tell more.
 THREE_RANKS = {

@@ -68,6 +68,7 @@ CASES: dict[str, Case] = {
     "a module without input": Case("modules.WithoutInput"),
     "arguments by name": Case("modules.Keyword"),
     "forward writes an attribute": Case("modules.Remembers", right=on(["dp2"], SameOr("dp"))),
+    "a tensor class of its own": Case("modules.OwnTensors"),
     # Losses.
     "loss of shape (1,)": Case("shapes.Vector"),
     "token means": Case("means.Tagger", "means.Sentences"),
@@ -77,6 +78,20 @@ CASES: dict[str, Case] = {
     "token means, some ranks idle": Case(
         "means.Tagger", "means.Sentences", data_args={"length": 41, "batch_size": 5}, stop_at=11
     ),
+    "a mean over nodes": Case(
+        "batches.OfNodes",
+        "batches.Graphs",
+        in_float32=("val/mae",),
+        right=on(SEVERAL, SameOr("mse_loss has not equally many")),
+    ),
+    "contrastive": Case("means.Compares", right=on(SEVERAL, SameOr("compares each sample"))),
+    "contrastive, gathered": Case(
+        "means.ComparesAll", right=on(SEVERAL, Refused("all_gather got tensors of the shapes"))
+    ),
+    "contrastive, gathered, equal parts": Case(
+        "means.ComparesAll", data_args={"length": 36, "batch_size": 12}
+    ),
+    "gathers means": Case("means.GathersMeans", right=on(SEVERAL, SameOr("weigh means by these"))),
     # Logs.
     "logs in the first epoch": Case("logs.FirstEpoch", stop_at=3),
     "logs every seventh step": Case("logs.EverySeventh", flags=EPOCHS, stop_at=5),

@@ -82,6 +82,16 @@ class OfGraphs(Regression):
         self.log("val/loss", self.loss(batch), batch_size=batch.num_graphs)
 
 
+class OfNodes(OfGraphs):
+    """A mean over the nodes of all graphs."""
+
+    def training_step(self, batch, batch_idx):
+        h = self.net.two(self.net.one(batch.x).tanh())
+        loss = nn.functional.mse_loss(h, batch.x.mean(1, keepdim=True))
+        self.log("loss", loss, batch_size=batch.num_graphs)
+        return loss
+
+
 class TimeMajor(Plain):
     """Batches of (time, batch, features), which `self.log` takes for as many samples as steps."""
 

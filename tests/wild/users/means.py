@@ -110,3 +110,37 @@ class Triples(Plain):
             return x.repeat(3, 1), y.repeat(3, 1)
 
         return DataLoader(self.train, self.batch_size, collate_fn=collate)
+
+
+class Compares(Regression):
+    """Each sample of a batch is to be told from the others by another view of it."""
+
+    def training_step(self, batch, batch_idx):
+        x, _ = batch
+        one, two = self.views(self.net[:2](x), self.net[:2](x + 0.1))
+        loss = nn.functional.cross_entropy(one @ two.T, torch.arange(len(one)))
+        loss = loss + super().training_step(batch, batch_idx)
+        return loss
+
+    def views(self, one, two):
+        return one, two
+
+
+class ComparesAll(Compares):
+    """The same, with what the other processes have."""
+
+    def views(self, *both):
+        return [self.all_gather(view, sync_grads=True).flatten(0, -2) for view in both]
+
+
+class GathersMeans(Regression):
+    """Follows the mean of what its net gives, over all processes."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("center", torch.zeros(1))
+
+    def training_step(self, batch, batch_idx):
+        mean = self(batch[0]).mean().detach()
+        self.center.lerp_(self.all_gather(mean).double().mean(), 0.1)
+        return super().training_step(batch, batch_idx)
