@@ -244,9 +244,7 @@ def test_a_run_that_goes_on_is_not_continued_by_another(tmp_path: Path) -> None:
 
 def test_each_documented_fault_is_tested() -> None:
     folder = Path(__file__).parent
-    sources = "".join(
-        (folder / name).read_text() for name in ("test_faults.py", "test_interruptions.py")
-    )
+    sources = "".join(path.read_text() for path in folder.rglob("test_*.py"))
     assert len(faults()) >= 15
     for fault in faults().values():
         assert fault.tests

@@ -1,0 +1,50 @@
+"""Ranks that do not find each other say so, and end."""
+
+import socket
+
+import pytest
+from lightning.fabric.plugins.environments import LightningEnvironment
+
+from lightning_app.errors import UsageError
+from lightning_app.processes import rendezvous
+
+
+def alone() -> LightningEnvironment:
+    """The first of two ranks; the other never comes."""
+    environment = LightningEnvironment()
+    environment.set_global_rank(0)
+    environment.set_world_size(2)
+    environment._main_port = _free_port()
+    return environment
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.mark.timeout(30)
+def test_ranks_that_do_not_find_each_other_end(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rendezvous, "WAIT_S", 2.0)
+    monkeypatch.setattr(rendezvous, "SAYS_SO_S", 0.2)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
+    environment = alone()
+    port = environment.main_port
+    with pytest.raises(UsageError, match=rf"^rank 0 of 2 at MASTER_ADDR=127.0.0.1, .*={port}: "):
+        rendezvous.meet(environment)
+    told = f"train.py: rank 0 waits for all 2 processes at 127.0.0.1:{port}, for at most 2 s\n"
+    assert told in capfd.readouterr().err
+
+
+@pytest.mark.timeout(30)
+def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "ADDRESS_S", 0.1)
+    monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with pytest.raises(UsageError, match="^MASTER_ADDR=no-such-host.invalid: "):
+        rendezvous.meet(alone())
