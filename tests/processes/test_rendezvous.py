@@ -46,5 +46,5 @@ def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "ADDRESS_S", 0.1)
     monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
     monkeypatch.setenv("MASTER_PORT", "29500")
-    with pytest.raises(UsageError, match="^MASTER_ADDR=no-such-host.invalid: "):
+    with pytest.raises(UsageError, match=r"^MASTER_ADDR=no-such-host\.invalid: "):
         rendezvous.meet(alone())
