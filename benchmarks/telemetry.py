@@ -20,7 +20,7 @@ from typing_extensions import override
 from benchmarks import timing
 from benchmarks.timing import Ratio
 from lightning_app import strategies
-from lightning_app.cli import command_line as cli
+from lightning_app.cli.quiet import quieten
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 from lightning_app.speed.direct_step import DirectStep
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(1)
     strategies.register()
-    cli._quieten()
+    quieten()
     warnings.filterwarnings("ignore")
     print(timing.machine())
     ratios = [Ratio(ALL, NO_SHAPES, "<= 1.03"), Ratio(ALL, NO_COVERAGE, "<= 1.03")]

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override
 
+from lightning_app import cli
 from lightning_app.checkpoint.io import AtomicCheckpointIO, is_whole
-from lightning_app.cli import command_line as cli
 from lightning_app.telemetry.dashboard import Dashboard, RunLogger
 from lightning_app.telemetry.shapes import ShapeLogger
 from tests.command import ROOT

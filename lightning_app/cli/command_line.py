@@ -5,17 +5,14 @@ also work without `--trainer.`, booleans also without a value; the layout asked 
 into one this machine has; a model and data come along.
 """
 
-import logging
 import os
 import re
 import sys
-import warnings
 from argparse import ArgumentError
 from pydoc import locate
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
@@ -25,13 +22,10 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from lightning_app import inside, strategies
-from lightning_app.checkpoint.callbacks import BestCheckpoint, LastCheckpoint
+from lightning_app.callbacks import callbacks as run_callbacks
 from lightning_app.checkpoint.input import check_progress, read_checkpoint
 from lightning_app.checkpoint.io import LAST, AtomicCheckpointIO
-from lightning_app.checkpoint.resume import Resume
-from lightning_app.checkpoint.stops import AgreedStop
 from lightning_app.checkpoint.weights import begin_with, check_model
-from lightning_app.cli import config_text
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.config_text import overflows
 from lightning_app.cli.flags import (
@@ -45,91 +39,19 @@ from lightning_app.cli.flags import (
 )
 from lightning_app.cli.layout import Layout, resolve
 from lightning_app.cli.outputs import check_outputs
-from lightning_app.cli.refusals import another_rank_told, refusal, tell, tell_traceback
+from lightning_app.cli.refusals import refusal
 from lightning_app.cli.run_config import SaveConfigOnce
 from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_ranks_so
-from lightning_app.errors import RunError, UsageError, one_line, users_bug, what_it_says
+from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.limits import max_processes
 from lightning_app.masking import first_masked
-from lightning_app.processes import ranks
 from lightning_app.processes.launcher import start_ranks_so
-from lightning_app.processes.signals import Stopped, listening
-from lightning_app.processes.streams import streams_that_may_close
-from lightning_app.speed.compile import CompiledForward
-from lightning_app.speed.data_on_device import DataOnDevice
-from lightning_app.speed.direct_step import DirectStep
-from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.speed.profiler import NoProfiler
-from lightning_app.telemetry.console import Console
-from lightning_app.telemetry.coverage import Coverage
-from lightning_app.telemetry.dashboard import Dashboard, RunLogger, Throughput, discard_empty_run
-from lightning_app.telemetry.loss import LossLogger
-from lightning_app.telemetry.predictions import PredictionWriter
-from lightning_app.telemetry.shapes import ShapeLogger
+from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run
 
-DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
 DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
 DEFAULT_MAX_EPOCHS = 10
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
 LOADERS = tuple(f"{name}_dataloader" for name in ("train", "val", "test", "predict"))
-
-
-def main() -> None:
-    """Run this process's command line.
-
-    Raises:
-        SystemExit: After one line on stderr: with status 2 if the user got something wrong, with
-            128 and the signal's number if one ended the run.
-    """
-    with streams_that_may_close(), listening(), ranks.ended_together():
-        _run(sys.argv[1:], os.getppid())
-
-
-def _run(arguments: list[str], parent: int) -> None:
-    subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
-    strategies.register()
-    config_text.register()
-    _quieten()
-    is_alone = False  # with what ends it: the others wait for this rank
-    try:
-        # The first of several `--model`: not a default of the parser, whose `lr`, say, would
-        # become that of a user's class.
-        CommandLine(subcommand, [DEFAULT_MODEL, DEFAULT_DATA, *arguments])
-    except (ArgumentError, UsageError) as error:
-        if isinstance(error, ArgumentError) and (bug := users_bug(error)):
-            raise bug from None
-        tell(one_line(str(error)), parent)
-        raise SystemExit(2) from None
-    except RunError as error:
-        tell(str(error), parent)
-        raise SystemExit(error.status) from None
-    except Stopped as stop:
-        is_alone = not stop.agreed
-        if is_alone:
-            ranks.stop()
-        raise
-    except Exception as error:
-        if another_rank_told(error):
-            raise SystemExit(2) from None
-        is_alone = True
-        if status := tell_traceback(error):
-            raise SystemExit(status) from None
-        raise
-    finally:
-        _leave_process_group(is_alone)
-
-
-def _leave_process_group(is_alone: bool) -> None:
-    """End the process group; with gloo's still alive, the process may be aborted at its end.
-
-    Args:
-        is_alone: Whether this rank ends by what may be its own. The others wait for it, and NCCL
-            would wait here for them.
-    """
-    if dist.is_available() and dist.is_initialized():
-        if is_alone and dist.get_backend() == "nccl":
-            return
-        dist.destroy_process_group()
 
 
 class CommandLine(LightningCLI):
@@ -322,23 +244,16 @@ class CommandLine(LightningCLI):
         callbacks.append(self._beginning)
         if config["barebones"]:
             return self._prepared(Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]}))
-        if self._own("compile"):
-            callbacks.append(CompiledForward())
-        if self._own("data_on_device"):
-            callbacks.append(DataOnDevice())
-        callbacks.append(DirectStep())
-        if (steps := self._own("steps_per_execution")) > 1:
-            callbacks.append(StepsPerExecution(steps))
-        shapes = ShapeLogger()
-        on_nonfinite = self._own("on_nonfinite_loss")
-        callbacks += [shapes, LossLogger(on_nonfinite), Coverage(), Throughput(shapes)]
-        callbacks += [Dashboard(shapes), Console()]
-        if self._chosen == "predict" and self._own("return_predictions") is not False:
-            callbacks.append(PredictionWriter())
-        callbacks += [Resume(), AgreedStop()]
-        if config["enable_checkpointing"] is not False:
-            last = LastCheckpoint(self._own("save_every_s"), on_nonfinite)
-            callbacks += [BestCheckpoint(), last]
+        keeps = self._chosen == "predict" and self._own("return_predictions") is not False
+        callbacks += run_callbacks(
+            compile_modules=self._own("compile"),
+            data_on_device=self._own("data_on_device"),
+            steps_per_execution=self._own("steps_per_execution"),
+            on_nonfinite_loss=self._own("on_nonfinite_loss"),
+            predictions=keeps,
+            checkpoints=config["enable_checkpointing"] is not False,
+            save_every_s=self._own("save_every_s"),
+        )
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
@@ -362,26 +277,3 @@ def _as_list(callbacks: Any) -> list[Callback]:
 
 def _has(kind: type[Callback], callbacks: Any) -> bool:
     return any(isinstance(callback, kind) for callback in _as_list(callbacks))
-
-
-def _quieten() -> None:
-    """No advertisements, and no advice that does not hold here."""
-    for name in (
-        "pytorch.utilities.rank_zero",
-        "fabric.utilities.seed",
-        "fabric.utilities.distributed",
-    ):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    # Which rank is ended after another has failed tells nothing.
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    for message in (
-        ".*does not have many workers.*",
-        ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
-        ".*LeafSpec.*deprecated.*",
-        ".*args parameter is intended.*",
-        ".*looks like a TorchScript archive.*",  # it is refused
-        ".*configure_optimizers` will be overridden.*",  # as asked for by --optimizer
-        ".*The dirpath has changed.*",  # a checkpoint of another run
-        ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's
-    ):
-        warnings.filterwarnings("ignore", message)

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.cli.beginning import Beginning
+from lightning_app.cli.quiet import quieten
 from lightning_app.cli.refusals import refusal, tell
 from lightning_app.telemetry.dashboard import discard_empty_run
 
@@ -23,6 +24,7 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
 
     @override
     def _wrapping_function(self, process_idx: int, trainer: Any, *args: Any) -> None:
+        quieten()
         rank_zero_only.rank = process_idx  # type: ignore[attr-defined] # until the strategy knows it
         beginning = next(c for c in trainer.callbacks if isinstance(c, Beginning))
         parent = os.getppid()

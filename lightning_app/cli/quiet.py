@@ -1,0 +1,30 @@
+"""No advertisements on the console, and no advice that does not hold here."""
+
+import logging
+import warnings
+
+_LOGGERS = (
+    "pytorch.utilities.rank_zero",
+    "fabric.utilities.seed",
+    "fabric.utilities.distributed",
+)
+_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
+    ".*LeafSpec.*deprecated.*",
+    ".*args parameter is intended.*",
+    ".*looks like a TorchScript archive.*",  # it is refused
+    ".*configure_optimizers` will be overridden.*",  # as asked for by --optimizer
+    ".*The dirpath has changed.*",  # a checkpoint of another run
+    ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's
+)
+
+
+def quieten() -> None:
+    """Leave out, in this process, what Lightning and torch tell that says nothing here."""
+    for name in _LOGGERS:
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    # Which rank is ended after another has failed tells nothing.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message)
