@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_app import inside
@@ -29,11 +28,16 @@ from lightning_app.strategies.first_steps import FirstSteps
 from lightning_app.strategies.gathering import check_shapes
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
-from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.local_sum import LocalSum
 from lightning_app.strategies.loopback import on_loopback
 from lightning_app.strategies.loss_weight import LossWeight, common_shard, mean_over
 from lightning_app.strategies.one_sample import refused_by_batchnorm
+from lightning_app.strategies.refused import (
+    check_metrics,
+    check_run,
+    check_wait,
+    refused_by_idle_parameters,
+)
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.spare_step import nothing_stays
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
@@ -62,7 +66,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
     @override
     def setup(self, trainer: Trainer) -> None:
         if self.world_size > 1:
-            self._check(trainer)
+            no_batchnorm = self._layer_sync is not None and self.root_device.type == "cpu"
+            check_run(trainer, self.world_size, no_batchnorm)
         super().setup(trainer)
         if self.world_size > 1:
             self._trained = TrainedParameters(trainer.lightning_module)
@@ -71,23 +76,6 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
-
-    def _check(self, trainer: Trainer) -> None:
-        if self._layer_sync is not None and self.root_device.type == "cpu":
-            raise MisconfigurationException(
-                "--sync_batchnorm needs GPUs: torch's SyncBatchNorm does not run on a CPU; "
-                "leave it out, or train with `--devices 1`"
-            )
-        if step := step_over_iterator(trainer):
-            raise MisconfigurationException(
-                f"{step} takes the loader's iterator, so nothing tells which batch its loss is of, "
-                f"to weigh it over {self.world_size} processes: take a batch, or use one device"
-            )
-        if inside.validates_by_time(trainer):
-            raise MisconfigurationException(
-                f"--val_check_interval by time: the clocks of {self.world_size} processes differ, "
-                "so they would validate at different steps; give a number of batches"
-            )
 
     @override
     def setup_distributed(self) -> None:
@@ -211,18 +199,12 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         self._in_step = True
         try:
             with (
+                refused_by_idle_parameters(),
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
                 watched.watch(shard) if watched else nullcontext(),
                 nothing_stays(self.lightning_module) if spare else nullcontext(),
             ):
                 yield
-        except RuntimeError as error:
-            if "have finished reduction in the prior iteration" in str(error):
-                raise MisconfigurationException(
-                    "some parameters had no part in the last step's loss, and the ranks wait for "
-                    "their gradients: use `--strategy ddp_find_unused_parameters_true`"
-                ) from error
-            raise
         finally:
             self._in_step = False
 
@@ -272,14 +254,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         return super().all_gather(tensor, group, sync_grads)
 
     def _check_all_in_step(self, what: str) -> None:
-        """Refuse to wait, in a step, for ranks that have no part in it."""
-        is_evaluated = self._in_step and not self._trainer.training
-        if is_evaluated and any(s.global_size < self.world_size for s in self._shards):
-            raise MisconfigurationException(
-                f"{what} in an evaluation step waits for all {self.world_size} processes, of "
-                f"which some have no sample of a batch of {self._shards[0].global_size}: use it "
-                "in a hook at the epoch's end, or batches with a sample for each process"
-            )
+        if self._in_step and not self._trainer.training:
+            check_wait(what, self._shards, self.world_size)
 
     def _check_evaluation(self, hook: str, shard: Shard) -> None:
         """Refuse metrics that ask all ranks in a step of which some have no part."""
@@ -287,13 +263,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             return
         if shard.number == 0 and self._first_steps is not None:
             self._first_steps.tell_of_idleness(hook, shard, self.world_size)
-        for name, metric in self.lightning_module.named_modules():  # type: ignore[union-attr]
-            if isinstance(metric, Metric) and metric.dist_sync_on_step:
-                raise MisconfigurationException(
-                    f"{name} has dist_sync_on_step=True, and waits in an evaluation step for all "
-                    f"{self.world_size} processes, of which some have no sample of a batch of "
-                    f"{shard.global_size}: leave it out, or use larger batches"
-                )
+        assert self.lightning_module is not None
+        check_metrics(self.lightning_module, shard, self.world_size)
 
     def _sum(self, values: Tensor) -> Tensor:
         """The sum of a CPU tensor `(N,)` over all ranks."""

@@ -1,0 +1,93 @@
+"""What several processes cannot do as one device does, refused before anybody waits for it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from torchmetrics import Metric
+
+from lightning_app import inside
+from lightning_app.strategies.loader import step_over_iterator
+from lightning_app.strategies.sharding import Shard
+
+
+def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
+    """Refuse a run for what it is asked to do.
+
+    Args:
+        trainer: That is about to run.
+        world_size: How many ranks there are.
+        no_batchnorm: SyncBatchNorm is asked for, and there is none for the ranks' devices.
+
+    Raises:
+        MisconfigurationException: That, a step takes the loader's iterator, or it validates by
+            time.
+    """
+    if no_batchnorm:
+        raise MisconfigurationException(
+            "--sync_batchnorm needs GPUs: torch's SyncBatchNorm does not run on a CPU; "
+            "leave it out, or train with `--devices 1`"
+        )
+    if step := step_over_iterator(trainer):
+        raise MisconfigurationException(
+            f"{step} takes the loader's iterator, so nothing tells which batch its loss is of, "
+            f"to weigh it over {world_size} processes: take a batch, or use one device"
+        )
+    if inside.validates_by_time(trainer):
+        raise MisconfigurationException(
+            f"--val_check_interval by time: the clocks of {world_size} processes differ, "
+            "so they would validate at different steps; give a number of batches"
+        )
+
+
+def check_wait(what: str, shards: Sequence[Shard], world_size: int) -> None:
+    """Refuse to wait, in an evaluation step, for ranks that have no part in it.
+
+    Args:
+        what: Waits for all.
+        shards: This rank's parts of the step's batches.
+        world_size: How many ranks there are.
+
+    Raises:
+        MisconfigurationException: A batch has fewer samples than there are ranks.
+    """
+    if any(shard.global_size < world_size for shard in shards):
+        raise MisconfigurationException(
+            f"{what} in an evaluation step waits for all {world_size} processes, of "
+            f"which some have no sample of a batch of {shards[0].global_size}: use it "
+            "in a hook at the epoch's end, or batches with a sample for each process"
+        )
+
+
+def check_metrics(model: LightningModule, shard: Shard, world_size: int) -> None:
+    """Refuse metrics that ask all ranks in an evaluation step of which some have no part.
+
+    Raises:
+        MisconfigurationException: The model has one.
+    """
+    for name, metric in model.named_modules():
+        if isinstance(metric, Metric) and metric.dist_sync_on_step:
+            raise MisconfigurationException(
+                f"{name} has dist_sync_on_step=True, and waits in an evaluation step for all "
+                f"{world_size} processes, of which some have no sample of a batch of "
+                f"{shard.global_size}: leave it out, or use larger batches"
+            )
+
+
+@contextmanager
+def refused_by_idle_parameters() -> Iterator[None]:
+    """Make one line of torch's error about parameters that a step's loss does not depend on.
+
+    Raises:
+        MisconfigurationException: That error came.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "have finished reduction in the prior iteration" in str(error):
+            raise MisconfigurationException(
+                "some parameters had no part in the last step's loss, and the ranks wait for "
+                "their gradients: use `--strategy ddp_find_unused_parameters_true`"
+            ) from error
+        raise
