@@ -16,9 +16,8 @@ Not covered: lists and other objects that `forward` appends to; a `forward` that
 name goes unsplit, and the modules it calls are the outermost ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -29,7 +28,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.parallel import parallel_apply, replicate
 from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
@@ -37,6 +35,7 @@ from typing_extensions import override
 from lightning_app.strategies.first_steps import random_states
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.outermost import OutermostCalls, answered_by
+from lightning_app.strategies.replicas import ReplicaListener, Replicas
 from lightning_app.strategies.rows import Rows, tensors_in
 from lightning_app.strategies.scatter_gather import (
     Gather,
@@ -49,12 +48,6 @@ from lightning_app.strategies.scatter_gather import (
 from lightning_app.strategies.sharding import chunk_sizes
 from lightning_app.strategies.single_device import SingleDeviceStrategy
 from lightning_app.strategies.telling import TellOnce
-from lightning_app.strategies.writes import BuffersByRank, attributes, differing, written
-
-# The rank of the replica that runs in this thread; `None` outside of replicas.
-replica_rank: ContextVar[int | None] = ContextVar("replica_rank", default=None)
-
-ReplicaListener = Callable[[Module, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 class DataParallelStrategy(SingleDeviceStrategy):
@@ -75,6 +68,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
         self._num_calls = 0
         self._stacks_samples = True
         self._tell = TellOnce()
+        self._replicas = Replicas([], self.listeners, self._tell)
         self._known: dict[bool, WeakSet[Module]] = {mode: WeakSet() for mode in (False, True)}
 
     @property
@@ -87,6 +81,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
     def parallel_devices(self, devices: list[torch.device]) -> None:
         self._devices = list(devices)
         self._root_device = self._devices[0]
+        self._replicas = Replicas(self._devices, self.listeners, self._tell)
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -168,16 +163,15 @@ class DataParallelStrategy(SingleDeviceStrategy):
             if str(reason):
                 what = f"{type(module).__name__} runs in one piece, not split by `--strategy dp`"
                 self._tell(f"{what}: {reason}", subject=what)
-            return self._call_replica(module, 0, module, args, kwargs)
+            return self._replicas.call(module, 0, module, args, kwargs)
         sizes = [size for size, _, _ in shards]
         inputs = [(args, kwargs) for _, args, kwargs in shards]
         is_new = self._is_new(module)
         before = random_states(self._devices) if is_new else None
-        run = self._run_in_threads if self.root_device.type == "cuda" else self._run_in_turn
         rows.paused = True
         try:
             with refused_by_batchnorm(rows.size, f"{len(sizes)} replicas"):
-                outputs = run(module, inputs, is_new)
+                outputs = self._replicas.run(module, inputs, is_new)
             if is_new and random_states(self._devices) != before:
                 self._tell(
                     f"{type(module).__name__}.forward draws random numbers (as dropout does), each "
@@ -223,38 +217,6 @@ class DataParallelStrategy(SingleDeviceStrategy):
             for own in owned
         )
 
-    def _run_in_turn(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
-        buffers = BuffersByRank(module, len(inputs))
-        states, outputs = [], []
-        for rank, (args, kwargs) in enumerate(inputs):
-            with buffers.of(rank):
-                before = attributes(module) if is_new else {}
-                outputs.append(self._call_replica(module, rank, module, args, kwargs))
-                if is_new:
-                    states.append(written(before, attributes(module)) | _buffers(module))
-        self._tell_of_writes(module, differing(states))
-        return outputs
-
-    def _run_in_threads(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
-        devices = self._devices[: len(inputs)]
-        if len(devices) == 1:
-            return self._run_in_turn(module, inputs, is_new)
-        replicas = replicate(module, devices, detach=not torch.is_grad_enabled())
-        for replica, device in zip(replicas, devices, strict=True):
-            for part in replica.modules():
-                if "_device" in vars(part):  # Lightning's note of where a module is
-                    vars(part)["_device"] = device
-        before = [attributes(replica) if is_new else {} for replica in replicas]
-        run = partial(self._call_replica, module)
-        call = _in_autocast_of_this_thread(self.root_device.type, run)
-        calls = [partial(call, rank, replica) for rank, replica in enumerate(replicas)]
-        outputs: list[Any] = parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type]
-        if is_new:
-            lost = [written(old, attributes(r)) for old, r in zip(before, replicas, strict=True)]
-            names = [*lost[0], *differing([_buffers(replica) for replica in replicas])]
-            self._tell_of_writes(module, names)
-        return outputs
-
     def _is_new(self, module: Module) -> bool:
         """Whether a module's writes have not been looked at in its mode, which is done once."""
         known = self._known[module.training]
@@ -262,50 +224,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
         known.add(module)
         return is_new
 
-    def _call_replica(
-        self,
-        module: Module,
-        rank: int,
-        replica: Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        token = replica_rank.set(rank)
-        try:
-            output = replica.forward(*args, **kwargs)
-            for listener in self.listeners:
-                listener(module, args, kwargs, output)
-            return output
-        finally:
-            replica_rank.reset(token)
-
     def _tell_of_mean(self, module: Module) -> None:
         self._tell(
             f"{type(module).__name__} returns a scalar of each replica's samples: `--strategy dp` "
             "takes it for their mean"
         )
-
-    def _tell_of_writes(self, module: Module, names: list[str]) -> None:
-        if names:
-            self._tell(
-                f"{type(module).__name__}.forward writes {', '.join(names)}, of each replica's own "
-                "samples: `--strategy dp` keeps one replica's, so they differ from one device"
-            )
-
-
-def _buffers(module: Module) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in module.named_buffers()}
-
-
-def _in_autocast_of_this_thread(
-    device_type: str, function: Callable[..., Any]
-) -> Callable[..., Any]:
-    """The function with this thread's autocast, whose dtype `parallel_apply` does not pass on."""
-    dtype = torch.get_autocast_dtype(device_type)
-    enabled = torch.is_autocast_enabled(device_type)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(device_type, dtype=dtype, enabled=enabled):
-            return function(*args, **kwargs)
-
-    return call

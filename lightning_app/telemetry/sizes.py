@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_app import inside
-from lightning_app.strategies.dp import replica_rank
+from lightning_app.strategies.replicas import replica_rank
 from lightning_app.strategies.spare_step import is_spare
 
 MAX_CALLS = 1024  # kept as they are

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_app.modules import give_forward_back, replace_forward
 from lightning_app.strategies import DataParallelStrategy
-from lightning_app.strategies.dp import _in_autocast_of_this_thread, replica_rank
+from lightning_app.strategies.replicas import _in_autocast_of_this_thread, replica_rank
 from lightning_app.strategies.rows import Rows
 from lightning_app.strategies.scatter_gather import Gather, NotJoined, NotSplit, scatter
 

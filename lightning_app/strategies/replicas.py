@@ -1,0 +1,122 @@
+"""Replicas of a module: how its forward runs on each part of a batch, and what it may write."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parallel import parallel_apply, replicate
+
+from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.writes import BuffersByRank, attributes, differing, written
+
+# The rank of the replica that runs in this thread; `None` outside of replicas.
+replica_rank: ContextVar[int | None] = ContextVar("replica_rank", default=None)
+
+ReplicaListener = Callable[[Module, tuple[Any, ...], dict[str, Any], Any], None]
+
+
+class Replicas:
+    """Runs a module's forward, on CPUs one part after another, on GPUs in a thread each.
+
+    Args:
+        devices: One for each replica.
+        listeners: Called in each replica, after the `forward` of an outermost module, with what a
+            forward hook gets: the module, its arguments, and what it returned.
+        tell: Tells a line.
+    """
+
+    def __init__(
+        self, devices: list[torch.device], listeners: list[ReplicaListener], tell: TellOnce
+    ) -> None:
+        self._devices, self._listeners, self._tell = devices, listeners, tell
+
+    def run(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
+        """The outputs of all parts, in order.
+
+        Args:
+            module: Whose replicas run.
+            inputs: Each part's arguments, those by position and by name.
+            is_new: Look at what the forward writes, and tell of it.
+        """
+        in_threads = self._devices[0].type == "cuda"
+        run = self._run_in_threads if in_threads else self._run_in_turn
+        return run(module, inputs, is_new)
+
+    def _run_in_turn(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
+        buffers = BuffersByRank(module, len(inputs))
+        states, outputs = [], []
+        for rank, (args, kwargs) in enumerate(inputs):
+            with buffers.of(rank):
+                before = attributes(module) if is_new else {}
+                outputs.append(self.call(module, rank, module, args, kwargs))
+                if is_new:
+                    states.append(written(before, attributes(module)) | _buffers(module))
+        self._tell_of_writes(module, differing(states))
+        return outputs
+
+    def _run_in_threads(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
+        devices = self._devices[: len(inputs)]
+        if len(devices) == 1:
+            return self._run_in_turn(module, inputs, is_new)
+        replicas = replicate(module, devices, detach=not torch.is_grad_enabled())
+        for replica, device in zip(replicas, devices, strict=True):
+            for part in replica.modules():
+                if "_device" in vars(part):  # Lightning's note of where a module is
+                    vars(part)["_device"] = device
+        before = [attributes(replica) if is_new else {} for replica in replicas]
+        run = partial(self.call, module)
+        call = _in_autocast_of_this_thread(self._devices[0].type, run)
+        calls = [partial(call, rank, replica) for rank, replica in enumerate(replicas)]
+        outputs: list[Any] = parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type]
+        if is_new:
+            lost = [written(old, attributes(r)) for old, r in zip(before, replicas, strict=True)]
+            names = [*lost[0], *differing([_buffers(replica) for replica in replicas])]
+            self._tell_of_writes(module, names)
+        return outputs
+
+    def call(
+        self,
+        module: Module,
+        rank: int,
+        replica: Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Call the forward of a module's replica, which may be the module itself."""
+        token = replica_rank.set(rank)
+        try:
+            output = replica.forward(*args, **kwargs)
+            for listener in self._listeners:
+                listener(module, args, kwargs, output)
+            return output
+        finally:
+            replica_rank.reset(token)
+
+    def _tell_of_writes(self, module: Module, names: list[str]) -> None:
+        if names:
+            self._tell(
+                f"{type(module).__name__}.forward writes {', '.join(names)}, of each replica's own "
+                "samples: `--strategy dp` keeps one replica's, so they differ from one device"
+            )
+
+
+def _buffers(module: Module) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in module.named_buffers()}
+
+
+def _in_autocast_of_this_thread(
+    device_type: str, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The function with this thread's autocast, whose dtype `parallel_apply` does not pass on."""
+    dtype = torch.get_autocast_dtype(device_type)
+    enabled = torch.is_autocast_enabled(device_type)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device_type, dtype=dtype, enabled=enabled):
+            return function(*args, **kwargs)
+
+    return call
