@@ -15,7 +15,40 @@ def _setting() -> None:
     logging.getLogger("lightning").setLevel(logging.ERROR)
 
 
+# A test module that uses one of these starts processes, or a browser.
+STARTS = {
+    "tests.command": "process",
+    "tests.forked": "process",
+    "tests.ranks": "process",
+    "tests.bad_input.forking": "process",
+    "tests.wild.processes": "process",
+    "benchmarks.timing": "process",
+    "subprocess": "process",
+    "multiprocessing": "process",
+    "selenium": "browser",
+}
+
+
+def marks(module: object) -> set[str]:
+    """The marks that a test module has by what it uses."""
+    names = {getattr(value, "__module__", None) for value in vars(module).values()}
+    names |= {getattr(value, "__name__", None) for value in vars(module).values()}
+    return {
+        mark
+        for start, mark in STARTS.items()
+        if any(isinstance(name, str) and (name + ".").startswith(start + ".") for name in names)
+    }
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    found: dict[object, set[str]] = {}
+    for item in items:
+        module = getattr(item, "module", None)
+        if module not in found:
+            found[module] = marks(module) if module else set()
+        for mark in found[module]:
+            item.add_marker(mark)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -231,7 +231,8 @@ def test_barebones_keeps_the_users_callbacks(run: Any) -> None:
         "trainer:\n  callbacks:\n  - class_path: lightning.pytorch.callbacks.LambdaCallback\n"
     )
     trainer = run(*BASE, "--max_epochs", "1", "--barebones", "--config", "c.yaml")
-    assert [type(callback).__name__ for callback in trainer.callbacks] == ["LambdaCallback"]
+    names = [type(callback).__name__ for callback in trainer.callbacks]
+    assert names == ["LambdaCallback", "Beginning"]
 
 
 LOGGERS = {

@@ -7,7 +7,7 @@ put right here. What they cannot take up is told in one line.
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,13 +20,23 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.modules import plain
-from lightning_app.telemetry.dashboard.logger import RunLogger
 
 _NOTHING_PENDING = "nothing_pending"
 _EPOCH_MEANS = "epoch_means"
 _METRICS = "callback_metrics"
 _SWITCHES = "switches"
 _TRAINED_BY = "trained_by"
+
+
+@runtime_checkable
+class RewindsFiles(Protocol):
+    """A logger whose files are cut back to where they were when a checkpoint was made."""
+
+    def position(self) -> dict[str, int]:
+        """How long its files are."""
+
+    def rewind(self, position: dict[str, int]) -> None:
+        """Cut them back."""
 
 
 class Resume(Callback):
@@ -40,7 +50,7 @@ class Resume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero:
+        if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero:
             checkpoint["event_files"] = trainer.logger.position()
         progress = checkpoint["loops"]["fit_loop"]
         put_right(trainer, progress)
@@ -68,7 +78,7 @@ class Resume(Callback):
         if self._checkpoint and trainer.strategy.lightning_restore_optimizer:
             self._check_optimizers(trainer)
         event_files = self._checkpoint.get("event_files")
-        if isinstance(trainer.logger, RunLogger) and trainer.is_global_zero and event_files:
+        if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
         inside.put_metrics(trainer, self._checkpoint.get(_METRICS) or {})
         for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):

@@ -1,9 +1,9 @@
 """Signals that end a run: SIGTERM, Ctrl-C (SIGINT), and SIGHUP, of a terminal that is closed.
 
 The first one is a wish. Training takes it up where nothing is pending, saves, and stops (see
-`checkpoint.py`); whatever else a program is in ends at once. A second one ends the process in any
-case, and so does a first one that nothing comes of. For that there is a thread of its own: the main
-one may wait for another rank in C++, where no Python handler runs.
+`checkpoint/callbacks.py`); whatever else a program is in ends at once. A second one ends the
+process in any case, and so does a first one that nothing comes of. For that there is a thread of
+its own: the main one may wait for another rank in C++, where no Python handler runs.
 """
 
 import os

@@ -1,0 +1,75 @@
+"""The folders import in one direction, and the README's map names every module."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "lightning_app"
+# Each imports from those after it alone, and from itself. What is on one line stands side by side.
+LAYERS = [
+    ("cli",),
+    ("callbacks",),
+    ("speed", "telemetry"),
+    ("checkpoint",),
+    ("strategies",),
+    ("processes",),
+    ("inside",),
+    ("data", "model"),
+    ("order", "modules", "masking", "limits", "errors"),
+]
+PRIVATE = re.compile(
+    r"(?:trainer|loop|strategy|connector|fetcher|combined|result)[a-z_.]*\._[a-z]"
+    r"|from lightning\S* import .*\b_[A-Za-z]"
+)
+
+
+def modules() -> Iterator[tuple[Path, str]]:
+    """Each module, with the part of the package that it belongs to."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if part != "__init__":
+            yield path, part
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of the package that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "lightning_app":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lightning_app."):
+            found.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found |= {n.split(".")[1] for n in names if n.startswith("lightning_app.")}
+    return found
+
+
+def test_imports_go_one_way() -> None:
+    layer = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+    assert {part for _, part in modules()} == {*layer, "doctor"}
+    for path, part in modules():
+        for other in imported(path) - {part}:
+            if part == "doctor":
+                assert other == "errors", f"{path} imports {other}"
+            else:
+                assert layer[part] < layer.get(other, -1), f"{path} imports {other}"
+
+
+def test_lightnings_private_names_are_in_one_place() -> None:
+    for path, part in modules():
+        if part != "inside":
+            lines = path.read_text().splitlines()
+            own = [line for line in lines if PRIVATE.search(line) and "self._" not in line]
+            assert not own, f"{path}: {own}"
+
+
+def test_the_map_names_every_module_and_no_file_is_long() -> None:
+    text = (ROOT / "README.md").read_text()
+    code = text[text.index("## The code") :]
+    for path, part in modules():
+        if part != "doctor" and path.name != "__init__.py":
+            assert re.search(rf"\b{re.escape(path.name)}", code), path
+        assert len(path.read_text().splitlines()) <= 300, path
