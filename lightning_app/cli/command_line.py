@@ -265,6 +265,7 @@ class CommandLine(LightningCLI):
         return self._prepared(trainer)
 
     def _prepared(self, trainer: Trainer) -> Trainer:
+        inside.check_names(trainer)
         start_ranks_so(trainer)
         start_spawned_ranks_so(trainer)
         inside.leave_sigterm_alone(trainer)

@@ -35,6 +35,7 @@ from lightning_app.inside.loops import (
     give_back,
     precede,
 )
+from lightning_app.inside.names import check_names, missing_for_speed
 from lightning_app.inside.quick_logs import (
     log_quickly,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "begin_with_new_epoch",
     "begin_with_next_step",
     "broadcast_no_signal",
+    "check_names",
     "connect",
     "count_batch",
     "follow",
@@ -103,6 +105,7 @@ __all__ = [
     "log_quickly",
     "logged_as",
     "metrics_to_save",
+    "missing_for_speed",
     "notes_indices",
     "num_prefetched",
     "optimizer_steps",

@@ -10,10 +10,12 @@ taken. The batch hooks of this project's own callbacks that do nothing are left 
 This stands in for a loop of Lightning's that is not public; tests notice if it changes.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,6 +23,7 @@ from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResul
 from lightning.pytorch.plugins.precision import DoublePrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -54,6 +57,13 @@ class DirectStep(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if missing := inside.missing_for_speed(trainer):
+            rank_zero_only(print)(
+                f"Lightning {lightning.__version__} has no {', '.join(missing)}: steps go its own "
+                "way, which takes longer",
+                file=sys.stderr,
+            )
+            return
         _mute(trainer, pl_module)
         inside.remember_signature(trainer)
         if nothing_is_skipped(trainer, pl_module):

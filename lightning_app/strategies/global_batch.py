@@ -28,6 +28,11 @@ class GlobalBatch(DirectTransfer, Strategy):
     _seed: int | None = None
 
     @override
+    def setup(self, trainer: Trainer) -> None:
+        inside.check_names(trainer)
+        super().setup(trainer)
+
+    @override
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         if isinstance(self.precision_plugin, DoublePrecision):
             # Lightning does it later; until then they are float32, and would be rounded.
