@@ -140,6 +140,18 @@ class CommandLine(LightningCLI):
         """Lightning would have a checkpoint's hyperparameters win over the command line's."""
 
     @override
+    def _add_instantiators(self) -> None:
+        """Have hyperparameters noted as they are without a command line, where that can be.
+
+        Lightning's would have `save_hyperparameters` in a base class note what the command line
+        gives to the class below it. But objects among them are noted by their classes' paths.
+        """
+        config = self.config[self._chosen]
+        given = [vars(config[key].init_args or {}) for key in ("model", "data") if config[key]]
+        if any("class_path" in str(value) for values in given for value in values.values()):
+            super()._add_instantiators()
+
+    @override
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()

@@ -84,6 +84,7 @@ CASES: dict[str, Case] = {
     ),
     "log every third step": Case(REGRESSION, flags={"log_every_n_steps": 3}),
     # The user's own choices.
+    "a base class's hyperparameters": Case("optimizing.Wider", model_args={"width": 5}),
     "own hyperparameters": Case(
         "optimizing.Hyper",
         "optimizing.HyperData",

@@ -263,3 +263,23 @@ class HyperData(Plain):
     def setup(self, stage):
         super().setup(stage)
         self.train = TensorDataset(*xy(self.hparams.length, seed=self.hparams.seed))
+
+
+class OfWidth(Regression):
+    """Reads its hyperparameters back, as libraries do."""
+
+    def __init__(self, hidden_size=8, depth=1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(
+            nn.Linear(6, self.hparams.hidden_size),
+            *(nn.Tanh() for _ in range(self.hparams.depth)),
+            nn.Linear(self.hparams.hidden_size, 1),
+        )
+
+
+class Wider(OfWidth):
+    """Gives its base class other arguments than it is given."""
+
+    def __init__(self, width: int = 3):
+        super().__init__(hidden_size=2 * width, depth=2)
