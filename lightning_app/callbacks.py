@@ -22,6 +22,7 @@ def callbacks(
     *,
     compile_modules: bool = False,
     data_on_device: bool = False,
+    plain_steps: bool = False,
     steps_per_execution: int = 1,
     on_nonfinite_loss: Choice = "stop",
     predictions: bool = False,
@@ -37,6 +38,7 @@ def callbacks(
     Args:
         compile_modules: `--compile`.
         data_on_device: `--data_on_device`.
+        plain_steps: `--plain_steps`.
         steps_per_execution: `--steps_per_execution`.
         on_nonfinite_loss: `--on_nonfinite_loss`.
         predictions: Write what is predicted to `predictions.pt`.
@@ -49,7 +51,8 @@ def callbacks(
         found.append(CompiledForward())
     if data_on_device:
         found.append(DataOnDevice())
-    found.append(DirectStep())
+    if not plain_steps:
+        found.append(DirectStep())
     if steps_per_execution > 1:
         found.append(StepsPerExecution(steps_per_execution))
     found += [shapes, LossLogger(on_nonfinite_loss), Coverage(), Throughput(shapes)]

@@ -34,6 +34,7 @@ def test_what_gives_comes_before_what_takes() -> None:
     assert len(set(names)) == len(names) == 15
     for first, second in BEFORE:
         assert names.index(first) < names.index(second), (first, second)
+    assert "DirectStep" not in {type(c).__name__ for c in callbacks(plain_steps=True)}
     is_last = [isinstance(callback, Checkpoint) for callback in everything]
     assert is_last == sorted(is_last)
 

@@ -260,6 +260,7 @@ class CommandLine(LightningCLI):
         callbacks += run_callbacks(
             compile_modules=self._own("compile"),
             data_on_device=self._own("data_on_device"),
+            plain_steps=self._own("plain_steps"),
             steps_per_execution=self._own("steps_per_execution"),
             on_nonfinite_loss=self._own("on_nonfinite_loss"),
             predictions=keeps,

@@ -38,6 +38,13 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         help="Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
     )
     parser.add_argument(
+        "--plain_steps",
+        type=bool,
+        default=False,
+        help="Take Lightning's own way in every step, which is longer.",
+    )
+    _allow_bare(parser, "--plain_steps", True)
+    parser.add_argument(
         "--compile",
         type=bool,
         default=False,
@@ -102,6 +109,8 @@ def check_run_flags(flags: Any) -> None:
         raise UsageError(f"--seed_everything {seed}: it must be from 0 to {_MAX_SEED}")
     if flags.get("lr_scheduler") is not None and flags.get("optimizer") is None:
         raise UsageError("--lr_scheduler needs --optimizer, whose learning rates it changes")
+    if flags["plain_steps"] and flags["steps_per_execution"] > 1:
+        raise UsageError("--plain_steps and --steps_per_execution: choose one of them")
 
 
 def check_trainer_flags(flags: Any) -> None:
