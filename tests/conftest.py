@@ -1,11 +1,15 @@
 """What all tests share: our strategies are registered, and results do not depend on threads."""
 
 import logging
+import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from lightning_app import strategies
+
+SEEDS = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -13,6 +17,16 @@ def _setting() -> None:
     torch.set_num_threads(1)  # two cores are shared by up to eight ranks
     strategies.register()
     logging.getLogger("lightning").setLevel(logging.ERROR)
+
+
+@pytest.fixture(autouse=True)
+def _unseeded() -> Iterator[None]:
+    """A run of the command line in this process seeds it, which later tests shall not see."""
+    for name in SEEDS:
+        os.environ.pop(name, None)
+    yield
+    for name in SEEDS:
+        os.environ.pop(name, None)
 
 
 # A test module that uses one of these starts processes, or a browser.

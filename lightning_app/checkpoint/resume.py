@@ -25,6 +25,8 @@ _NOTHING_PENDING = "nothing_pending"
 _EPOCH_MEANS = "epoch_means"
 _METRICS = "callback_metrics"
 _SWITCHES = "switches"
+_ADDED_LATER = ("differentiable",)  # by torch, to an optimizer's defaults
+_OF_SWA = "SWALR"
 _TRAINED_BY = "trained_by"
 
 
@@ -104,10 +106,10 @@ class Resume(Callback):
             for optimizer in trainer.optimizers
             for group in optimizer.param_groups
             for name in optimizer.defaults
-            if name not in group
+            if name not in group and name not in _ADDED_LATER
         )
         numbers = [len(names) for names in now.values()]
-        if saved is not None and saved != now:
+        if saved is not None and not _are_alike(saved, now):
             why = f"it was trained by {_in_words(saved)}, and this run has {_in_words(now)}"
         elif missing := next(lacks, None):
             why = f"it has {missing}"
@@ -175,6 +177,13 @@ def _trained_by(trainer: Trainer) -> dict[str, list[str]]:
         "optimizers": [type(optimizer).__name__ for optimizer in trainer.optimizers],
         "lr_schedulers": [type(scheduler).__name__ for scheduler in schedulers],
     }
+
+
+def _are_alike(saved: dict[str, list[str]], now: dict[str, list[str]]) -> bool:
+    """Whether states can be taken up; SWA puts a scheduler of its own in the place of others."""
+    if any(_OF_SWA in names["lr_schedulers"] for names in (saved, now)):
+        return saved["optimizers"] == now["optimizers"]
+    return saved == now
 
 
 def _in_words(names: dict[str, list[str]]) -> str:

@@ -147,8 +147,7 @@ class CommandLine(LightningCLI):
         gives to the class below it. But objects among them are noted by their classes' paths.
         """
         config = self.config[self._chosen]
-        given = [vars(config[key].init_args or {}) for key in ("model", "data") if config[key]]
-        if any("class_path" in str(value) for values in given for value in values.values()):
+        if any(str(config.get(key)).count("class_path=") > 1 for key in ("model", "data")):
             super()._add_instantiators()
 
     @override

@@ -8,6 +8,7 @@ end by a SIGTERM from anyone, and leaves the others as they are.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,8 +48,15 @@ def _begin(init: Callable[[int], Any] | None, worker_id: int) -> None:
     if CAN_WAIT:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a forkserver's mask is its own
         threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.excepthook = partial(_leave_out_lost_connections, sys.excepthook)
     if init is not None:
         init(worker_id)
+
+
+def _leave_out_lost_connections(usual: Callable[..., Any], kind: type, *error: Any) -> None:
+    """A thread hands tensors to the process that trains, which may end before it takes them."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        usual(kind, *error)
 
 
 def _end_with_parent() -> None:

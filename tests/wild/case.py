@@ -13,6 +13,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "ddp3": {"devices": 3, "strategy": "ddp"},
 }
 RANKS = {PLAIN: 1, "one": 1, "stopped": 1, "dp2": 1, "ddp2": 2, "ddp3": 3}
+# Of what is named by its whole path; `examples.` alone is also a module of `users/`.
+OWN_PATHS = ("examples.digits.", "examples.gan.", "examples.text.", "lightning.", "tests.")
 SEVERAL = ("ddp2", "ddp3")
 
 
@@ -116,11 +118,7 @@ class Case:
 
 def class_spec(name: str, init_args: Mapping[str, Any]) -> dict[str, Any]:
     """How a config file names a class of `users/`, or any class by its whole path."""
-    path = (
-        name
-        if name.startswith(("examples.", "lightning.", "tests."))
-        else f"tests.wild.users.{name}"
-    )
+    path = name if name.startswith(OWN_PATHS) else f"tests.wild.users.{name}"
     return {"class_path": path, "init_args": dict(init_args)}
 
 
