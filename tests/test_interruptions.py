@@ -25,7 +25,7 @@ from tests.events import scalars
 from tests.runs import make_trainer
 from tests.user_modules import Shuffled, Submodule
 
-NUM_KILLS = 20
+NUM_KILLS = 8
 FLAGS = (
     *("--model", "tests.slow.Slow", "--trainer.plugins", "tests.slow.SlowIO"),
     *("--precision", "64-true", "--log_every_n_steps", "5", "--max_epochs", "40"),

@@ -54,7 +54,7 @@ def single() -> list[Run]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("devices", [2, 3, 5])
+@pytest.mark.parametrize("devices", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_ddp_gives_the_numbers_of_one_device(single: list[Run], devices: int) -> None:
     for runs in run_ranks(train_all, devices, "ddp", devices, timeout_s=280):
         for case, run, expected in zip(CASES, runs, single, strict=True):

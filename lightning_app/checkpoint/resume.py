@@ -113,7 +113,7 @@ class Resume(Callback):
             why = f"it was trained by {_in_words(saved)}, and this run has {_in_words(now)}"
         elif missing := next(lacks, None):
             why = f"it has {missing}"
-        elif numbers != self._numbers:
+        elif saved is None and numbers != self._numbers:
             why = "it has {} optimizers and {} schedulers, and this run has {} and {}".format(
                 *self._numbers, *numbers
             )

@@ -68,7 +68,7 @@ def check_refused(results: list[Result], line: str) -> None:
     assert [result.status for result in results] == [2] * len(results), results[0].stderr
     said = [text for text in results[0].stderr.splitlines() if "error:" in text]
     assert len(said) == 1, results[0].stderr
-    assert line in said[0]
+    assert line in said[0], said[0]
     assert all("Traceback" not in result.stderr for result in results)
 
 
