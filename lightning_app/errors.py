@@ -136,7 +136,7 @@ def _plain(line: str) -> str:
 
 
 def _reasons(message: str) -> str | None:
-    """Why each type refused the value; `None` where the text is no such report."""
+    """Why each type refused the value; `None` where the text is not such a report."""
     if positive := re.search(r"Not of type Positive(Int|Float)", message):
         return f"it must be a {'whole ' * (positive[1] == 'Int')}number above 0"
     match = re.search(r"Errors:\n((?:(?!Errors:).)*?)\n\s*Given value type", message, re.DOTALL)
@@ -144,7 +144,7 @@ def _reasons(message: str) -> str | None:
         only = re.search(r"Expected a (.*?)\. Got value", message)
         return only and f"it must be {_type(only[1])}"
     texts = [" ".join(reason.split()) for reason in re.split(r"\n?\s*- ", match[1]) if reason]
-    # A class's own refusal says more than that the value is no other type.
+    # A class's own refusal says more than that the value is not of another type.
     classes = [text.split("': ", 1)[1] for text in texts if text.startswith("Problem with given")]
     texts = classes or [text for text in texts if "NoneType" not in text]
     texts = [t for t in texts if not re.match(r"Not a valid subclass of \w+$", t)] or texts

@@ -1,6 +1,6 @@
 """A checkpoint is input from strangers: it is looked at before a run is started from it.
 
-What no run can begin with is told in one line: a file that is no checkpoint, holds more than
+What no run can begin with is told in one line: a file that is not a checkpoint, holds more than
 tensors and numbers, lacks a part, or is of another model. What is in a folder, as strategies write
 that save shards, only the strategy knows.
 """

@@ -148,7 +148,7 @@ def find_strategy(asked: Any) -> Any:
     """What `--strategy` names: a registered name, or an object of the class at an import path.
 
     Raises:
-        UsageError: It is no registered name and no path of a class.
+        UsageError: It is neither a registered name nor the path of a class.
     """
     if not isinstance(asked, str) or asked == "auto" or asked in StrategyRegistry:
         return asked
@@ -174,7 +174,7 @@ def in_config_files(key: str, paths: Any) -> bool:
 
     Args:
         key: One of the file's outermost.
-        paths: As the parser keeps them; `None` for a config that is no file, which counts as one
+        paths: As the parser keeps them; `None` for a config that is not a file, which counts as one
             that has the key.
     """
     contents = (path and yaml.safe_load(path.get_content()) for path in paths or [])

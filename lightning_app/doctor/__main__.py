@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process if left out.
 
     Returns:
-        0 if all GPUs can be used, 1 if one is hidden or unusable, 2 for a file that is no facts.
+        0 if all GPUs can be used, 1 if one is hidden or unusable, 2 for a file without facts.
 
     Raises:
         SystemExit: With code 2 and one line on stderr, for a wrong argument.

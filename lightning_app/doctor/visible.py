@@ -2,7 +2,7 @@
 
 The rules are NVIDIA's:
 https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html
-What they leave open (repeats, entries that are no number) follows PyTorch's own reading, on which
+What they leave open (repeats, entries that are not numbers) follows PyTorch's own reading, on which
 ``torch.cuda.device_count()`` rests: https://github.com/pytorch/pytorch/pull/92315
 """
 

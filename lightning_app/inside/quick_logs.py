@@ -4,7 +4,7 @@ Each `self.log` has Lightning move the kept value to the device of the new one, 
 through all its attributes, and copies what it finds; on a CPU that is three quarters of the call.
 Here nothing is done where the value is on that device already.
 
-This stands in for a class of Lightning's that is not public; tests notice if it changes.
+It takes the place of a class of Lightning's that is not public; tests notice if that changes.
 """
 
 from typing import Any

@@ -36,7 +36,7 @@ def begin_with_new_epoch(trainer: Trainer) -> None:
 def begin_with_next_step(trainer: Trainer) -> None:
     """Have the loops begin with a step, as after a checkpoint at which nothing was pending.
 
-    There is no validation to skip then, and no scheduler to step again.
+    Then no validation is to be skipped, and no scheduler to be stepped again.
     """
     loop = trainer.fit_loop.epoch_loop
     stepped = loop._batches_that_stepped

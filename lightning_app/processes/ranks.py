@@ -106,7 +106,7 @@ def _ending(status: int) -> str:
 
 
 def exit_code(status: int) -> int:
-    """The first rank's status where another's is this; a kill is no wish of the run's user."""
+    """The first rank's status where another's is this; a kill is not what the user asked for."""
     return status if status > 0 else 1
 
 

@@ -64,7 +64,7 @@ class DirectStep(Callback):
                 file=sys.stderr,
             )
             return
-        _mute(trainer, pl_module)
+        _skip_idle_hooks(trainer, pl_module)
         inside.remember_signature(trainer)
         if nothing_is_skipped(trainer, pl_module):
             loop = trainer.fit_loop.epoch_loop.automatic_optimization
@@ -95,8 +95,8 @@ def _batch_hooks(trainer: Trainer, pl_module: LightningModule) -> Iterator[tuple
     return product(own, ("on_train_batch_start", "on_train_batch_end"))
 
 
-def _mute(trainer: Trainer, pl_module: LightningModule) -> None:
-    """Lightning calls a hook if it is callable. For this run, those that do nothing are not."""
+def _skip_idle_hooks(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Have Lightning skip, in this run, the hooks of this project's callbacks that do nothing."""
     for owner, hook in _batch_hooks(trainer, pl_module):
         if not is_overridden(hook, owner):
             vars(owner)[hook] = None

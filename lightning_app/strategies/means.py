@@ -1,4 +1,4 @@
-"""Tells of losses that are no means over samples, or compare these, where it can be seen."""
+"""Tells of losses that are not means over samples, or compare samples, where this can be seen."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -33,7 +33,7 @@ def adapters(machine: Machine, limit_s: float) -> tuple[Adapter, ...]:
     answer = machine.run(COMMAND, machine.environ, limit_s)
     if answer.returncode is None:
         raise TimeoutError(f"PowerShell gave no answer in {limit_s:g} s")
-    # No controller is no output, one is an object, several are a list.
+    # Without a controller there is no output; one is an object, several are a list.
     parsed = json.loads(answer.stdout.lstrip("\ufeff")) if answer.stdout.strip() else []
     controllers = parsed if isinstance(parsed, list) else [parsed]
     if not all(isinstance(each, dict) for each in controllers) or answer.returncode:
