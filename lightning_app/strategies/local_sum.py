@@ -169,7 +169,7 @@ class LocalSum:
 def _listen(num_others: int) -> tuple[socket.socket, Address]:
     """A socket that listens to processes of this machine, and its address."""
     if sys.platform == "linux":
-        # By a name that is not a path: a folder for temporary files may be deep, or each rank's own.
+        # By a name that is not a path: a temporary folder may be deep, or a rank's own.
         with suppress(OSError):
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             listener.bind("")
