@@ -8,17 +8,10 @@ python train.py --ckpt_path last                   go on where the last run stop
 python train.py test --ckpt_path last              validate | test | predict
 python train.py --fast_dev_run                     one batch of everything, nothing written
 python train.py --model my_package.Model --data my_package.Data
-python train.py --help                             every flag
+python train.py --help                             the flags that people use
 """
 
-from lightning_app.processes.environment import check_environment
-from lightning_app.processes.ranks import end_with_parent
-from lightning_app.processes.signals import listening
+from lightning_app.__main__ import main
 
 if __name__ == "__main__":
-    end_with_parent()
-    check_environment()  # of which Lightning reads some as it is imported
-    with listening():  # from the first moment: PyTorch is loaded for seconds
-        from lightning_app.cli import main
-
-        main()
+    main()

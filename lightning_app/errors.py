@@ -6,7 +6,8 @@ import traceback
 from itertools import groupby
 from types import FrameType
 
-HELP = "`python train.py --help` lists every flag"
+from lightning_app.command import command
+
 MAX_CHARS = 1000
 
 
@@ -126,7 +127,7 @@ def one_line(message: str) -> str:
     line = re.sub(r"^ambiguous option: (--\w+) could match (--\w+),.*", r"\1: is it \2?", line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
-    return _plain(f"{line}; {HELP}" if unknown else line)
+    return _plain(f"{line}; `{command()} --help all` lists every flag" if unknown else line)
 
 
 def _plain(line: str) -> str:

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_app"
 # Each imports from those after it alone, and from itself. What is on one line stands side by side.
 LAYERS = [
+    ("__main__",),
     ("cli",),
     ("callbacks",),
     ("speed", "telemetry"),
@@ -17,7 +18,8 @@ LAYERS = [
     ("processes",),
     ("inside",),
     ("data", "model"),
-    ("order", "modules", "masking", "limits", "errors"),
+    ("order", "modules", "masking", "limits", "errors", "help"),
+    ("command",),
 ]
 PRIVATE = re.compile(
     r"(?:trainer|loop|strategy|connector|fetcher|combined|result)[a-z_.]*\._[a-z]"

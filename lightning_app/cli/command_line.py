@@ -38,6 +38,7 @@ from lightning_app.cli.flags import (
     in_config_files,
 )
 from lightning_app.cli.layout import Layout, resolve
+from lightning_app.cli.near_misses import flags_named
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.refusals import refusal
 from lightning_app.cli.run_config import SaveConfigOnce
@@ -45,6 +46,7 @@ from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_rank
 from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.limits import max_processes
 from lightning_app.masking import first_masked
+from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import start_ranks_so
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run
@@ -93,9 +95,10 @@ class CommandLine(LightningCLI):
             if overflows(arg.partition("=")[2] or arg):
                 raise UsageError(f"{arg}: it is larger than any number; infinity is .inf")
         try:
-            super().parse_arguments(parser, args)
-            if self._model_brings_data(args):
-                super().parse_arguments(parser, [arg for arg in args if arg != DEFAULT_DATA])
+            with flags_named(self._parser(self._chosen), args):
+                super().parse_arguments(parser, args)
+            if not self._is_data_chosen(args):
+                self._choose_data(parser, args)
         except UnicodeDecodeError as error:
             raise UsageError(f"--config: a file that is not text: {error}") from None
         except (OSError, ValueError) as error:
@@ -123,17 +126,20 @@ class CommandLine(LightningCLI):
         elif self._chosen != "fit" and config.weights_from is None:
             rank_zero_only(print)("No --ckpt_path: with the weights that the model begins with")
 
-    def _model_brings_data(self, args: list[str]) -> bool:
-        """Whether no `--data` is given, and the model has loaders of its own."""
-        config = self.config[self._chosen]
+    def _is_data_chosen(self, args: list[str]) -> bool:
         given = any(re.match(r"--data(?=[.=]|$)", arg) for arg in args if arg != DEFAULT_DATA)
-        model = locate(config.model.class_path)
-        return (
-            isinstance(model, type)
-            and any(is_overridden(name, model, LightningModule) for name in LOADERS)
-            and not given
-            and not in_config_files("data", config.config)
-        )
+        return given or in_config_files("data", self.config[self._chosen].config)
+
+    def _choose_data(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        """A model that has loaders of its own is trained on them, another on the random data."""
+        path = self.config[self._chosen].model.class_path
+        model = locate(path)
+        if not isinstance(model, type) or issubclass(model, LinearModule):
+            return
+        if any(is_overridden(name, model, LightningModule) for name in LOADERS):
+            super().parse_arguments(parser, [arg for arg in args if arg != DEFAULT_DATA])
+        else:
+            rank_zero_only(print)(f"No --data: {path} is given random data, 5 numbers a sample")
 
     @override
     def _parse_ckpt_path(self) -> None:

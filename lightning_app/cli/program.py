@@ -13,6 +13,7 @@ from lightning_app.cli.command_line import DEFAULT_DATA, CommandLine
 from lightning_app.cli.quiet import quieten
 from lightning_app.cli.refusals import another_rank_told, tell, tell_traceback
 from lightning_app.errors import RunError, UsageError, one_line, users_bug
+from lightning_app.help import shows_help, without_all
 from lightning_app.processes import ranks
 from lightning_app.processes.signals import Stopped, listening
 from lightning_app.processes.streams import streams_that_may_close
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], parent: int) -> None:
+    if shows_help(arguments):
+        return
+    arguments = without_all(arguments)
     subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
     strategies.register()
     config_text.register()

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint.input import about_objects
+from lightning_app.command import program
 from lightning_app.errors import frames_of, is_users, module_of
 from lightning_app.processes import ranks
 
@@ -96,7 +97,7 @@ def tell(line: str, parent: int) -> None:
     rank: int = getattr(rank_zero_only, "rank", 0)
     store = _store()
     if rank == 0:
-        print(f"train.py: error: {line}", file=sys.stderr)
+        print(f"{program()}: error: {line}", file=sys.stderr)
         if store is not None:  # which ends with this process
             store.set("told", "")
             _wait(lambda: store.add("heard", 0) >= dist.get_world_size() - 1)
@@ -109,7 +110,7 @@ def tell(line: str, parent: int) -> None:
         except RuntimeError:  # the first rank has ended by another error
             told = False
     if not told:
-        print(f"train.py: error: {where()}: {line}", file=sys.stderr)
+        print(f"{program()}: error: {where()}: {line}", file=sys.stderr)
         if store is not None:
             with suppress(RuntimeError):
                 store.set("told", "")
@@ -131,7 +132,7 @@ def tell_traceback(error: Exception) -> int:
     if store is None or dist.get_world_size() == 1:
         return 0
     if is_of_another(error) and (found := ranks.failed(within_s=HEARSAY_S)):
-        print(f"train.py: error: {found[0]}", file=sys.stderr)
+        print(f"{program()}: error: {found[0]}", file=sys.stderr)
         return found[1]
     print(f"{where()}:\n{''.join(traceback.format_exception(error))}", end="", file=sys.stderr)
     return 1

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Mapping
 
+from lightning_app.command import program
+
 _LEAST = {
     "LOCAL_RANK": 0,
     "RANK": 0,
@@ -43,7 +45,7 @@ def check_environment() -> None:
         SystemExit: With status 2.
     """
     if wrong := what_is_wrong(os.environ):
-        print(f"train.py: error: {wrong}", file=sys.stderr)
+        print(f"{program()}: error: {wrong}", file=sys.stderr)
         raise SystemExit(2)
 
 

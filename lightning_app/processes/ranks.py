@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning_app.command import program
+
 PARENT = "LIGHTNING_APP_PARENT"  # the process that started this one as a rank
 PATIENCE_S = 5.0  # with ranks that end by themselves once another has ended
 SAYS_SO_S = 10.0  # after which who waits for a rank says so
@@ -161,4 +163,4 @@ def kill() -> None:
 
 def say(line: str) -> None:
     """Write a line to stderr at once, from any thread, whatever the main one is in."""
-    os.write(2, f"train.py: {line}\n".encode())
+    os.write(2, f"{program()}: {line}\n".encode())

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from lightning.fabric.plugins import ClusterEnvironment
 from torch.distributed.rendezvous import rendezvous
 
+from lightning_app.command import program
 from lightning_app.errors import UsageError
 from lightning_app.limits import WAIT_S
 
@@ -73,7 +74,7 @@ def _look_up(address: str) -> None:
 @contextmanager
 def _told(what: str) -> Iterator[None]:
     """Say for what this process waits, once it has waited for some time."""
-    line = f"train.py: {what}, for at most {WAIT_S:g} s\n"
+    line = f"{program()}: {what}, for at most {WAIT_S:g} s\n"
     timer = threading.Timer(SAYS_SO_S, os.write, (2, line.encode()))
     timer.daemon = True
     timer.start()

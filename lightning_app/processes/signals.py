@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from lightning_app.command import program
 from lightning_app.processes.ranks import say
 
 SIGNALS = tuple(
@@ -81,7 +82,7 @@ def listening() -> Iterator[None]:
         yield
     except Stopped as stop:
         if _is_first():
-            print(f"train.py: {stop}", file=sys.stderr)
+            print(f"{program()}: {stop}", file=sys.stderr)
         # A launcher takes another rank's status for a crash, and kills the first one.
         status = 0 if stop.agreed and not _is_first() else 128 + stop.signum
         raise SystemExit(status) from None

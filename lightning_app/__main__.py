@@ -1,0 +1,28 @@
+"""The program: `python train.py`, `python -m lightning_app` or, installed, `train-any`."""
+
+import sys
+
+from lightning_app.help import shows_help
+from lightning_app.processes.environment import check_environment
+from lightning_app.processes.ranks import end_with_parent
+from lightning_app.processes.signals import listening
+
+
+def main() -> None:
+    """Run this process's command line.
+
+    Raises:
+        SystemExit: As `lightning_app.cli.main`.
+    """
+    if shows_help(sys.argv[1:]):  # at once: PyTorch is not needed for it
+        return
+    end_with_parent()
+    check_environment()  # of which Lightning reads some as it is imported
+    with listening():  # from the first moment: PyTorch is loaded for seconds
+        from lightning_app.cli import main as run
+
+        run()
+
+
+if __name__ == "__main__":
+    main()
