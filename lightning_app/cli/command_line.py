@@ -205,8 +205,6 @@ class CommandLine(LightningCLI):
         limits = ("max_epochs", "min_epochs", "min_steps", "max_time")
         if all(asked[limit] is None for limit in limits) and asked.max_steps == -1:
             kwargs["max_epochs"] = DEFAULT_MAX_EPOCHS
-        if strategies.splits_batches(layout.strategy):
-            kwargs["use_distributed_sampler"] = False
         if asked.barebones:  # which takes no logger and no callbacks
             return super().instantiate_trainer(**kwargs)
         if asked.enable_progress_bar is None and not _has(ProgressBar, asked.callbacks):

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 # Where they are, from the Trainer on, and their names.
 NEEDED: Mapping[str, Sequence[str]] = {
     "": (
+        "_accelerator_connector",
         "_active_loop",
         "_logger_connector",
         "_results",

@@ -43,6 +43,11 @@ def leave_sigterm_alone(trainer: Trainer) -> None:
     trainer._signal_connector._sigterm_notifier_fn = _do_nothing  # type: ignore
 
 
+def leave_samplers_alone(trainer: Trainer) -> None:
+    """Keep Lightning from putting its `DistributedSampler` into the loaders of several ranks."""
+    trainer._accelerator_connector.use_distributed_sampler = False
+
+
 def broadcast_no_signal(trainer: Trainer) -> None:
     """Keep Lightning from sending what it has heard to all ranks, in every step."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -79,6 +79,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
 
     @override
     def setup_distributed(self) -> None:
+        if self.lightning_module is not None:  # whose loaders this strategy splits
+            inside.leave_samplers_alone(self.lightning_module.trainer)
         self.set_world_ranks()
         assert self.cluster_environment is not None
         is_alone = self.num_nodes == 1
