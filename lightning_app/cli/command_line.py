@@ -21,12 +21,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from lightning_app import inside, strategies
+from lightning_app import inside
 from lightning_app.callbacks import callbacks as run_callbacks
 from lightning_app.checkpoint.input import check_progress, read_checkpoint
 from lightning_app.checkpoint.io import LAST, AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
+from lightning_app.cli.completion import print_completion
 from lightning_app.cli.config_text import overflows
 from lightning_app.cli.flags import (
     add_run_flags,
@@ -38,7 +39,7 @@ from lightning_app.cli.flags import (
     in_config_files,
 )
 from lightning_app.cli.layout import Layout, resolve
-from lightning_app.cli.near_misses import flags_named
+from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.refusals import refusal
 from lightning_app.cli.run_config import SaveConfigOnce
@@ -91,6 +92,9 @@ class CommandLine(LightningCLI):
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        if (shell := last_given("--print_completion", args)) != "":
+            print_completion(self._parser(self._chosen), shell)
+            raise SystemExit
         for arg in args:
             if overflows(arg.partition("=")[2] or arg):
                 raise UsageError(f"{arg}: it is larger than any number; infinity is .inf")

@@ -27,6 +27,7 @@ _OTHER_WORDS = {  # of other trainers, and of Lightning before 2.0
     "steps": "max_steps",
 }
 _LIKENESS = 0.75
+_MOST = 3  # flags that are named
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def _about_unknown(message: str, parser: ArgumentParser, arguments: Sequence[str
         return f"{unknown} is neither a flag nor fit, validate, test or predict"
     flags = {flag for flag in parser._option_string_actions if re.fullmatch(r"--\w+", flag)}
     for group in ("model", "data"):
-        names = _parameters(_last_given(f"--{group}", arguments))
+        names = _parameters(last_given(f"--{group}", arguments))
         flags |= {f"--{group}.{name}" for name in names}
     if not (alike := _alike(unknown, flags)):
         return None
@@ -67,8 +68,8 @@ def _about_unknown(message: str, parser: ArgumentParser, arguments: Sequence[str
     return f"{line} `{command()} --help all` lists every flag"
 
 
-def _last_given(flag: str, arguments: Sequence[str]) -> str:
-    """The value that a flag has; of several, the last."""
+def last_given(flag: str, arguments: Sequence[str]) -> str:
+    """The value that a flag is given; of several, the last; empty if none."""
     values = [""]
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, is_joined, value = argument.partition("=")
@@ -91,5 +92,7 @@ def _alike(unknown: str, flags: set[str]) -> list[str]:
     for wanted in (name, _OTHER_WORDS.get(name)):
         if same := [flag for flag in names if names[flag] == wanted]:
             return same
+    if longer := [flag for flag in names if names[flag].startswith(f"{name}_")]:
+        return longer[:_MOST]
     close = difflib.get_close_matches(name, set(names.values()), n=1, cutoff=_LIKENESS)
     return [flag for flag in names if names[flag] in close]

@@ -4,6 +4,7 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch.distributed as dist
 
@@ -41,6 +42,8 @@ def _run(arguments: list[str], parent: int) -> None:
     if shows_help(arguments):
         return
     arguments = without_all(arguments)
+    with suppress(FileNotFoundError):  # the folder may have been deleted
+        sys.path.append(os.getcwd())  # the user's classes may be there, and the program elsewhere
     subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
     strategies.register()
     config_text.register()
