@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ if __name__ == "__main__":
 @pytest.mark.timeout(180)
 def test_numbers_are_the_same_without_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    found = {}
+    found: dict[str, Any] = {}
     for arguments in ((), ("ddp",)):
         run = subprocess.run(
             [sys.executable, "script.py", *arguments],

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.process
 
 @pytest.mark.timeout(180)
 def test_the_notebook_shows_the_same_numbers(tmp_path: Path) -> None:
-    notebook = nbformat.read(ROOT / "examples" / "data_parallel.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "examples" / "data_parallel.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(
         notebook,
         timeout=120,
