@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
-from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -47,7 +47,8 @@ from lightning_app.limits import max_processes
 from lightning_app.masking import first_masked
 from lightning_app.processes.launcher import start_ranks_so
 from lightning_app.speed.profiler import NoProfiler
-from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run
+from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
+from lightning_app.telemetry.progress import RunProgress
 
 DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
 DEFAULT_MAX_EPOCHS = 10
@@ -168,6 +169,7 @@ class CommandLine(LightningCLI):
             self.trainer.logger.lock()
         try:
             super()._run_subcommand(subcommand)
+            leave_no_empty_run(self.trainer)
         except RunError:
             raise
         except Exception as error:
@@ -265,11 +267,14 @@ class CommandLine(LightningCLI):
             predictions=keeps,
             checkpoints=config["enable_checkpointing"] is not False,
             save_every_s=self._own("save_every_s"),
+            monitor=self._own("monitor"),
+            mode=self._own("mode"),
+            log_shapes=self._own("log_shapes"),
         )
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
-            callbacks.append(RichProgressBar(refresh_rate=20))
+            callbacks.append(RunProgress())
         trainer = super()._instantiate_trainer(config, callbacks)
         if inside.has_usual_checkpoint_io(trainer):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO(self._trusted)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from typing_extensions import override
@@ -23,6 +24,8 @@ from lightning_app.telemetry.dashboard.records import records_of_steps, take_rec
 
 class RunLogger(TensorBoardLogger):
     """TensorBoardLogger that writes all scalars of a step as one event, and never waits for it.
+
+    Lightning's `epoch`, a curve of steps that the page would smooth, is left out.
 
     Args:
         save_dir: Where `lightning_logs/version_N` is made.
@@ -39,7 +42,7 @@ class RunLogger(TensorBoardLogger):
             flush_secs=10,  # a page that is open shows the run as it goes
         )
         self._taught: object = None  # the writer that takes records
-        self.has_metrics = False  # of this process
+        self.tags: set[str] = set()  # of the scalars that this process has written
         self.continues = version is not None
         self._lock = FolderLock()
         self._earlier = self._event_files() if self.continues else []
@@ -113,6 +116,21 @@ class RunLogger(TensorBoardLogger):
         with suppress(OSError):  # other runs are in it
             Path(self.root_dir).rmdir()
 
+    def leave_no_empty_run(self) -> None:
+        """Remove a file of events that has none, which the page would show as a run."""
+        if self.tags or not os.path.isdir(self.log_dir):
+            return
+        self.finalize("success")
+        empty = list(filter(_has_no_events, set(self._event_files()) - set(self._earlier)))
+        for path in empty:
+            path.unlink()
+        if not empty or self.continues:
+            return
+        Path(self.log_dir, self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+        with suppress(OSError):  # there is something else in it: predictions, say
+            Path(self.log_dir).rmdir()
+            Path(self.root_dir).rmdir()
+
     @override
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -122,22 +140,23 @@ class RunLogger(TensorBoardLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        metrics = {tag: value for tag, value in metrics.items() if tag != "epoch"}
         numbers = {tag: value for tag, value in metrics.items() if _is_number(value)}
         if numbers:
-            self.log_steps(numbers, range(step or 0, (step or 0) + 1))
+            self.log_steps(numbers, [step or 0])
         if others := {tag: value for tag, value in metrics.items() if tag not in numbers}:
-            self.has_metrics = True
+            self.tags.update(others)
             super().log_metrics(others, step)  # which takes or refuses them
 
     @rank_zero_only
-    def log_steps(self, metrics: Mapping[str, float], steps: range) -> None:
+    def log_steps(self, metrics: Mapping[str, float], steps: Sequence[int]) -> None:
         """Log the same values for several steps.
 
         Args:
             metrics: The values, by their tags.
             steps: The numbers of the steps.
         """
-        self.has_metrics = True
+        self.tags.update(metrics)
         values = [
             Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()
         ]
@@ -156,8 +175,19 @@ class RunLogger(TensorBoardLogger):
 def discard_empty_run(trainer: Trainer) -> None:
     """Remove the folder of a run that ends before it has logged anything."""
     logger = trainer.logger
-    if isinstance(logger, RunLogger) and not logger.has_metrics:
+    if isinstance(logger, RunLogger) and not logger.tags:
         rank_zero_only(logger.discard)()
+
+
+def leave_no_empty_run(trainer: Trainer) -> None:
+    """At a run's end, keep what it has written, but no events of nothing."""
+    logger = trainer.logger
+    if isinstance(logger, RunLogger):
+        rank_zero_only(logger.leave_no_empty_run)()
+
+
+def _has_no_events(path: Path) -> bool:
+    return all(e.WhichOneof("what") == "file_version" for e in EventFileLoader(str(path)).Load())
 
 
 def _is_number(value: Any) -> bool:
