@@ -100,7 +100,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Look at what is logged; nothing is saved before the epoch's end."""
         if trainer.sanity_checking or self._is_settled:
             return
-        found: Any = trainer.strategy.broadcast(guess(_names_of_validation(trainer)))
+        found: Any = trainer.strategy.broadcast(guess(names_of_validation(trainer)))
         if found is not None:
             self._settle(*found)
             if self.monitor != USUAL:
@@ -133,7 +133,7 @@ class BestCheckpoint(ModelCheckpoint):
             print(line, file=sys.stderr)
 
 
-def _names_of_validation(trainer: Trainer) -> list[str]:
+def names_of_validation(trainer: Trainer) -> list[str]:
     """The metrics that are not of the training steps."""
     trained = {metric.meta.name for metric in inside.training_results(trainer).values()}
     trained |= {name + end for name in trained for end in ("_step", "_epoch")}

@@ -10,6 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 from typing_extensions import override
 
+from lightning_app.checkpoint.best import names_of_validation
 from lightning_app.masking import masked
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.telemetry.dashboard.card import (
@@ -18,13 +19,15 @@ from lightning_app.telemetry.dashboard.card import (
     run_card,
     splits_table,
 )
-from lightning_app.telemetry.dashboard.charts import charts
+from lightning_app.telemetry.dashboard.charts import FIRST, charts
 from lightning_app.telemetry.dashboard.graph import GraphRecorder, Node, graph_event
 from lightning_app.telemetry.dashboard.logger import RunLogger
 from lightning_app.telemetry.dashboard.pictures import who_got_what
 from lightning_app.telemetry.describe import describe_layout, num_ranks, run_name
+from lightning_app.telemetry.metrics import of_epoch
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
 
+MAX_FIRST = 6
 COVERAGE = ("missing", "repeated")
 LOSSES = ("train/loss", "train/loss_step")
 RATES = ("workload/samples_per_s", "workload/data_wait_share")
@@ -47,7 +50,7 @@ class Dashboard(Callback):
         self._coverage = [0, 0, 0]  # epochs, samples that they missed, that they visited again
         self._tags: set[str] = set()  # that the charts' layout was made for
         self._graph: GraphRecorder | None = None
-        self._described = False
+        self._described = self._has_validated = False
 
     @override
     def on_save_checkpoint(
@@ -104,10 +107,15 @@ class Dashboard(Callback):
             self._splits[tuple(sizes)] = (first, step - 1, number + count)
 
     @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._has_validated = not trainer.sanity_checking
+
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         writer = _writer(trainer)
         if writer is None:
             return
+        self._log_first(trainer)
         self._lay_out(trainer, writer, trainer.logger.tags)  # type: ignore[union-attr]
         counts = [trainer.callback_metrics.get(f"coverage/{name}") for name in COVERAGE]
         if None not in counts:
@@ -124,6 +132,18 @@ class Dashboard(Callback):
                 writer._get_file_writer().add_event(event)  # type: ignore[no-untyped-call]
             else:
                 writer.add_text("graph", NO_GRAPH, trainer.global_step)
+
+    def _log_first(self, trainer: Trainer) -> None:
+        """Log the epoch's values once more, as tags that come first on the page and in its table.
+
+        Both are sorted by name: the sizes of batches would come before the losses.
+        """
+        values = {k: v for k, v in of_epoch(trainer).items() if not k.startswith("coverage/")}
+        if not self._has_validated:
+            values = {k: v for k, v in values.items() if k not in names_of_validation(trainer)}
+        self._has_validated = False
+        first = {FIRST + name: value for name, value in list(values.items())[:MAX_FIRST]}
+        trainer.logger.log_metrics(first, trainer.global_step - 1)  # type: ignore[union-attr]
 
     def _lay_out(self, trainer: Trainer, writer: SummaryWriter, tags: set[str]) -> None:
         """Lay out the charts of what is logged, and of what is new since."""

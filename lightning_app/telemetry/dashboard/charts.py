@@ -9,15 +9,16 @@ from collections.abc import Iterable
 
 Chart = list[str | list[str]]
 
-_OURS = r"(batch_size|workload|coverage)/|epoch$|lr-|hp_metric$"
+FIRST = "at_epoch_end/"  # what matters, by a name that the page sorts first
+_OURS = rf"({FIRST[:-1]}|batch_size|workload|coverage)/|epoch$|lr-|hp_metric$"
 _LOSS = r".*[lL]oss"
 _TRAIN, _VAL, _TEST = r".*[tT]rain", r".*[vV]al", r".*[tT]est"
-_TRAINING_LOSS = rf"(?={_LOSS})(?!{_VAL}|{_TEST})"
+_TRAINING_LOSS = rf"(?!{FIRST})(?={_LOSS})(?!{_VAL}|{_TEST})"
 _METRIC = rf"(?!{_OURS}|{_LOSS})"
 # Which tags share a chart, as regular expressions, by its category and its title.
 _CHARTS = {
     ("Loss", "training, mean over each epoch"): rf"(?!.*_step$){_TRAINING_LOSS}",
-    ("Loss", "validation"): rf"(?={_LOSS})(?={_VAL})",
+    ("Loss", "validation"): rf"(?!{FIRST})(?={_LOSS})(?={_VAL})",
     ("Loss", "training, single steps"): rf"(?=.*_step$){_TRAINING_LOSS}",
     ("Metrics", "validation"): rf"{_METRIC}(?={_VAL})",
     ("Metrics", "training"): rf"{_METRIC}(?={_TRAIN})(?!{_VAL})",

@@ -40,6 +40,7 @@ COMMON = {
     "val/r2",
     "workload/samples_per_s",
     "workload/data_wait_share",
+    *(f"at_epoch_end/{name}" for name in ("train/loss", "val/loss", "val/mae", "val/r2")),
 }
 
 
@@ -60,6 +61,8 @@ def test_a_run_and_its_continuation(ranks: int, tmp_path: Path) -> None:
     assert_tags(curves, ranks)
     assert list(curves["val/loss"]) == list(curves["train/loss"]) == [3, 7]
     assert list(curves["train/loss_step"]) == [0]
+    assert curves["at_epoch_end/train/loss"] == curves["train/loss"]
+    assert curves["at_epoch_end/val/loss"] == curves["val/loss"]
     assert 0 < curves["workload/data_wait_share"][3] < 1
     assert curves["workload/samples_per_s"][3] > 0
     longer = run(tmp_path, ranks, "--max_epochs", "4", "--ckpt_path", "last")
@@ -124,6 +127,7 @@ def test_charts_show_what_is_logged_whatever_its_name() -> None:
         "lr-SGD",
         "temperature",
         "test_loss",
+        "at_epoch_end/val_loss",
         "train_f1_step",
     ]
     assert matches(charts(tags), tags) == {
