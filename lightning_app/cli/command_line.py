@@ -46,8 +46,10 @@ from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.limits import max_processes
 from lightning_app.masking import first_masked
 from lightning_app.processes.launcher import start_ranks_so
+from lightning_app.processes.waiting import say_if_slow
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
+from lightning_app.telemetry.describe import num_processes
 from lightning_app.telemetry.progress import RunProgress
 
 DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
@@ -167,6 +169,7 @@ class CommandLine(LightningCLI):
         self._begin_with_file()
         if subcommand == "fit" and isinstance(self.trainer.logger, RunLogger):
             self.trainer.logger.lock()
+        say_if_slow(f"starting {num_processes(self.trainer)}")
         try:
             super()._run_subcommand(subcommand)
             leave_no_empty_run(self.trainer)

@@ -16,6 +16,7 @@ from lightning_app.errors import RunError, UsageError, one_line, users_bug
 from lightning_app.processes import ranks
 from lightning_app.processes.signals import Stopped, listening
 from lightning_app.processes.streams import streams_that_may_close
+from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
 
 DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str], parent: int) -> None:
     subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
+    say_if_slow("making the model and the data")
     strategies.register()
     config_text.register()
     quieten()
@@ -67,6 +69,7 @@ def _run(arguments: list[str], parent: int) -> None:
             raise SystemExit(status) from None
         raise
     finally:
+        nothing_to_wait_for()
         _leave_process_group(is_alone)
 
 

@@ -31,6 +31,11 @@ def run_name(trainer: Trainer) -> str:
     return f"{_strategy_name(trainer)}-{num_ranks(trainer)}x{_device_type(trainer)}"
 
 
+def num_processes(trainer: Trainer) -> str:
+    """How many processes the run has, in words."""
+    return "1 process" if trainer.world_size == 1 else f"{trainer.world_size} processes"
+
+
 def num_ranks(trainer: Trainer) -> int:
     """The world size: processes, or replicas under `dp`."""
     strategy = trainer.strategy

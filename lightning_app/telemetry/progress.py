@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from lightning_app.telemetry.metrics import of_epoch
 
-BAR_WIDTH = 20  # characters
-REST_WIDTH = 70  # of the bar, and of what stands beside it besides metrics
+BAR_WIDTH = 10  # characters
+REST_WIDTH = 58  # of the bar, and of what stands beside it besides metrics
 
 
 def epoch_of(trainer: Trainer) -> str:
@@ -32,7 +32,7 @@ class RunProgress(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=20)
         self._began_s, self._began_at = time.monotonic(), 0  # at so many batches
-        self._metrics: dict[str, Any] = {}
+        self._shown: dict[str, str] = {}  # what there is to show
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,13 +52,14 @@ class RunProgress(RichProgressBar):
         if trainer.sanity_checking:
             return {}
         if step == 1 or step % every == 0 or not trainer.training or trainer.is_last_batch:
-            self._metrics = of_epoch(trainer)
+            self._shown = {name: f"{value:.4g}" for name, value in of_epoch(trainer).items()}
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
-        left = max(self.progress.console.width - REST_WIDTH, 0) if self.progress else 0
-        for name, value in self._metrics.items():
-            left -= len(f"{name}: {value:.3f} ")
-            if not name.startswith("coverage/") and (left >= 0 or not shown):
+        width = self.progress.console.width - REST_WIDTH if self.progress is not None else 0
+        width -= sum(len(f"{name}: 0.000 ") for name in shown)
+        for number, (name, value) in enumerate(self._shown.items()):
+            width -= len(f"{name}: {value} ")
+            if not name.startswith("coverage/") and (width >= 0 or number == 0):
                 shown.setdefault(name, value)
         return shown
 
@@ -113,4 +114,4 @@ def num_batches_in_all(trainer: Trainer) -> float | None:
 
 
 def _time(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return str(timedelta(seconds=round(seconds))).removeprefix("0:")
