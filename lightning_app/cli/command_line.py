@@ -5,7 +5,6 @@ also work without `--trainer.`, booleans also without a value; the layout asked 
 into one this machine has; a model and data come along.
 """
 
-import os
 import re
 import sys
 from argparse import ArgumentError
@@ -24,7 +23,7 @@ from typing_extensions import override
 from lightning_app import inside, strategies
 from lightning_app.callbacks import callbacks as run_callbacks
 from lightning_app.checkpoint.input import check_progress, read_checkpoint
-from lightning_app.checkpoint.io import LAST, AtomicCheckpointIO
+from lightning_app.checkpoint.io import AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.config_text import overflows
@@ -41,6 +40,7 @@ from lightning_app.cli.layout import Layout, resolve
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.refusals import refusal
 from lightning_app.cli.run_config import SaveConfigOnce
+from lightning_app.cli.run_logger import run_logger
 from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_ranks_so
 from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.limits import max_processes
@@ -213,7 +213,9 @@ class CommandLine(LightningCLI):
         if asked.enable_model_summary is None and not _has(ModelSummary, asked.callbacks):
             kwargs["enable_model_summary"] = False
         if asked.logger is None or asked.logger is True:
-            kwargs["logger"] = self._logger(asked.default_root_dir or ".")
+            continues = self._own("ckpt_path") if self._chosen == "fit" else None
+            root = asked.default_root_dir or "."
+            kwargs["logger"] = run_logger(root, self._own("run_name"), continues)
         if asked.profiler is None:
             kwargs["profiler"] = NoProfiler()
         return super().instantiate_trainer(**kwargs)
@@ -243,16 +245,6 @@ class CommandLine(LightningCLI):
             self._begins_at = checkpoint["global_step"]
         if path := self._own("weights_from"):
             begin_with(self.trainer, self.model, path, self._trusted)
-
-    def _logger(self, root: str) -> RunLogger:
-        """A new run's logger, or that of the run that `last.ckpt` continues."""
-        checkpoint = os.path.realpath(self._own("ckpt_path") or ".")
-        folder = os.path.dirname(os.path.dirname(checkpoint))
-        runs = os.path.realpath(os.path.join(os.path.expanduser(root), "lightning_logs"))
-        is_continued = os.path.basename(checkpoint) == LAST and os.path.dirname(folder) == runs
-        if self._chosen == "fit" and is_continued and "://" not in root:  # no file is cut there
-            return RunLogger(root, os.path.basename(folder))
-        return RunLogger(root)
 
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:

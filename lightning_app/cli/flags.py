@@ -79,6 +79,12 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         help="Whether a lower or a higher value of --monitor is better: min or max.",
     )
     parser.add_argument(
+        "--run_name",
+        type=str | None,
+        default=None,
+        help="The run's name in TensorBoard, and its folder's; version_N if not given.",
+    )
+    parser.add_argument(
         "--log_shapes",
         type=LogShapes | None,
         default=None,

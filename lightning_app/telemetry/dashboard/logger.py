@@ -30,9 +30,12 @@ class RunLogger(TensorBoardLogger):
     Args:
         save_dir: Where `lightning_logs/version_N` is made.
         version: The run's number, or the name of its folder; the next free number if not given.
+        continues: Whether the run in that folder goes on.
     """
 
-    def __init__(self, save_dir: str, version: int | str | None = None) -> None:
+    def __init__(
+        self, save_dir: str, version: int | str | None = None, continues: bool = False
+    ) -> None:
         super().__init__(
             save_dir,
             "lightning_logs",
@@ -43,18 +46,21 @@ class RunLogger(TensorBoardLogger):
         )
         self._taught: object = None  # the writer that takes records
         self.tags: set[str] = set()  # of the scalars that this process has written
-        self.continues = version is not None
+        self.continues = continues
         self._lock = FolderLock()
         self._earlier = self._event_files() if self.continues else []
 
     @rank_zero_only
     def lock(self) -> None:
-        """Have the folder of a run that is continued for this process, as a new run has its own.
+        """Have a folder that was named for this process, as a numbered one is its own.
 
         Raises:
             UsageError: Another process writes into it.
         """
-        if self.continues and not self._lock.take(self.log_dir):
+        if not isinstance(self.version, str) or "://" in self.save_dir:
+            return
+        os.makedirs(self.log_dir, exist_ok=True)
+        if not self._lock.take(self.log_dir):
             raise UsageError(
                 f"the run in {self.log_dir.removeprefix('./')} is still going on in another "
                 "process, and both would write there: wait for its end, or leave out --ckpt_path"

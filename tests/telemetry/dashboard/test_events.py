@@ -99,11 +99,11 @@ def test_rewinding_cuts_what_came_after(tmp_path: Path) -> None:
     first.log_metrics({"a": 2.0}, 1)
     first.finalize("failed")
     time.sleep(1.1)  # files are read in the order of their names, which count seconds
-    lost = RunLogger(str(tmp_path), "version_0")
+    lost = RunLogger(str(tmp_path), "version_0", continues=True)
     lost.experiment.add_text("never", "saved")
     lost.finalize("failed")
     time.sleep(1.1)
-    again = RunLogger(str(tmp_path), "version_0")
+    again = RunLogger(str(tmp_path), "version_0", continues=True)
     again.log_metrics({"a": 3.0}, 1)
     again.rewind(position)
     again.finalize("success")
