@@ -128,7 +128,7 @@ class Dashboard(Callback):
         if self._graph is not None:
             nodes = self._end_graph()
             if nodes:
-                event = graph_event(type(pl_module).__name__, nodes)
+                event = graph_event(nodes)
                 writer._get_file_writer().add_event(event)  # type: ignore[no-untyped-call]
             else:
                 writer.add_text("graph", NO_GRAPH, trainer.global_step)
@@ -170,11 +170,8 @@ class Dashboard(Callback):
             for name, value in masked(dict(pl_module.hparams)).items()
             if isinstance(value, (int, float, str)) and not name.startswith("_")
         }
-        strategy = trainer.strategy
         params = simple | {
             "layout": run_name(trainer),
-            "strategy": getattr(strategy, "strategy_name", type(strategy).__name__),
-            "ranks": num_ranks(trainer),
             "global_batch": sum(max(self._splits, key=sum, default=())),
         }
         session = f"{os.path.basename(trainer.logger.log_dir or '')} {run_name(trainer)}"  # type: ignore[union-attr]
