@@ -17,7 +17,7 @@ def main() -> None:
     """Write `docs/images/charts.png` and `docs/images/card.png`."""
     root = Path(__file__).parent.parent
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "tests/dashboard/test_page.py"]
+        command = [sys.executable, "-m", "pytest", "tests/telemetry/dashboard/test_page.py"]
         subprocess.run([*command, f"--basetemp={folder}/pytest"], cwd=root, check=True)
         for name, box in PICTURES.items():
             picture = (

@@ -38,9 +38,10 @@ class EpochMean:
             losses, weights = zip(*self._notes, strict=True)
             self._notes = []
             values = torch.stack([plain(loss.detach()).reshape(()) for loss in losses])
-            factors = torch.tensor(weights, dtype=torch.float64)
-            self._total += float(values.cpu().double() @ factors)
-            self._weight += float(factors.sum())
+            # One by one: a run that is continued then has the same sum to the last bit.
+            for loss, weight in zip(values.tolist(), weights, strict=True):
+                self._total += loss * weight
+                self._weight += weight
         return self._total, self._weight
 
 

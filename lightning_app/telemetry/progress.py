@@ -47,11 +47,12 @@ class RunProgress(RichProgressBar):
 
     @override
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        every: int = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         step = trainer.global_step
         if trainer.sanity_checking:
             return {}
-        if step == 1 or step % every == 0 or not trainer.training or trainer.is_last_batch:
+        is_log_step = every and (step == 1 or step % every == 0)
+        if is_log_step or not trainer.training or trainer.is_last_batch:
             self._shown = {name: f"{value:.4g}" for name, value in of_epoch(trainer).items()}
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)

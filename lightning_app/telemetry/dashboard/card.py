@@ -23,7 +23,7 @@ def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
     rows: dict[str, str | None] = {
         "layout": layout,
         "devices": ", ".join(devices),
-        "seed": "none" if seed is None else str(seed),
+        "seed": None if seed is None else str(seed),
         "command": f"`python {shlex.join(command)}`",
         "git commit": git_commit(),
         "Python": platform.python_version(),

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_app.callbacks import callbacks
+from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
+from lightning_app.strategies import SingleDeviceStrategy
 from lightning_app.telemetry.dashboard.card import run_card, splits_table
 from lightning_app.telemetry.dashboard.charts import charts
 from lightning_app.telemetry.dashboard.logger import RunLogger
@@ -108,6 +114,61 @@ def test_rewinding_cuts_what_came_after(tmp_path: Path) -> None:
     again.rewind(position)
     again.finalize("success")
     assert scalars(Path(again.log_dir)) == {"a": {0: 1.0, 1: 3.0}}
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_no_curve(tmp_path: Path) -> None:
+    logger = RunLogger(str(tmp_path))
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=logger,
+        callbacks=callbacks(checkpoints=False),
+        strategy=SingleDeviceStrategy(),
+        max_epochs=2,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(LinearModule(log_shapes="off"), RandomDataModule(length=100))
+    events = EventAccumulator(logger.log_dir).Reload()
+    tags = events.Tags()
+    assert not [tag for tag in tags["scalars"] if tag.startswith(("coverage", "epoch"))]
+    # The page takes the columns of one run's `experiment` for all runs: there shall be none.
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+    assert "_hparams_/experiment" not in events.PluginTagToContent("hparams")
+    assert [image.step for image in events.Images("who_got_what")] == [3, 7]
+    texts = {
+        tag: events.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+        for tag in tags["tensors"]
+        if tag.endswith("text_summary")
+    }
+    assert texts.keys() == {"run/text_summary", "splits/text_summary"}
+    assert "| not split | 10 | 3 to 7 | 2 |" in texts["splits/text_summary"]
+    proof = "Each of 2 epochs visited every sample of its plan once."
+    assert texts["splits/text_summary"].endswith(proof)
+    assert "none" not in texts["run/text_summary"]
+    assert "not installed" not in texts["run/text_summary"]
+
+
+def test_a_run_without_curves_leaves_none(tmp_path: Path) -> None:
+    def logger() -> RunLogger:
+        made = RunLogger(str(tmp_path))
+        made.log_hyperparams({})
+        made.experiment.flush()
+        return made
+
+    nothing = logger()
+    nothing.leave_no_empty_run()
+    assert list(tmp_path.iterdir()) == []
+    predicts = logger()
+    predictions = Path(predicts.log_dir, "predictions.pt")
+    predictions.touch()
+    predicts.leave_no_empty_run()
+    assert list(Path(predicts.log_dir).iterdir()) == [predictions]
+    shows = logger()
+    shows.experiment.add_text("a", "user's own")
+    shows.leave_no_empty_run()
+    assert len(list(Path(shows.log_dir).glob("events*"))) == 1
 
 
 def matches(layout: dict[str, dict[str, Any]], tags: list[str]) -> dict[str, list[str]]:
