@@ -10,14 +10,18 @@ from pathlib import Path
 
 from PIL import Image
 
-PICTURES = {"charts": (360, 80, 1400, 930), "card": (360, 80, 1400, 960)}
+PICTURES = {
+    "charts": (360, 80, 1400, 930),
+    "card": (360, 80, 1400, 960),
+    "pictures": (360, 120, 760, 420),
+}
 
 
 def main() -> None:
-    """Write `docs/images/charts.png` and `docs/images/card.png`."""
+    """Write `docs/images/charts.png`, `card.png` and `pictures.png`."""
     root = Path(__file__).parent.parent
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "tests/dashboard/test_page.py"]
+        command = [sys.executable, "-m", "pytest", "tests/telemetry/dashboard/test_page.py"]
         subprocess.run([*command, f"--basetemp={folder}/pytest"], cwd=root, check=True)
         for name, box in PICTURES.items():
             picture = (

@@ -4,8 +4,10 @@ import sys
 
 from lightning_app.help import shows_help
 from lightning_app.processes.environment import check_environment
+from lightning_app.processes.leaving import leave
 from lightning_app.processes.ranks import end_with_parent
 from lightning_app.processes.signals import listening
+from lightning_app.processes.waiting import say_if_slow
 
 
 def main() -> None:
@@ -18,10 +20,12 @@ def main() -> None:
         return
     end_with_parent()
     check_environment()  # of which Lightning reads some as it is imported
+    say_if_slow("loading PyTorch and Lightning")
     with listening():  # from the first moment: PyTorch is loaded for seconds
         from lightning_app.cli import main as run
 
         run()
+    leave()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from lightning.pytorch import Callback
 
-from lightning_app.checkpoint.callbacks import BestCheckpoint, LastCheckpoint
+from lightning_app.checkpoint.best import BestCheckpoint, Mode
+from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.finite import Choice
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.checkpoint.stops import AgreedStop
@@ -15,7 +16,7 @@ from lightning_app.telemetry.coverage import Coverage
 from lightning_app.telemetry.dashboard import Dashboard, Throughput
 from lightning_app.telemetry.loss import LossLogger
 from lightning_app.telemetry.predictions import PredictionWriter
-from lightning_app.telemetry.shapes import ShapeLogger
+from lightning_app.telemetry.shapes import LogShapes, ShapeLogger
 
 
 def callbacks(
@@ -28,6 +29,9 @@ def callbacks(
     predictions: bool = False,
     checkpoints: bool = True,
     save_every_s: float | None = None,
+    monitor: str | None = None,
+    mode: Mode | None = None,
+    log_shapes: LogShapes | None = None,
 ) -> list[Callback]:
     """The callbacks that `train.py` adds to a Trainer's, in the order in which they are called.
 
@@ -44,8 +48,11 @@ def callbacks(
         predictions: Write what is predicted to `predictions.pt`.
         checkpoints: Save `last.ckpt` and the best one.
         save_every_s: `--save_every_s`.
+        monitor: `--monitor`.
+        mode: `--mode`.
+        log_shapes: `--log_shapes`.
     """
-    shapes = ShapeLogger()
+    shapes = ShapeLogger(log_shapes)
     found: list[Callback] = []
     if compile_modules:
         found.append(CompiledForward())
@@ -61,5 +68,5 @@ def callbacks(
         found.append(PredictionWriter())
     found += [Resume(), AgreedStop()]
     if checkpoints:
-        found += [BestCheckpoint(), LastCheckpoint(save_every_s, on_nonfinite_loss)]
+        found += [BestCheckpoint(monitor, mode), LastCheckpoint(save_every_s, on_nonfinite_loss)]
     return found

@@ -1,4 +1,4 @@
-"""What a run keeps: `last.ckpt`, from which it can be continued at any step, and the best.
+"""What a run keeps: `last.ckpt`, from which it can be continued at any step.
 
 `last.ckpt` is made where nothing is pending. Lightning calls callbacks before the model, and has
 some things to do after both, so no hook is such a place: an average that the model keeps in its own
@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
 from lightning_app import inside
@@ -40,22 +40,6 @@ from lightning_app.processes.signals import (
     second_signal_ends,
     stop_at_once,
 )
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint with the lowest `val/loss`, for models that log one."""
-
-    def __init__(self) -> None:
-        super().__init__(filename="best-{epoch}", monitor="val/loss", save_on_train_epoch_end=True)
-
-    @override
-    def on_train_batch_end(self, *args: Any) -> None:
-        """Within an epoch there is nothing to compare."""
-
-    @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.monitor in trainer.callback_metrics:
-            super().on_train_epoch_end(trainer, pl_module)
 
 
 class LastCheckpoint(Checkpoint):

@@ -35,15 +35,16 @@ _TO_TRAIN: dict[str, Types] = {
 # What this project adds, which a checkpoint of Lightning's has not.
 _OWN: dict[str, Types] = {
     "callback_metrics": dict,
+    "coverage": list,
     "coverage_names": dict,
     "coverage_visits": Tensor,
+    "epoch_loss": Tensor,
     "epoch_means": list,
     "event_files": dict,
     "nothing_pending": bool,
     "splits": list,
     "switches": dict,
     "trained_by": dict,
-    "unlogged_loss": Tensor,
 }
 _OF_BEST: dict[str, Types] = {
     "best_model_score": (Tensor, NoneType),

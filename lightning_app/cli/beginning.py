@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_app.errors import UsageError, frames_of, is_users, module_of, what_it_says
+from lightning_app.processes.waiting import nothing_to_wait_for
 
 
 class Beginning(Callback):
@@ -56,6 +57,7 @@ class Beginning(Callback):
 
     def _end(self, show: bool = True) -> None:
         self.is_over = True
+        nothing_to_wait_for()
         if self._usual is not None:
             warnings.showwarning, self._usual = self._usual, None
         held, self._held = self._held, []
@@ -75,6 +77,7 @@ class Beginning(Callback):
     @override
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_checking = True
+        nothing_to_wait_for()
 
     @override
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -5,7 +5,6 @@ also work without `--trainer.`, booleans also without a value; the layout asked 
 into one this machine has; a model and data come along.
 """
 
-import os
 import re
 import sys
 from argparse import ArgumentError
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
-from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -24,7 +23,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.callbacks import callbacks as run_callbacks
 from lightning_app.checkpoint.input import check_progress, read_checkpoint
-from lightning_app.checkpoint.io import LAST, AtomicCheckpointIO
+from lightning_app.checkpoint.io import AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.completion import print_completion
@@ -43,14 +42,18 @@ from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.refusals import refusal
 from lightning_app.cli.run_config import SaveConfigOnce
+from lightning_app.cli.run_logger import run_logger
 from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_ranks_so
 from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.limits import max_processes
 from lightning_app.masking import first_masked
 from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import start_ranks_so
+from lightning_app.processes.waiting import say_if_slow
 from lightning_app.speed.profiler import NoProfiler
-from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run
+from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
+from lightning_app.telemetry.describe import num_processes
+from lightning_app.telemetry.progress import RunProgress
 
 DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
 DEFAULT_MAX_EPOCHS = 10
@@ -176,8 +179,10 @@ class CommandLine(LightningCLI):
         self._begin_with_file()
         if subcommand == "fit" and isinstance(self.trainer.logger, RunLogger):
             self.trainer.logger.lock()
+        say_if_slow(f"starting {num_processes(self.trainer)}")
         try:
             super()._run_subcommand(subcommand)
+            leave_no_empty_run(self.trainer)
         except RunError:
             raise
         except Exception as error:
@@ -216,7 +221,9 @@ class CommandLine(LightningCLI):
         if asked.enable_model_summary is None and not _has(ModelSummary, asked.callbacks):
             kwargs["enable_model_summary"] = False
         if asked.logger is None or asked.logger is True:
-            kwargs["logger"] = self._logger(asked.default_root_dir or ".")
+            continues = self._own("ckpt_path") if self._chosen == "fit" else None
+            root = asked.default_root_dir or "."
+            kwargs["logger"] = run_logger(root, self._own("run_name"), continues)
         if asked.profiler is None:
             kwargs["profiler"] = NoProfiler()
         return super().instantiate_trainer(**kwargs)
@@ -247,16 +254,6 @@ class CommandLine(LightningCLI):
         if path := self._own("weights_from"):
             begin_with(self.trainer, self.model, path, self._trusted)
 
-    def _logger(self, root: str) -> RunLogger:
-        """A new run's logger, or that of the run that `last.ckpt` continues."""
-        checkpoint = os.path.realpath(self._own("ckpt_path") or ".")
-        folder = os.path.dirname(os.path.dirname(checkpoint))
-        runs = os.path.realpath(os.path.join(os.path.expanduser(root), "lightning_logs"))
-        is_continued = os.path.basename(checkpoint) == LAST and os.path.dirname(folder) == runs
-        if self._chosen == "fit" and is_continued and "://" not in root:  # no file is cut there
-            return RunLogger(root, os.path.basename(folder))
-        return RunLogger(root)
-
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         own = config["callbacks"]
@@ -273,11 +270,14 @@ class CommandLine(LightningCLI):
             predictions=keeps,
             checkpoints=config["enable_checkpointing"] is not False,
             save_every_s=self._own("save_every_s"),
+            monitor=self._own("monitor"),
+            mode=self._own("mode"),
+            log_shapes=self._own("log_shapes"),
         )
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
-            callbacks.append(RichProgressBar(refresh_rate=20))
+            callbacks.append(RunProgress())
         trainer = super()._instantiate_trainer(config, callbacks)
         if inside.has_usual_checkpoint_io(trainer):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO(self._trusted)

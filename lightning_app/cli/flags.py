@@ -11,10 +11,12 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from lightning_app.checkpoint.best import Mode
 from lightning_app.checkpoint.finite import Choice
 from lightning_app.checkpoint.io import find_checkpoint, runs_folder
 from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
+from lightning_app.telemetry.shapes import LogShapes
 
 
 def add_run_flags(parser: LightningArgumentParser) -> None:
@@ -64,6 +66,30 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         default="stop",
         help="What to do once the training loss is NaN or infinite: stop, warn or ignore.",
     )
+    parser.add_argument(
+        "--monitor",
+        type=str | None,
+        default=None,
+        help="The metric that the best checkpoint goes by; a validation's loss, if it has one.",
+    )
+    parser.add_argument(
+        "--mode",
+        type=Mode | None,
+        default=None,
+        help="Whether a lower or a higher value of --monitor is better: min or max.",
+    )
+    parser.add_argument(
+        "--run_name",
+        type=str | None,
+        default=None,
+        help="The run's name in TensorBoard, and its folder's; version_N if not given.",
+    )
+    parser.add_argument(
+        "--log_shapes",
+        type=LogShapes | None,
+        default=None,
+        help="Which steps' sizes the console shows: every, change (those seen first) or off.",
+    )
 
 
 def add_short_flags(parser: LightningArgumentParser) -> None:
@@ -109,6 +135,8 @@ def check_run_flags(flags: Any) -> None:
         raise UsageError(f"--seed_everything {seed}: it must be from 0 to {_MAX_SEED}")
     if flags.get("lr_scheduler") is not None and flags.get("optimizer") is None:
         raise UsageError("--lr_scheduler needs --optimizer, whose learning rates it changes")
+    if flags["mode"] is not None and flags["monitor"] is None:
+        raise UsageError("--mode needs --monitor, the metric that it is about")
     if flags["plain_steps"] and flags["steps_per_execution"] > 1:
         raise UsageError("--plain_steps and --steps_per_execution: choose one of them")
 
@@ -197,6 +225,11 @@ def find_last_or_best(which: str, root: str | None, logger: Any) -> str:
     path = find_checkpoint(which, root or ".", own)
     if path is None:
         runs = runs_folder(root or ".", own).removeprefix("./")
+        if which == "best" and find_checkpoint("last", root or ".", own):
+            raise UsageError(
+                f"--ckpt_path best: no run in {runs} has kept a best checkpoint, as none has "
+                "logged a metric to go by: name one by --monitor, or use --ckpt_path last"
+            )
         raise UsageError(
             f"--ckpt_path {which}: no checkpoint in {runs}; leave it out to start anew, or name a "
             "file"

@@ -18,6 +18,7 @@ from lightning_app.help import shows_help, without_all
 from lightning_app.processes import ranks
 from lightning_app.processes.signals import Stopped, listening
 from lightning_app.processes.streams import streams_that_may_close
+from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
 
 DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -45,6 +46,7 @@ def _run(arguments: list[str], parent: int) -> None:
     with suppress(FileNotFoundError):  # the folder may have been deleted
         sys.path.append(os.getcwd())  # the user's classes may be there, and the program elsewhere
     subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
+    say_if_slow("making the model and the data")
     strategies.register()
     config_text.register()
     quieten()
@@ -74,6 +76,7 @@ def _run(arguments: list[str], parent: int) -> None:
             raise SystemExit(status) from None
         raise
     finally:
+        nothing_to_wait_for()
         _leave_process_group(is_alone)
 
 

@@ -38,6 +38,10 @@ class CompiledForward(Callback):
             replace_forward(module, _compiled_in_training(module))
 
     @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.print("compiling the model: the first steps wait for it")
+
+    @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._give_back()
 

@@ -107,7 +107,7 @@ class StepsPerExecution(Callback):
                 outputs = run_step(optimizer, batch_idx + i, own)
                 if i + 1 < len(batches):
                     for listener in listeners:
-                        listener()
+                        listener(outputs)
                     _next_step(trainer, has_schedulers)
             return outputs
 
@@ -138,7 +138,8 @@ class StepsPerExecution(Callback):
             end_of_epoch = batches + num == trainer.num_training_batches
             if (batches + num) % trainer.accumulate_grad_batches == 0 or end_of_epoch:
                 step += 1
-                if step in (last_step, trainer.max_steps) or (every and step % every == 0):
+                is_log_step = every and (step == 1 or step % every == 0)
+                if is_log_step or step in (last_step, trainer.max_steps):
                     return num
                 if every and self._begins_at_logs and (step + 1) % every == 0:
                     return num

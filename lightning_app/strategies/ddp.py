@@ -173,6 +173,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             size = self._tell_size(self._trainer, args[0], shard) if args else shard.size
             told = mean_over(self.lightning_module, args[0]) if args else None
             self._weight.set(hook, shard, size, told)
+            if hook == "training_step":
+                self.step_weight = self._weight.value * shard.global_size / self.world_size
             with self._step(hook, shard):
                 output = step(*args, **kwargs)
             self._logs.after_step(hook, shard, self._full_size(), told)

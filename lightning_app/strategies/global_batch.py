@@ -23,8 +23,13 @@ class GlobalBatch(DirectTransfer, Strategy):
 
     What a step logs counts as many samples as the loader asked for, which Lightning guesses from
     the shape of the first tensor it finds.
+
+    Attributes:
+        step_weight: What this rank's loss of the last training step counts in a mean over all
+            samples.
     """
 
+    step_weight = 1.0
     _seed: int | None = None
 
     @override
@@ -78,8 +83,14 @@ class GlobalBatch(DirectTransfer, Strategy):
     ) -> Any:
         """Run a step; `hook` is its name."""
         shards = self._current_shards()
-        if len(shards) == 1 and not shards[0].is_ready_made and self._has_one_loader():
-            self._tell_size(self._trainer, args[0], shards[0])
+        size = shards[0].global_size if shards else 1
+        if len(shards) == 1 and self._has_one_loader():
+            if shards[0].is_ready_made:
+                size = num_rows(args[0], size)
+            else:
+                size = self._tell_size(self._trainer, args[0], shards[0])
+        if hook == "training_step":
+            self.step_weight = size
         return step(*args, **kwargs)
 
     def _current_shards(self) -> list[Shard]:

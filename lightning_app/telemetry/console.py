@@ -8,10 +8,12 @@ from typing_extensions import override
 
 from lightning_app.checkpoint.io import run_folder
 from lightning_app.telemetry.describe import describe_layout
+from lightning_app.telemetry.metrics import of_epoch
+from lightning_app.telemetry.progress import RunProgress, epoch_of
 
 
 class Console(Callback):
-    """Prints a line at the start, one per epoch if there is no progress bar, one at the end."""
+    """Prints a line at the start, one per epoch, unless the bar is the user's, one at the end."""
 
     def __init__(self) -> None:
         self._trained = False
@@ -23,12 +25,11 @@ class Console(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.progress_bar_callback is None:
-            metrics = {k: v for k, v in trainer.callback_metrics.items() if v.numel() == 1}
-            values = "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
-            epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-            step = f"step {trainer.global_step}"
-            pl_module.print(f"epoch {trainer.current_epoch + 1}{epochs}  {step}  {values}")
+        if trainer.progress_bar_callback is None or isinstance(
+            trainer.progress_bar_callback, RunProgress
+        ):
+            values = "  ".join(f"{name} {value:.4g}" for name, value in of_epoch(trainer).items())
+            pl_module.print(f"{epoch_of(trainer)}  step {trainer.global_step}  {values}")
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -29,6 +29,7 @@ from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
 from lightning_app.strategies.passes import Indices, Pass
 from lightning_app.strategies.sharding import Shard
+from lightning_app.telemetry.metrics import Smooths
 
 MAX_NOTES = 64
 MAX_NUMBER = 2**24  # or a few times the data set's length
@@ -158,7 +159,8 @@ class Coverage(Callback):
         metrics: dict[str, float] = {"coverage/missing": missing, "coverage/repeated": repeated}
         trainer.callback_metrics.update({tag: torch.tensor(n) for tag, n in metrics.items()})
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step - 1)
+            if missing or repeated or not isinstance(logger, Smooths):  # a flat line tells nothing
+                logger.log_metrics(metrics, step=trainer.global_step - 1)
 
     @override
     def on_save_checkpoint(

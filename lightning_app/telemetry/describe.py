@@ -27,8 +27,15 @@ def describe_layout(trainer: Trainer) -> str:
 
 
 def run_name(trainer: Trainer) -> str:
-    """A short name of the layout, like `ddp-2xcpu`."""
-    return f"{_strategy_name(trainer)}-{num_ranks(trainer)}x{_device_type(trainer)}"
+    """A short name of the layout, like `ddp-2xcpu`, or `1xcpu` where nothing is split."""
+    number = num_ranks(trainer)
+    devices = f"{number}x{_device_type(trainer)}"
+    return devices if number == 1 else f"{_strategy_name(trainer)}-{devices}"
+
+
+def num_processes(trainer: Trainer) -> str:
+    """How many processes the run has, in words."""
+    return "1 process" if trainer.world_size == 1 else f"{trainer.world_size} processes"
 
 
 def num_ranks(trainer: Trainer) -> int:

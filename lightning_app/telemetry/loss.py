@@ -1,8 +1,9 @@
-"""Logs `train/loss`: the mean loss of the global batch, at log steps and at each epoch's end."""
+"""Logs the training loss: `train/loss_step` at log steps, and `train/loss`, the epoch's mean."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
@@ -10,8 +11,38 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.checkpoint.finite import Choice, FiniteLoss
 from lightning_app.modules import plain
+from lightning_app.processes.collectives import all_objects
 
 TAG = "train/loss"
+TAG_OF_STEP = "train/loss_step"
+MAX_NOTES = 1000  # of a GPU each takes 512 bytes
+
+
+class EpochMean:
+    """This rank's part of the mean loss over an epoch's samples."""
+
+    def __init__(self, total: float = 0.0, weight: float = 0.0) -> None:
+        self._total, self._weight = total, weight
+        self._notes: list[tuple[Tensor, float]] = []  # read later, many at once
+
+    def add(self, loss: Tensor, weight: float) -> None:
+        """Add a step's mean loss, and what it counts among those of all steps and ranks."""
+        if weight:  # a mean over nothing is NaN
+            self._notes.append((loss, weight))
+            if len(self._notes) >= MAX_NOTES:
+                self.sums()
+
+    def sums(self) -> tuple[float, float]:
+        """The weighted sum of the losses, and the sum of the weights."""
+        if self._notes:
+            losses, weights = zip(*self._notes, strict=True)
+            self._notes = []
+            values = torch.stack([plain(loss.detach()).reshape(()) for loss in losses])
+            # One by one: a run that is continued then has the same sum to the last bit.
+            for loss, weight in zip(values.tolist(), weights, strict=True):
+                self._total += loss * weight
+                self._weight += weight
+        return self._total, self._weight
 
 
 class LossLogger(Callback):
@@ -26,61 +57,97 @@ class LossLogger(Callback):
     """
 
     def __init__(self, on_nonfinite: Choice = "stop") -> None:
-        self._unlogged: Any = None  # the last step's outputs
+        self._last: Tensor | None = None  # this rank's loss of a step that was not looked at
+        self._mean = EpochMean()
+        self._strategy: Any = None
         self._finite = FiniteLoss(on_nonfinite)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._strategy = trainer.strategy
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._mean = EpochMean()
+
+    def on_step_end(self, outputs: Any) -> None:
+        """Called between the steps of one execution, with what the step has returned."""
+        self._last = _loss_in(outputs)
+        if self._last is not None:
+            self._mean.add(self._last, getattr(self._strategy, "step_weight", 1.0))
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._unlogged = outputs
+        self.on_step_end(outputs)
         step = trainer.global_step
-        if (loss := _loss_in(outputs)) is not None:
-            self._finite.note(trainer, step, loss)
+        if self._last is not None:
+            self._finite.note(trainer, step, self._last)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and inside.optimizer_steps(trainer) and step % every == 0:
-            self._log(trainer)
+        is_log_step = every and (step == 1 or step % every == 0)  # the first shows where it began
+        if is_log_step and inside.optimizer_steps(trainer):
+            self._log_step(trainer)
 
     @override
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        loss = self._global_loss(trainer)
-        self._finite.check(trainer, loss)
-        if loss is not None:
-            checkpoint["unlogged_loss"] = loss
+        self._look(trainer)
+        checkpoint["epoch_loss"] = torch.tensor(self._sums(), dtype=torch.float64)
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if (loss := checkpoint.get("unlogged_loss")) is not None:
-            self._unlogged = loss.to(trainer.strategy.root_device)
+        # That of all ranks, whatever their number was, is one rank's.
+        sums = checkpoint.get("epoch_loss") if trainer.is_global_zero else None
+        self._mean = EpochMean() if sums is None else EpochMean(*sums.tolist())
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._log(trainer)
+        self._look(trainer)
+        total, weight = self._sums()
+        self._mean = EpochMean()
+        meta = _logged_as(trainer, TAG)
+        if not weight or (meta is not None and not meta.forked):
+            return
+        value = _whole(total / weight, trainer)
+        if meta is None:
+            trainer.callback_metrics[TAG] = torch.tensor(value, dtype=torch.float64)
+        for logger in trainer.loggers:
+            logger.log_metrics({TAG: value}, step=trainer.global_step - 1)
 
-    def _global_loss(self, trainer: Trainer) -> Tensor | None:
-        """The unlogged loss, over all ranks; all of them have to call this."""
-        loss = _loss_in(self._unlogged)
-        if loss is None:
-            return None
-        global_mean = getattr(trainer.strategy, "mean_over_batch", trainer.strategy.reduce)
-        mean: Tensor = global_mean(plain(loss.detach()).reshape(()).clone())
+    def _look(self, trainer: Trainer) -> Tensor | None:
+        """The last step's loss over all ranks, which has to be finite; all have to call this."""
+        loss, self._last = self._last, None
+        mean: Tensor | None = None
+        if loss is not None:
+            global_mean = getattr(trainer.strategy, "mean_over_batch", trainer.strategy.reduce)
+            mean = global_mean(plain(loss.detach()).reshape(()).clone())
+        self._finite.check(trainer, mean)
         return mean
 
-    def _log(self, trainer: Trainer) -> None:
-        loss = self._global_loss(trainer)
-        self._unlogged = None
-        self._finite.check(trainer, loss)
-        if loss is None or _logs_it(trainer):
+    def _sums(self) -> tuple[float, float]:
+        """Over all ranks; all have to call this."""
+        totals, weights = zip(*all_objects(self._mean.sums()), strict=True)
+        return sum(totals), sum(weights)
+
+    def _log_step(self, trainer: Trainer) -> None:
+        loss = self._look(trainer)
+        if loss is None or any(_logged_as(trainer, tag) for tag in (TAG, TAG_OF_STEP)):
             return
-        # Lightning has divided the loss by the number of batches accumulated.
-        value = loss * trainer.accumulate_grad_batches
-        trainer.callback_metrics[TAG] = value  # for the progress display and for checkpoints
+        value = _whole(float(loss), trainer)
+        # For the progress display and for checkpoints: as what is logged per step and per epoch.
+        known = torch.tensor(value, dtype=torch.float64)
+        trainer.callback_metrics.update({TAG: known, TAG_OF_STEP: known})
         for logger in trainer.loggers:
-            logger.log_metrics({TAG: float(value)}, step=trainer.global_step - 1)
+            logger.log_metrics({TAG_OF_STEP: value}, step=trainer.global_step - 1)
+
+
+def _whole(loss: float, trainer: Trainer) -> float:
+    """A loss as the model returned it: Lightning divides it by the batches accumulated."""
+    return loss * trainer.accumulate_grad_batches
 
 
 def _loss_in(outputs: Any) -> Tensor | None:
@@ -89,7 +156,7 @@ def _loss_in(outputs: Any) -> Tensor | None:
     return loss if isinstance(loss, Tensor) and loss.numel() == 1 else None
 
 
-def _logs_it(trainer: Trainer) -> bool:
-    """Whether the model logs a value of this name."""
-    metas = [metric.meta for metric in (inside.results(trainer) or {}).values()]
-    return any(meta.name == TAG and meta.logger and not meta.forked for meta in metas)
+def _logged_as(trainer: Trainer, tag: str) -> Any:
+    """How the model logs a value of this name; `None` if it does not."""
+    metas = (metric.meta for metric in (inside.results(trainer) or {}).values())
+    return next((meta for meta in metas if meta.name == tag and meta.logger), None)

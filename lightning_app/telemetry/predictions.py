@@ -1,7 +1,7 @@
 """`train.py predict` keeps what the model predicted, in the loader's order, on any layout.
 
-Tensors of a batch are joined, wherever they are in dictionaries, lists, tuples and dataclasses;
-what else a batch's prediction holds becomes a list with an entry for each batch.
+Tensors and arrays of a batch are joined, wherever they are in dictionaries, lists, tuples and
+dataclasses; what else a batch's prediction holds becomes a list with an entry for each batch.
 """
 
 import copy
@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 from torch.utils._pytree import tree_leaves, tree_map_only
 from typing_extensions import override
 
@@ -23,6 +25,7 @@ from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.loader import ShardedLoader
 
 FILE = "predictions.pt"
+HOW_TO_LOAD = "; torch.load reads it with weights_only=False"
 Part = tuple[int, set[int], Any]  # a batch's number, the lengths of its tensors, its prediction
 
 
@@ -73,7 +76,7 @@ class PredictionWriter(Callback):
             return
         folder, ranks = run_folder(trainer), gather_objects(parts)
         if trainer.is_global_zero:
-            print(_save(folder, in_order(ranks)))
+            print(_save(folder, in_order(ranks), num_batches(ranks)))
 
 
 def in_order(ranks: Sequence[dict[int, list[Part]]]) -> list[Any]:
@@ -90,6 +93,12 @@ def in_order(ranks: Sequence[dict[int, list[Part]]]) -> list[Any]:
     return loaders
 
 
+def num_batches(ranks: Sequence[dict[int, list[Part]]]) -> list[int]:
+    """How many batches of each loader were predicted, by all ranks together."""
+    numbers = sorted(set().union(*ranks))
+    return [len({part[0] for rank in ranks for part in rank.get(n, [])}) for n in numbers]
+
+
 def join(values: list[Any], lengths: list[set[int]]) -> Any:
     """Make one of the predictions of several batches.
 
@@ -100,8 +109,9 @@ def join(values: list[Any], lengths: list[set[int]]) -> Any:
     first = values[0]
     if any(type(value) is not type(first) for value in values):
         return values
-    if isinstance(first, Tensor):
-        return torch.cat(values) if _can_be_joined(values, lengths) else values
+    if isinstance(first, (Tensor, np.ndarray)):
+        joins: Any = torch.cat if isinstance(first, Tensor) else np.concatenate
+        return joins(values) if _can_be_joined(values, lengths) else values
     if isinstance(first, dict) and all(value.keys() == first.keys() for value in values):
         return {key: join([value[key] for value in values], lengths) for key in first}
     if is_dataclass(first):
@@ -120,10 +130,11 @@ def join(values: list[Any], lengths: list[set[int]]) -> Any:
 
 
 def _is_of_batch(value: Any, lengths: set[int]) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and (not lengths or len(value) in lengths)
+    is_array = isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0
+    return is_array and (not lengths or len(value) in lengths)
 
 
-def _can_be_joined(tensors: list[Tensor], lengths: list[set[int]]) -> bool:
+def _can_be_joined(tensors: list[Any], lengths: list[set[int]]) -> bool:
     alike = {(tensor.shape[1:], tensor.dtype) for tensor in tensors}
     return len(alike) == 1 and all(map(_is_of_batch, tensors, lengths))
 
@@ -135,14 +146,19 @@ def _is_of_samples(values: Sequence[Any], lengths: set[int]) -> bool:
     return not any(isinstance(v, (dict, list, tuple)) or _is_of_batch(v, lengths) for v in values)
 
 
-def _save(folder: str, loaders: list[Any]) -> str:
+def _save(folder: str, loaders: list[Any], batches: list[int]) -> str:
     """Write them, and tell so in one line.
+
+    Args:
+        folder: Where to.
+        loaders: What was predicted of each loader.
+        batches: How many batches each had.
 
     Raises:
         NotSaved: There is no room for them, say.
     """
     if not any(leaf is not None for leaf in tree_leaves(loaders)):
-        return "Predictions not saved: predict_step returns none"
+        return "No predictions to save: predict_step has returned None for every batch"
     value = loaders[0] if len(loaders) == 1 else loaders
     path = os.path.join(folder, FILE)
     try:
@@ -151,16 +167,27 @@ def _save(folder: str, loaders: list[Any]) -> str:
         raise NotSaved(f"predictions not saved in {path}: {error.strerror or error}") from error
     except Exception as error:  # of an object that cannot be pickled
         return f"Predictions not saved: {first_line(error)}"
-    of_each = f" of each of {len(loaders)} loaders" * (len(loaders) > 1)
-    return f"Saved in {path}: {describe(loaders[0])}{of_each}"
+    parts = [describe(*pair) for pair in zip(loaders, batches, strict=True)]
+    what = parts[0] if len(parts) == 1 else f"a list of {len(parts)}, by loader: {'; '.join(parts)}"
+    has_objects = inside.is_local_file(path) and get_unsafe_globals_in_checkpoint(path)
+    return f"Saved in {path}: {what}" + (HOW_TO_LOAD if has_objects else "")
 
 
-def describe(value: Any) -> str:
-    """What was predicted, in a few words."""
-    if isinstance(value, Tensor):
-        return f"a tensor {tuple(value.shape)}"
+def describe(value: Any, num_batches: int) -> str:
+    """What was predicted, in a few words.
+
+    Args:
+        value: Of all batches.
+        num_batches: How many there were.
+    """
+    kind = type(value).__name__
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{'a tensor' if isinstance(value, Tensor) else 'an array'} {tuple(value.shape)}"
     if isinstance(value, dict):
-        return "a dict: " + ", ".join(f"{key} {describe(entry)}" for key, entry in value.items())
-    if isinstance(value, (list, tuple)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
+        entries = (f"{key} {describe(entry, num_batches)}" for key, entry in value.items())
+        return f"a dict: {', '.join(entries)}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" + ", one for each batch" * (len(value) == num_batches)
+    if isinstance(value, tuple):
+        return f"a {kind} of {len(value)}: " + ", ".join(describe(e, num_batches) for e in value)
+    return f"a {kind}"

@@ -2,12 +2,16 @@
 
 A hook notes what goes into and comes out of the model in every training step. The notes stay on
 their rank until a log step or the epoch's end; then they are gathered, and one process prints
-them (the transcript) and logs `batch_size/global` and `batch_size/rank_k` for every step.
+them (the transcript) and logs `batch_size/global` and `batch_size/rank_k`.
+
+TensorBoard smooths its curves, and so would draw an epoch's smaller last batch of 10 as one of 22.
+There, that batch is `batch_size/last`, and equal steps in a row are their first and their last
+point. Other loggers get every step.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,17 +21,13 @@ from typing_extensions import override
 from lightning_app.modules import called_modules
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy
+from lightning_app.telemetry.metrics import Smooths
 from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank
 
+PREFIX = "batch_size/"
+LogShapes = Literal["every", "change", "off"]
+MAX_SPLITS = 12  # shown, of any kind
 MAX_ALIKE = 3  # splits shown that differ only in other sizes than the numbers of samples
-
-
-@runtime_checkable
-class LogsSteps(Protocol):
-    """A logger that takes the same values for several steps at once."""
-
-    def log_steps(self, metrics: Mapping[str, float], steps: range) -> None:
-        """Log the values at each of the steps."""
 
 
 SizeRun = tuple[list[int], int]  # samples by rank, and how many steps in a row are like it
@@ -39,12 +39,17 @@ class ShapeLogger(Callback):
     Which steps are printed is the model's `log_shapes` (`every`, `change`, `off`; without such an
     attribute `change`: a step whose split is seen for the first time; of splits that differ only in
     other sizes than the samples', as the lengths of texts do, a few, and then their number).
+
+    Args:
+        mode: What to print; `None`: what the model's `log_shapes` says.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode: LogShapes | None = None) -> None:
+        self._mode = mode
         self._recorder: SizeRecorder | None = None
         self._seen: set[tuple[Sizes, ...]] = set()
         self._alike: Counter[tuple[int, ...]] = Counter()  # splits shown, by the ranks' samples
+        self._num_shown_so_far = 0  # splits
         self._num_hidden = 0  # splits of this epoch that were not shown
         self._next_step = 0
         # Told, on the first rank, what is logged: the first step, and the steps' sizes.
@@ -72,7 +77,7 @@ class ShapeLogger(Callback):
         if every and self._recorder.num_steps >= every:
             self._report(trainer, pl_module)
 
-    def on_step_end(self) -> None:
+    def on_step_end(self, outputs: Any) -> None:
         """Called between the steps of one execution."""
         assert self._recorder is not None
         self._recorder.end_step()
@@ -125,14 +130,19 @@ class ShapeLogger(Callback):
             logged.append((samples, count))
             for _ in range(self._num_shown(sizes, count, pl_module)):
                 pl_module.print("\n".join(_transcript(sizes, devices)))
+        runs = [(_scalars(split), count) for split, count in logged]
         for logger in trainer.loggers:
-            _log_sizes(logger, first_step, logged)
+            if isinstance(logger, Smooths):
+                _log_curves(logger, first_step, runs, trainer.is_last_batch)
+            else:
+                _log_each(logger, first_step, runs)
         for listener in self.listeners:
             listener(first_step, logged)
 
     def _num_shown(self, sizes: dict[int, Sizes], count: int, pl_module: LightningModule) -> int:
         """How many of some equal steps the console shows."""
-        mode, split = getattr(pl_module, "log_shapes", "change"), tuple(sizes.values())
+        mode = self._mode or getattr(pl_module, "log_shapes", "change")
+        split = tuple(sizes.values())
         if not split or mode == "off":
             return 0
         if mode == "every":
@@ -142,23 +152,40 @@ class ShapeLogger(Callback):
         self._seen.add(split)
         samples = tuple(sizes.input[0] for sizes in split)
         self._alike[samples] += 1
-        is_shown = self._alike[samples] <= MAX_ALIKE
+        is_shown = self._alike[samples] <= MAX_ALIKE and self._num_shown_so_far < MAX_SPLITS
+        self._num_shown_so_far += is_shown
         self._num_hidden += not is_shown
         return int(is_shown)
 
 
-def _log_sizes(logger: Logger, first_step: int, runs: list[SizeRun]) -> None:
-    """Log each step's sizes; those of equal steps in a row at once, where the logger can."""
-    stop = first_step
-    for split, count in runs:
-        start, stop = stop, stop + count
-        scalars: dict[str, float] = {"batch_size/global": sum(split)}
-        scalars |= {f"batch_size/rank_{rank}": size for rank, size in enumerate(split)}
-        if isinstance(logger, LogsSteps):
-            logger.log_steps(scalars, range(start, stop))
-        else:
-            for step in range(start, stop):
-                logger.log_metrics(scalars, step)
+Scalars = dict[str, float]
+
+
+def _scalars(split: list[int]) -> Scalars:
+    """A step's sizes, by their tags."""
+    ranks = {f"{PREFIX}rank_{rank}": float(size) for rank, size in enumerate(split)}
+    return {f"{PREFIX}global": float(sum(split))} | ranks
+
+
+def _log_each(logger: Logger, step: int, runs: list[tuple[Scalars, int]]) -> None:
+    """Log each step's sizes."""
+    for scalars, count in runs:
+        for _ in range(count):
+            logger.log_metrics(scalars, step)
+            step += 1
+
+
+def _log_curves(
+    logger: Smooths, step: int, runs: list[tuple[Scalars, int]], ends_epoch: bool
+) -> None:
+    """Log where equal sizes begin and end, and apart from them those of a last batch."""
+    *_, (last, count) = runs
+    is_other = ends_epoch and count == 1 and len(runs) > 1
+    for scalars, count in runs[:-1] if is_other else runs:
+        logger.log_steps(scalars, sorted({step, step + count - 1}))
+        step += count
+    if is_other:
+        logger.log_steps({f"{PREFIX}last": last[f"{PREFIX}global"]}, [step])
 
 
 def _transcript(step: dict[int, Sizes], devices: list[str]) -> Iterator[str]:

@@ -58,6 +58,7 @@ ACCEPTED = (
     "--model tests.user_modules.Submodule --data tests.user_modules.Shuffled",
     "--data.num_workers 1",
     "--save_every_s 0.5 --steps_per_execution 4",
+    "--monitor val/r2 --log_shapes off --run_name lr=0.1",
     "GLOO_SOCKET_IFNAME=junk CUDA_VISIBLE_DEVICES=junk TMPDIR=missing",
     "MASTER_PORT=0 WORLD_SIZE=1 RANK=0",
     "SLURM_NTASKS=4 SLURM_JOB_NAME=bash",

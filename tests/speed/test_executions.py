@@ -120,8 +120,8 @@ def sizes(num_steps: int, callback: Callback | None = None, **flags: Any) -> lis
 
 def test_an_execution_ends_where_the_loop_has_something_to_do() -> None:
     flags: dict[str, Any] = {"log_every_n_steps": 5, "val_check_interval": 4, "max_steps": 15}
-    # An epoch of 8: validated at 4 and 8; logged at steps 5, 10, 15.
-    assert sizes(3, **flags) == [3, 1, 1, 3, 2, 2, 3]
+    # An epoch of 8: validated at 4 and 8; logged at steps 1, 5, 10, 15.
+    assert sizes(3, **flags) == [1, 3, 1, 3, 2, 2, 3]
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])

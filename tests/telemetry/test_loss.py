@@ -1,11 +1,15 @@
 """`train/loss` is logged once, by the model where it does, and by the project where it does not."""
 
+from typing import Any
+
 import pytest
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from typing_extensions import override
 
-from tests.runs import fit
+from lightning_app.speed.executions import StepsPerExecution
+from tests.ranks import run_ranks
+from tests.runs import Run, fit
 from tests.user_modules import Shuffled, Submodule
 
 
@@ -35,3 +39,40 @@ def test_a_model_that_logs_it_is_left_to_it(on_step: bool, on_epoch: bool) -> No
         assert 7 not in curves["train/loss"].values()
     else:
         assert curves["train/loss"] == dict.fromkeys(steps if on_step else epochs, 7)
+
+
+class LogsMean(Submodule):
+    """Logs the mean over an epoch as one does it with Lightning."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = mse_loss(self.body(batch[0]), batch[1])
+        self.log("mean", loss, on_step=False, on_epoch=True)
+        return loss
+
+
+def train_all(strategy: str, devices: int) -> list[Run]:
+    runs = []
+    for flags in ({}, {"accumulate_grad_batches": 3}, {"callbacks": [StepsPerExecution(4)]}):
+        more: dict[str, Any] = {"max_epochs": 2, "log_every_n_steps": 3} | flags
+        runs.append(fit(strategy, devices, LogsMean(), Shuffled(), **more))
+    return runs
+
+
+def check_means(runs: list[Run]) -> None:
+    for run in runs:
+        if run.curves:  # rank 0 logs
+            assert list(run.curves["train/loss"]) in ([5, 11], [1, 3])  # steps; of 6 or 2 an epoch
+            assert run.curves["train/loss"] == pytest.approx(run.curves["mean"], rel=1e-12)
+            assert 0 in run.curves["train/loss_step"]
+        assert run.metrics["train/loss"] == pytest.approx(run.metrics["mean"], rel=1e-12)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_samples() -> None:
+    check_means(train_all("single_device", 1))
+    check_means(train_all("dp", 3))
+
+
+def test_so_it_is_over_the_samples_of_all_processes() -> None:
+    for runs in run_ranks(train_all, 2, "ddp", 2):
+        check_means(runs)

@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -11,18 +10,31 @@ from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 from typing_extensions import override
 
+from lightning_app.checkpoint.best import names_of_validation
 from lightning_app.masking import masked
 from lightning_app.processes.collectives import gather_objects
-from lightning_app.telemetry.dashboard.card import cpu_name, run_card, splits_table
-from lightning_app.telemetry.dashboard.charts import charts
+from lightning_app.telemetry.dashboard.card import (
+    coverage_line,
+    cpu_name,
+    run_card,
+    splits_table,
+)
+from lightning_app.telemetry.dashboard.charts import FIRST, charts
 from lightning_app.telemetry.dashboard.graph import GraphRecorder, Node, graph_event
 from lightning_app.telemetry.dashboard.logger import RunLogger
 from lightning_app.telemetry.dashboard.pictures import who_got_what
 from lightning_app.telemetry.describe import describe_layout, num_ranks, run_name
+from lightning_app.telemetry.metrics import of_epoch
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
 
-NUM_PICTURES = 3  # of the first epochs
-MAX_STEPS = 1000  # in a picture
+MAX_FIRST = 6
+COVERAGE = ("missing", "repeated")
+LOSSES = ("train/loss", "train/loss_step")
+RATES = ("workload/samples_per_s", "workload/data_wait_share")
+NO_GRAPH = (
+    "No graph: hooks saw no call of a module in the first training step. A model shows one that "
+    "calls its modules in `training_step`, and is not compiled."
+)
 
 
 class Dashboard(Callback):
@@ -35,10 +47,10 @@ class Dashboard(Callback):
     def __init__(self, shapes: ShapeLogger) -> None:
         self._shapes = shapes
         self._splits: dict[tuple[int, ...], tuple[int, int, int]] = {}
-        self._epoch_sizes: list[list[int]] = []
-        self._epoch_start = 0  # the step of the first of them
+        self._coverage = [0, 0, 0]  # epochs, samples that they missed, that they visited again
+        self._tags: set[str] = set()  # that the charts' layout was made for
         self._graph: GraphRecorder | None = None
-        self._described = False
+        self._described = self._has_validated = False
 
     @override
     def on_save_checkpoint(
@@ -46,12 +58,14 @@ class Dashboard(Callback):
     ) -> None:
         # Not `state_dict`, which is asked for before the last steps' sizes are told.
         checkpoint["splits"] = list(self._splits.items())
+        checkpoint["coverage"] = list(self._coverage)
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._splits = dict(checkpoint.get("splits", []))
+        self._coverage = list(checkpoint.get("coverage", self._coverage))
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,7 +75,8 @@ class Dashboard(Callback):
             return
         if self._note not in self._shapes.listeners:
             self._shapes.listeners.append(self._note)
-        writer.add_custom_scalars(charts(num_ranks(trainer)))
+        self._tags = set()
+        self._lay_out(trainer, writer, {*LOSSES, *RATES})
         seed = os.environ.get("PL_GLOBAL_SEED")
         card = run_card(
             describe_layout(trainer),
@@ -85,51 +100,83 @@ class Dashboard(Callback):
         return recorder.nodes
 
     def _note(self, first_step: int, runs: list[SizeRun]) -> None:
-        if not self._epoch_sizes:
-            self._epoch_start = first_step
         step = first_step
         for sizes, count in runs:
             first, _, number = self._splits.get(tuple(sizes), (step, step, 0))
             step += count
             self._splits[tuple(sizes)] = (first, step - 1, number + count)
-            self._epoch_sizes += [sizes] * min(count, MAX_STEPS - len(self._epoch_sizes))
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._has_validated = not trainer.sanity_checking
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         writer = _writer(trainer)
         if writer is None:
             return
-        step = trainer.global_step - 1
-        sizes, self._epoch_sizes = self._epoch_sizes, []
-        if sizes and trainer.current_epoch < NUM_PICTURES:
-            picture = who_got_what(np.array(sizes), self._epoch_start)
-            writer.add_image("who_got_what", picture, step, dataformats="HWC")
+        self._log_first(trainer)
+        self._lay_out(trainer, writer, trainer.logger.tags)  # type: ignore[union-attr]
+        counts = [trainer.callback_metrics.get(f"coverage/{name}") for name in COVERAGE]
+        if None not in counts:
+            new = (1, *map(int, counts))  # type: ignore[arg-type]
+            self._coverage = [total + n for total, n in zip(self._coverage, new, strict=True)]
         if not self._described:
             self._described = True
+            self._draw(trainer, writer)
             self._describe(trainer, pl_module, writer)
-        if nodes := self._end_graph():
-            event = graph_event(type(pl_module).__name__, nodes)
-            writer._get_file_writer().add_event(event)  # type: ignore[no-untyped-call]
+        if self._graph is not None:
+            nodes = self._end_graph()
+            if nodes:
+                event = graph_event(nodes)
+                writer._get_file_writer().add_event(event)  # type: ignore[no-untyped-call]
+            else:
+                writer.add_text("graph", NO_GRAPH, trainer.global_step)
+
+    def _log_first(self, trainer: Trainer) -> None:
+        """Log the epoch's values once more, as tags that come first on the page and in its table.
+
+        Both are sorted by name: the sizes of batches would come before the losses.
+        """
+        values = {k: v for k, v in of_epoch(trainer).items() if not k.startswith("coverage/")}
+        if not self._has_validated:
+            values = {k: v for k, v in values.items() if k not in names_of_validation(trainer)}
+        self._has_validated = False
+        first = {FIRST + name: value for name, value in list(values.items())[:MAX_FIRST]}
+        trainer.logger.log_metrics(first, trainer.global_step - 1)  # type: ignore[union-attr]
+
+    def _lay_out(self, trainer: Trainer, writer: SummaryWriter, tags: set[str]) -> None:
+        """Lay out the charts of what is logged, and of what is new since."""
+        if not tags <= self._tags:
+            self._tags |= tags
+            writer.add_custom_scalars(charts(self._tags))
+
+    def _draw(self, trainer: Trainer, writer: SummaryWriter) -> None:
+        if self._splits:
+            picture = who_got_what({split: n for split, (*_, n) in self._splits.items()})
+            step = trainer.global_step - 1
+            writer.add_image("who_got_what", picture, step, dataformats="HWC")
 
     def _describe(
         self, trainer: Trainer, pl_module: LightningModule, writer: SummaryWriter
     ) -> None:
-        """Enter the run in the table of hyperparameters; its metrics are those of the curves."""
+        """Enter the run in the table of hyperparameters.
+
+        The table's columns are left to TensorBoard, which then takes those of all runs; of layouts
+        of columns that runs bring it would take one, whatever the others have logged.
+        """
         simple = {
             name: value
             for name, value in masked(dict(pl_module.hparams)).items()
             if isinstance(value, (int, float, str)) and not name.startswith("_")
         }
-        strategy = trainer.strategy
         params = simple | {
             "layout": run_name(trainer),
-            "strategy": getattr(strategy, "strategy_name", type(strategy).__name__),
-            "ranks": num_ranks(trainer),
             "global_batch": sum(max(self._splits, key=sum, default=())),
         }
-        metrics = {k: 0.0 for k in trainer.callback_metrics if k.startswith(("train/", "val/"))}
         session = f"{os.path.basename(trainer.logger.log_dir or '')} {run_name(trainer)}"  # type: ignore[union-attr]
-        for summary in hparams(params, metrics):  # type: ignore[no-untyped-call]
+        _, *summaries = hparams(params, {})  # type: ignore[no-untyped-call]
+        for summary in summaries:
             data = HParamsPluginData.FromString(summary.value[0].metadata.plugin_data.content)
             if data.HasField("session_start_info"):
                 data.session_start_info.group_name = session  # what the table calls the run
@@ -151,7 +198,9 @@ class Dashboard(Callback):
         self._end_graph()
         writer = _writer(trainer) if self._splits else None  # asking for it makes a file
         if writer is not None:
-            writer.add_text("splits", splits_table(self._splits), trainer.global_step)
+            text = f"{splits_table(self._splits)}\n\n{coverage_line(*self._coverage)}"
+            writer.add_text("splits", text, trainer.global_step)
+            self._draw(trainer, writer)
 
 
 def device_names(trainer: Trainer) -> list[str]:

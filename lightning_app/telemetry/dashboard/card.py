@@ -20,17 +20,17 @@ def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
         seed: What `seed_everything` was called with.
     """
     command = [Path(sys.argv[0]).name, *masked_arguments(sys.argv[1:])]
-    rows = {
+    rows: dict[str, str | None] = {
         "layout": layout,
         "devices": ", ".join(devices),
-        "seed": "none" if seed is None else str(seed),
+        "seed": None if seed is None else str(seed),
         "command": f"`python {shlex.join(command)}`",
-        "git commit": git_commit() or "none",
+        "git commit": git_commit(),
         "Python": platform.python_version(),
     }
     for package in ("torch", "lightning", "lightning-any-devices"):
         rows[package] = _version(package)
-    return _table(("", "this run"), rows.items())
+    return _table(("", "this run"), [(name, text) for name, text in rows.items() if text])
 
 
 def splits_table(splits: Mapping[tuple[int, ...], tuple[int, int, int]]) -> str:
@@ -49,6 +49,15 @@ def splits_table(splits: Mapping[tuple[int, ...], tuple[int, int, int]]) -> str:
         for sizes, (first, last, num_steps) in splits.items()
     )
     return _table(("ranks 0, 1, …", "global batch", "steps", "how many"), rows)
+
+
+def coverage_line(num_epochs: int, num_missing: int, num_repeated: int) -> str:
+    """Whether the epochs have visited each sample once, in words."""
+    if not num_epochs:
+        return "Which samples were visited is not known."
+    if not (num_missing or num_repeated):
+        return f"Each of {num_epochs} epochs visited every sample of its plan once."
+    return f"{num_epochs} epochs missed {num_missing} samples, and visited {num_repeated} again."
 
 
 def git_commit() -> str | None:
@@ -89,11 +98,11 @@ def cpu_name() -> str:
     return next(models, platform.processor() or platform.machine())
 
 
-def _version(package: str) -> str:
+def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    except PackageNotFoundError:  # it runs from a checkout
+        return None
 
 
 def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:

@@ -22,6 +22,7 @@ from torch.utils.tensorboard._proto_graph import node_proto
 from lightning_app import inside
 
 INPUT = "input"
+MAX_OPEN = 40  # modules that are shown at once
 _KEY = "lightning_app.module"  # in the metadata of autograd's nodes
 _MAX_OPERATIONS = 1000  # between two modules
 
@@ -107,16 +108,19 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-def graph_event(root: str, nodes: dict[str, Node]) -> Event:
+def graph_event(nodes: dict[str, Node]) -> Event:
     """The event that shows a graph in TensorBoard.
 
+    The page folds what has a `/` in its name into boxes, of which only the outermost are open: a
+    net that can be taken in at once has names with dots.
+
     Args:
-        root: What holds all the modules.
         nodes: By the modules' names, with dots.
     """
+    is_large = len(nodes) > MAX_OPEN
 
     def place(name: str) -> str:
-        return name if name == INPUT else f"{root}/{name.replace('.', '/')}"
+        return name.replace(".", "/") if is_large else name
 
     graph = GraphDef(versions=VersionDef(producer=22))
     graph.node.append(node_proto(INPUT, op="IO Node"))

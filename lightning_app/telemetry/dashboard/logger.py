@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from typing_extensions import override
@@ -24,12 +25,17 @@ from lightning_app.telemetry.dashboard.records import records_of_steps, take_rec
 class RunLogger(TensorBoardLogger):
     """TensorBoardLogger that writes all scalars of a step as one event, and never waits for it.
 
+    Lightning's `epoch`, a curve of steps that the page would smooth, is left out.
+
     Args:
         save_dir: Where `lightning_logs/version_N` is made.
         version: The run's number, or the name of its folder; the next free number if not given.
+        continues: Whether the run in that folder goes on.
     """
 
-    def __init__(self, save_dir: str, version: int | str | None = None) -> None:
+    def __init__(
+        self, save_dir: str, version: int | str | None = None, continues: bool = False
+    ) -> None:
         super().__init__(
             save_dir,
             "lightning_logs",
@@ -39,19 +45,22 @@ class RunLogger(TensorBoardLogger):
             flush_secs=10,  # a page that is open shows the run as it goes
         )
         self._taught: object = None  # the writer that takes records
-        self.has_metrics = False  # of this process
-        self.continues = version is not None
+        self.tags: set[str] = set()  # of the scalars that this process has written
+        self.continues = continues
         self._lock = FolderLock()
         self._earlier = self._event_files() if self.continues else []
 
     @rank_zero_only
     def lock(self) -> None:
-        """Have the folder of a run that is continued for this process, as a new run has its own.
+        """Have a folder that was named for this process, as a numbered one is its own.
 
         Raises:
             UsageError: Another process writes into it.
         """
-        if self.continues and not self._lock.take(self.log_dir):
+        if not isinstance(self.version, str) or "://" in self.save_dir:
+            return
+        os.makedirs(self.log_dir, exist_ok=True)
+        if not self._lock.take(self.log_dir):
             raise UsageError(
                 f"the run in {self.log_dir.removeprefix('./')} is still going on in another "
                 "process, and both would write there: wait for its end, or leave out --ckpt_path"
@@ -113,6 +122,21 @@ class RunLogger(TensorBoardLogger):
         with suppress(OSError):  # other runs are in it
             Path(self.root_dir).rmdir()
 
+    def leave_no_empty_run(self) -> None:
+        """Remove a file of events that has none, which the page would show as a run."""
+        if self.tags or not os.path.isdir(self.log_dir):
+            return
+        self.finalize("success")
+        empty = list(filter(_has_no_events, set(self._event_files()) - set(self._earlier)))
+        for path in empty:
+            path.unlink()
+        if not empty or self.continues:
+            return
+        Path(self.log_dir, self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+        with suppress(OSError):  # there is something else in it: predictions, say
+            Path(self.log_dir).rmdir()
+            Path(self.root_dir).rmdir()
+
     @override
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -122,22 +146,23 @@ class RunLogger(TensorBoardLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        metrics = {tag: value for tag, value in metrics.items() if tag != "epoch"}
         numbers = {tag: value for tag, value in metrics.items() if _is_number(value)}
         if numbers:
-            self.log_steps(numbers, range(step or 0, (step or 0) + 1))
+            self.log_steps(numbers, [step or 0])
         if others := {tag: value for tag, value in metrics.items() if tag not in numbers}:
-            self.has_metrics = True
+            self.tags.update(others)
             super().log_metrics(others, step)  # which takes or refuses them
 
     @rank_zero_only
-    def log_steps(self, metrics: Mapping[str, float], steps: range) -> None:
+    def log_steps(self, metrics: Mapping[str, float], steps: Sequence[int]) -> None:
         """Log the same values for several steps.
 
         Args:
             metrics: The values, by their tags.
             steps: The numbers of the steps.
         """
-        self.has_metrics = True
+        self.tags.update(metrics)
         values = [
             Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()
         ]
@@ -156,8 +181,19 @@ class RunLogger(TensorBoardLogger):
 def discard_empty_run(trainer: Trainer) -> None:
     """Remove the folder of a run that ends before it has logged anything."""
     logger = trainer.logger
-    if isinstance(logger, RunLogger) and not logger.has_metrics:
+    if isinstance(logger, RunLogger) and not logger.tags:
         rank_zero_only(logger.discard)()
+
+
+def leave_no_empty_run(trainer: Trainer) -> None:
+    """At a run's end, keep what it has written, but no events of nothing."""
+    logger = trainer.logger
+    if isinstance(logger, RunLogger):
+        rank_zero_only(logger.leave_no_empty_run)()
+
+
+def _has_no_events(path: Path) -> bool:
+    return all(e.WhichOneof("what") == "file_version" for e in EventFileLoader(str(path)).Load())
 
 
 def _is_number(value: Any) -> bool:

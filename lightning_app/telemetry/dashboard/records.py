@@ -7,6 +7,7 @@ order of a protocol buffer's fields is free. The format is that of TensorFlow's 
 """
 
 import struct
+from collections.abc import Iterable
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -41,7 +42,7 @@ def take_records(writer: EventFileWriter) -> None:
     thread._record_writer = RecordsWriter(thread._record_writer._writer)
 
 
-def records_of_steps(summary: Summary, steps: range, wall_time_s: float) -> Records:
+def records_of_steps(summary: Summary, steps: Iterable[int], wall_time_s: float) -> Records:
     """One record for each step, all with the same values.
 
     Args:

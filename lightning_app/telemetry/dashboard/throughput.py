@@ -1,4 +1,7 @@
-"""How fast a run is: samples per second, time spent waiting for data, use of the GPUs."""
+"""How fast a run is: samples per second, time spent waiting for data, use of the GPUs.
+
+TensorBoard sorts tags by name: `workload/…` comes after the losses and metrics.
+"""
 
 import time
 from typing import Any
@@ -51,12 +54,10 @@ class Throughput(Callback):
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize(trainer.strategy.root_device)  # what is queued is not yet done
         elapsed_s = time.perf_counter() - self._since_s
-        by_run = ([size * count for size in sizes] for sizes, count in runs)
-        by_rank = [sum(column) / elapsed_s for column in zip(*by_run, strict=True)]
-        metrics = {"throughput/samples_per_s": sum(by_rank)}
-        metrics |= {f"throughput/rank_{rank}": rate for rank, rate in enumerate(by_rank)}
+        num_samples = sum(sum(sizes) * count for sizes, count in runs)
+        metrics = {"workload/samples_per_s": num_samples / elapsed_s}
         if (waited_s := _waited_s(trainer)) is not None:
-            metrics["throughput/data_wait_share"] = (waited_s - self._waited_s) / elapsed_s
+            metrics["workload/data_wait_share"] = (waited_s - self._waited_s) / elapsed_s
         for device in getattr(trainer.strategy, "parallel_devices", None) or []:
             metrics |= device_use(device)
         for logger in trainer.loggers:
@@ -83,6 +84,6 @@ def device_use(device: torch.device) -> dict[str, float]:
     except Exception:  # of the library that is asked, which differs
         return {}
     return {
-        f"device/memory_mib/gpu_{device.index}": memory_bytes / 2**20,
-        f"device/utilization_percent/gpu_{device.index}": float(percent),
+        f"workload/gpu_{device.index}_memory_mib": memory_bytes / 2**20,
+        f"workload/gpu_{device.index}_utilization_percent": float(percent),
     }

@@ -1,17 +1,32 @@
 """What a run writes, read back with TensorBoard's own reader, under every layout."""
 
+import re
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_app.callbacks import callbacks
+from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
+from lightning_app.strategies import SingleDeviceStrategy
 from lightning_app.telemetry.dashboard.card import run_card, splits_table
 from lightning_app.telemetry.dashboard.charts import charts
 from lightning_app.telemetry.dashboard.logger import RunLogger
-from lightning_app.telemetry.dashboard.pictures import MAX_WIDTH, who_got_what
+from lightning_app.telemetry.dashboard.pictures import (
+    COLORS,
+    MARGIN_LEFT,
+    MARGIN_RIGHT,
+    MARGIN_TOP,
+    MAX_ROWS,
+    ROW_HEIGHT,
+    WIDTH,
+    who_got_what,
+)
 from lightning_app.telemetry.dashboard.throughput import device_use
 from tests.command import train
 from tests.events import scalars
@@ -23,15 +38,15 @@ LAYOUTS = {
 }
 COMMON = {
     "batch_size/global",
+    "batch_size/last",
     "train/loss",
+    "train/loss_step",
     "val/loss",
     "val/mae",
     "val/r2",
-    "epoch",
-    "coverage/missing",
-    "coverage/repeated",
-    "throughput/samples_per_s",
-    "throughput/data_wait_share",
+    "workload/samples_per_s",
+    "workload/data_wait_share",
+    *(f"at_epoch_end/{name}" for name in ("train/loss", "val/loss", "val/mae", "val/r2")),
 }
 
 
@@ -43,23 +58,27 @@ def run(folder: Path, ranks: int, *more: str) -> dict[str, dict[int, float]]:
 
 
 def assert_tags(curves: dict[str, dict[int, float]], ranks: int) -> None:
-    by_rank = {
-        f"{kind}_{r}" for kind in ("batch_size/rank", "throughput/rank") for r in range(ranks)
-    }
-    assert curves.keys() == COMMON | by_rank
+    assert curves.keys() == COMMON | {f"batch_size/rank_{r}" for r in range(ranks)}
 
 
 @pytest.mark.parametrize("ranks", LAYOUTS)
 def test_a_run_and_its_continuation(ranks: int, tmp_path: Path) -> None:
     curves = run(tmp_path, ranks, "--max_epochs", "2")
     assert_tags(curves, ranks)
-    assert list(curves["val/loss"]) == [3, 7]
-    assert 0 < curves["throughput/data_wait_share"][3] < 1
-    rates = [curves[f"throughput/rank_{rank}"][3] for rank in range(ranks)]
-    assert curves["throughput/samples_per_s"][3] == pytest.approx(sum(rates), rel=1e-5)
+    assert list(curves["val/loss"]) == list(curves["train/loss"]) == [3, 7]
+    assert list(curves["train/loss_step"]) == [0]
+    assert curves["at_epoch_end/train/loss"] == curves["train/loss"]
+    assert curves["at_epoch_end/val/loss"] == curves["val/loss"]
+    assert 0 < curves["workload/data_wait_share"][3] < 1
+    assert curves["workload/samples_per_s"][3] > 0
     longer = run(tmp_path, ranks, "--max_epochs", "4", "--ckpt_path", "last")
     assert_tags(longer, ranks)
-    assert list(longer["batch_size/global"]) == list(range(16))
+    # Of each epoch's 30 + 30 + 30 + 10. Smoothed, each of the curves is what it is.
+    usual = {step: 30.0 for step in range(16) if step % 4 in (0, 2)}
+    assert longer["batch_size/global"] == usual
+    assert longer["batch_size/last"] == dict.fromkeys((3, 7, 11, 15), 10.0)
+    sizes = [longer[f"batch_size/rank_{rank}"] for rank in range(ranks)]
+    assert [sum(split) for split in zip(*(s.values() for s in sizes), strict=True)] == [30.0] * 8
     assert list(longer["val/loss"]) == [3, 7, 11, 15]
     for tag, curve in curves.items():
         assert curve.items() <= longer[tag].items(), tag
@@ -69,12 +88,11 @@ def test_a_run_and_its_continuation(ranks: int, tmp_path: Path) -> None:
 def test_ten_thousand_steps_on_eight_ranks_stay_small(tmp_path: Path) -> None:
     logger = RunLogger(str(tmp_path))
     sizes = {"batch_size/global": 30.0} | {f"batch_size/rank_{r}": 4.0 for r in range(8)}
-    rates = {f"throughput/rank_{r}": 1000.0 for r in range(8)}
     for step in range(10_000):
         logger.log_metrics(sizes, step)
         if step % 50 == 49:
             logger.log_metrics({"train/loss": 0.5}, step)
-            logger.log_metrics(rates | {"throughput/samples_per_s": 8000.0}, step)
+            logger.log_metrics({"workload/samples_per_s": 8000.0}, step)
     total = sum(logger.position().values())
     logger.finalize("success")
     assert 1_000_000 < total < 5_000_000
@@ -87,21 +105,109 @@ def test_rewinding_cuts_what_came_after(tmp_path: Path) -> None:
     first.log_metrics({"a": 2.0}, 1)
     first.finalize("failed")
     time.sleep(1.1)  # files are read in the order of their names, which count seconds
-    lost = RunLogger(str(tmp_path), "version_0")
+    lost = RunLogger(str(tmp_path), "version_0", continues=True)
     lost.experiment.add_text("never", "saved")
     lost.finalize("failed")
     time.sleep(1.1)
-    again = RunLogger(str(tmp_path), "version_0")
+    again = RunLogger(str(tmp_path), "version_0", continues=True)
     again.log_metrics({"a": 3.0}, 1)
     again.rewind(position)
     again.finalize("success")
     assert scalars(Path(again.log_dir)) == {"a": {0: 1.0, 1: 3.0}}
 
 
-def test_charts_fit_the_number_of_ranks() -> None:
-    lines = charts(3)["Batch split"]["samples in a step"][1]
-    tags = ["global", "rank_0", "rank_1", "rank_2"]
-    assert lines == [f"^batch_size/{tag}$" for tag in tags]
+@pytest.mark.filterwarnings("default")
+def test_what_is_no_curve(tmp_path: Path) -> None:
+    logger = RunLogger(str(tmp_path))
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=logger,
+        callbacks=callbacks(checkpoints=False),
+        strategy=SingleDeviceStrategy(),
+        max_epochs=2,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(LinearModule(log_shapes="off"), RandomDataModule(length=100))
+    events = EventAccumulator(logger.log_dir).Reload()
+    tags = events.Tags()
+    assert not [tag for tag in tags["scalars"] if tag.startswith(("coverage", "epoch"))]
+    # The page takes the columns of one run's `experiment` for all runs: there shall be none.
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+    assert "_hparams_/experiment" not in events.PluginTagToContent("hparams")
+    assert [image.step for image in events.Images("who_got_what")] == [3, 7]
+    texts = {
+        tag: events.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+        for tag in tags["tensors"]
+        if tag.endswith("text_summary")
+    }
+    assert texts.keys() == {"run/text_summary", "splits/text_summary"}
+    assert "| not split | 10 | 3 to 7 | 2 |" in texts["splits/text_summary"]
+    proof = "Each of 2 epochs visited every sample of its plan once."
+    assert texts["splits/text_summary"].endswith(proof)
+    assert "none" not in texts["run/text_summary"]
+    assert "not installed" not in texts["run/text_summary"]
+
+
+def test_a_run_without_curves_leaves_none(tmp_path: Path) -> None:
+    def logger() -> RunLogger:
+        made = RunLogger(str(tmp_path))
+        made.log_hyperparams({})
+        made.experiment.flush()
+        return made
+
+    nothing = logger()
+    nothing.leave_no_empty_run()
+    assert list(tmp_path.iterdir()) == []
+    predicts = logger()
+    predictions = Path(predicts.log_dir, "predictions.pt")
+    predictions.touch()
+    predicts.leave_no_empty_run()
+    assert list(Path(predicts.log_dir).iterdir()) == [predictions]
+    shows = logger()
+    shows.experiment.add_text("a", "user's own")
+    shows.leave_no_empty_run()
+    assert len(list(Path(shows.log_dir).glob("events*"))) == 1
+
+
+def matches(layout: dict[str, dict[str, Any]], tags: list[str]) -> dict[str, list[str]]:
+    """The tags that each chart shows."""
+    return {
+        f"{category}: {title}": [tag for tag in tags if re.match(chart[1][0], tag)]
+        for category, entries in layout.items()
+        for title, chart in entries.items()
+    }
+
+
+def test_charts_show_what_is_logged_whatever_its_name() -> None:
+    tags = ["train/loss", "train/loss_step", "val_loss", "val_acc", "train_f1", "batch_size/global"]
+    tags += [
+        "workload/samples_per_s",
+        "epoch",
+        "lr-SGD",
+        "temperature",
+        "test_loss",
+        "at_epoch_end/val_loss",
+        "train_f1_step",
+    ]
+    assert matches(charts(tags), tags) == {
+        "Loss: training, mean over each epoch": ["train/loss"],
+        "Loss: validation": ["val_loss"],
+        "Loss: training, single steps": ["train/loss_step"],
+        "Metrics: validation": ["val_acc"],
+        "Metrics: training": ["train_f1", "train_f1_step"],
+        "Metrics: others": ["temperature"],
+        "Workload: samples per second": ["workload/samples_per_s"],
+    }
+    few = charts(["train/loss"])  # a chart is the same in all runs: the page then shows it once
+    assert few == {
+        "Loss": {
+            title: chart
+            for title, chart in charts(tags)["Loss"].items()
+            if title.startswith("training, mean")
+        }
+    }
 
 
 def test_the_card_tells_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,24 +222,25 @@ def test_the_card_tells_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-@pytest.mark.parametrize(("steps", "ranks"), [(1, 1), (34, 2), (5000, 8)])
-def test_the_picture_shows_sizes_as_colours(steps: int, ranks: int) -> None:
-    sizes = np.full((steps, ranks), 10)
-    sizes[-1, -1] = 2
-    picture = who_got_what(sizes, 0)
-    assert picture.shape[1] <= MAX_WIDTH
-    colors: Sequence[tuple[int, ...]] = [tuple(c) for c in picture.reshape(-1, 3)]
-    full, fifth = (8, 69, 148), (179, 202, 227)
-    assert full in colors
-    assert (fifth in colors) == (1 < steps < 100)  # thousands of columns are thinned out
+def test_the_picture_draws_a_split_once() -> None:
+    picture = who_got_what({(15, 15): 33, (5, 5): 1})
+    assert picture.shape[1] == WIDTH  # as the page shows it
+    row = picture[MARGIN_TOP + 3]  # above the numbers in the bar
+    lengths = [int((row == color).all(1).sum()) for color in COLORS[:2]]
+    assert abs(lengths[0] - lengths[1]) <= 1
+    assert sum(lengths) == pytest.approx(WIDTH - MARGIN_LEFT - MARGIN_RIGHT, abs=4)
+    short = picture[MARGIN_TOP + ROW_HEIGHT + 3]
+    assert int((short == COLORS[0]).all(1).sum()) == pytest.approx(lengths[0] / 3, abs=2)
+    many = who_got_what({(n,): 1 for n in range(1, 100)})
+    assert many.shape[0] == MARGIN_TOP + ROW_HEIGHT * (MAX_ROWS + 1)
 
 
 def test_the_use_of_a_gpu_is_told_in_mib_and_percent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_memory_used", lambda device: 3 * 2**20)
     monkeypatch.setattr(torch.cuda, "utilization", lambda device: 80)
     assert device_use(torch.device("cuda", 1)) == {
-        "device/memory_mib/gpu_1": 3.0,
-        "device/utilization_percent/gpu_1": 80.0,
+        "workload/gpu_1_memory_mib": 3.0,
+        "workload/gpu_1_utilization_percent": 80.0,
     }
     assert device_use(torch.device("cpu")) == {}
 

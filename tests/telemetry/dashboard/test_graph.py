@@ -9,11 +9,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override
 
 from lightning_app.telemetry.dashboard import Dashboard, RunLogger, Throughput
+from lightning_app.telemetry.dashboard.graph import INPUT, MAX_OPEN, Node, graph_event
 from lightning_app.telemetry.loss import LossLogger
 from lightning_app.telemetry.shapes import ShapeLogger
 from tests.events import scalars
@@ -83,12 +85,21 @@ def test_the_graph_is_of_the_calls_that_are_made_anyway(tmp_path: Path) -> None:
     nodes = {n.name: n for n in EventAccumulator(logger.log_dir).Reload().Graph().node}
     assert {name: list(node.input) for name, node in nodes.items()} == {
         "input": [],
-        "Model/net/first": ["input"],
-        "Model/net/frozen": ["input"],
-        "Model/net/act": ["Model/net/first"],
-        "Model/net/last": ["Model/net/act"],
+        "net.first": ["input"],
+        "net.frozen": ["input"],
+        "net.act": ["net.first"],
+        "net.last": ["net.act"],
     }
-    assert nodes["Model/net/last"].op == "Linear"
+    assert nodes["net.last"].op == "Linear"
+
+
+def test_a_large_net_is_folded_into_boxes() -> None:
+    def names(number: int) -> set[str]:
+        nodes = {f"net.{n}": Node("Linear", [INPUT], [1]) for n in range(number)}
+        return {node.name for node in GraphDef.FromString(graph_event(nodes).graph_def).node}
+
+    assert names(MAX_OPEN) == {"input", *(f"net.{n}" for n in range(MAX_OPEN))}
+    assert names(MAX_OPEN + 1) == {"input", *(f"net/{n}" for n in range(MAX_OPEN + 1))}
 
 
 def test_a_loss_of_one_number_is_logged(tmp_path: Path) -> None:

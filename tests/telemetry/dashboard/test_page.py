@@ -32,7 +32,7 @@ return texts.filter(text => text).join("\\n");
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    flags = ("--devices", "2", "--strategy", "ddp", "--accelerator", "cpu", "--max_epochs", "4")
+    flags = ("--devices", "2", "--strategy", "ddp", "--accelerator", "cpu", "--model.lr", "0.01")
     assert train(*flags, cwd=folder).status == 0
     return folder
 
@@ -112,7 +112,7 @@ def open_page(browser: Any, url: str) -> None:
 
 def test_charts(browser: Any, url: str, folder: Path) -> None:
     open_page(browser, f"{url}/#custom_scalars")
-    titles = ("Batch split", "Loss", "Metrics", "Throughput", "Coverage", "samples in a step")
+    titles = ("Loss", "Metrics", "Workload", "training, mean over each epoch")
     text = wait_for(browser, shows(*titles), folder / "charts.png")
     assert "No dashboards are active" not in text
 
@@ -120,13 +120,13 @@ def test_charts(browser: Any, url: str, folder: Path) -> None:
 def test_run_card(browser: Any, url: str, folder: Path) -> None:
     open_page(browser, f"{url}/#text")
     wanted = ("2 CPU processes, ddp, global batch 30 = 15 + 15", "train.py --devices 2", "42")
-    splits = ("15 + 15", "5 + 5", "0 to 134", "33 to 135", "132")
+    splits = ("15 + 15", "5 + 5", "0 to 338", "33 to 339", "330")
     wait_for(browser, shows(*wanted, *splits), folder / "card.png")
 
 
 def test_hyperparameters_have_real_metrics(browser: Any, url: str, folder: Path) -> None:
     open_page(browser, f"{url}/#hparams")
-    wanted = ("version_0 ddp-2xcpu", "val/loss", "val/r2", "0.99")
+    wanted = ("version_0 ddp-2xcpu", "at_epoch_end/train/loss", "at_epoch_end/val/loss", "0.01")
     text = wait_for(browser, shows(*wanted), folder / "hparams.png")
     assert "-1.0000" not in text
 
@@ -134,6 +134,12 @@ def test_hyperparameters_have_real_metrics(browser: Any, url: str, folder: Path)
 def test_graph(browser: Any, url: str, folder: Path) -> None:
     open_page(browser, f"{url}/#graphs")
     wait_for(browser, shows("Linear", "input"), folder / "graph.png")
+
+
+def test_the_losses_come_first(browser: Any, url: str, folder: Path) -> None:
+    open_page(browser, f"{url}/#timeseries")
+    text = wait_for(browser, shows("at_epoch_end/val/loss"), folder / "timeseries.png")
+    assert text.index("at_epoch_end") < text.index("batch_size")
 
 
 def test_pictures(browser: Any, url: str, folder: Path) -> None:

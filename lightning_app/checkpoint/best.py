@@ -1,0 +1,141 @@
+"""The best checkpoint, by any metric: the one that is asked for, or else a good guess."""
+
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from typing_extensions import override
+
+from lightning_app import inside
+
+Mode = Literal["min", "max"]
+USUAL = "val/loss"
+# Of a name's words, which tell what is better.
+_LOWER = re.compile(
+    r"(?i)loss|err(or)?|m[as]e|rmse|mape|nll|bce|ce|perplexity|ppl|[wc]er|fid|dist(ance)?|regret"
+)
+_HIGHER = re.compile(
+    r"(?i)acc(uracy)?|f1|fbeta|auc|auroc|ap|map|r2|iou|miou|jaccard|dice|bleu|rouge|precision"
+    r"|recall|specificity|psnr|ssim|score|reward|return|corr|pearson|spearman|kappa|mcc|ndcg|mrr"
+)
+
+
+def better(name: str) -> Mode | None:
+    """Whether a lower or a higher value of a metric is better, by its name; `None`: not known."""
+    for word in reversed(re.findall(r"[a-zA-Z]+\d*", name.replace("_", " "))):
+        if _LOWER.fullmatch(word) or word.lower().endswith(("loss", "error")):
+            return "min"
+        if _HIGHER.fullmatch(word) or word.lower().endswith("accuracy"):
+            return "max"
+    return None
+
+
+def guess(names: Iterable[str]) -> tuple[str, Mode] | None:
+    """Which of the metrics of a validation tells best how good a model is, and how.
+
+    `val/loss`, or another loss, or the first whose name is that of a known metric.
+    """
+    known = [(name, better(name)) for name in names if not name.endswith("_step")]
+    ranked = sorted(
+        ((name, mode) for name, mode in known if mode is not None),
+        key=lambda metric: (metric[0] != USUAL, "loss" not in metric[0].lower()),
+    )
+    return ranked[0] if ranked else None
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint of the epoch with the best value of a metric.
+
+    Args:
+        monitor: The metric; without it, the first validation's are looked at for a good one.
+        mode: Whether a lower or a higher value is better; without it, the name tells.
+
+    Raises:
+        ValueError: The name does not tell.
+    """
+
+    def __init__(self, monitor: str | None = None, mode: Mode | None = None) -> None:
+        self._asked = monitor
+        self._has_told = False
+        mode = mode or better(monitor or USUAL)
+        if mode is None:
+            raise ValueError(f"--monitor {monitor}: tell which is better by --mode min | max")
+        super().__init__(
+            filename="best-{epoch}",
+            monitor=monitor or USUAL,
+            mode=mode,
+            save_on_train_epoch_end=True,
+        )
+        self._is_settled = monitor is not None
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return type(self).__name__  # not with the metric, which is known only later
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"mode": self.mode if self._is_settled else None}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        mode, monitor = state_dict.get("mode"), state_dict["monitor"]
+        if mode in ("min", "max") and isinstance(monitor, str):
+            if self._asked is None:
+                self._settle(monitor, mode)
+            if (monitor, mode) == (self.monitor, self.mode):  # else the values do not compare
+                super().load_state_dict(state_dict)
+
+    def _settle(self, monitor: str, mode: Mode) -> None:
+        self._is_settled = True
+        self.monitor, self.mode = monitor, mode
+        self.kth_value = torch.tensor(float("inf" if mode == "min" else "-inf"))
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what is logged; nothing is saved before the epoch's end."""
+        if trainer.sanity_checking or self._is_settled:
+            return
+        found: Any = trainer.strategy.broadcast(guess(names_of_validation(trainer)))
+        if found is not None:
+            self._settle(*found)
+            if self.monitor != USUAL:
+                self._tell(
+                    trainer,
+                    f"The best checkpoint is that of the {'low' if self.mode == 'min' else 'high'}"
+                    f"est {self.monitor}; --monitor NAME chooses another metric",
+                )
+
+    @override
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Within an epoch there is nothing to compare."""
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        is_known = self._is_settled and self.monitor in trainer.callback_metrics
+        if trainer.strategy.reduce_boolean_decision(is_known):
+            super().on_train_epoch_end(trainer, pl_module)
+        elif self._asked is not None:
+            names = ", ".join(trainer.callback_metrics)
+            self._tell(
+                trainer,
+                f"--monitor {self.monitor}: no value of this name is logged so far, so no best "
+                f"checkpoint is kept; there is: {names}",
+            )
+
+    def _tell(self, trainer: Trainer, line: str) -> None:
+        if trainer.is_global_zero and not self._has_told:
+            self._has_told = True
+            print(line, file=sys.stderr)
+
+
+def names_of_validation(trainer: Trainer) -> list[str]:
+    """The metrics that are not of the training steps."""
+    trained = {metric.meta.name for metric in inside.training_results(trainer).values()}
+    trained |= {name + end for name in trained for end in ("_step", "_epoch")}
+    ours = ("train/loss", "coverage/")
+    return [n for n in trainer.callback_metrics if n not in trained and not n.startswith(ours)]

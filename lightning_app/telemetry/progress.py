@@ -1,0 +1,118 @@
+"""The progress bar: epochs from 1, what the run has come to, and how long it still takes."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
+from typing_extensions import override
+
+from lightning_app.telemetry.metrics import of_epoch
+
+BAR_WIDTH = 10  # characters
+REST_WIDTH = 58  # of the bar, and of what stands beside it besides metrics
+
+
+def epoch_of(trainer: Trainer) -> str:
+    """The running epoch, from 1 on, and the last one, if there is one."""
+    epoch, last = trainer.current_epoch + 1, trainer.max_epochs
+    return f"epoch {min(epoch, last)}/{last}" if last is not None and last > 0 else f"epoch {epoch}"
+
+
+class RunProgress(RichProgressBar):
+    """Lightning's bar, for the whole run.
+
+    It shows what the model logs with `prog_bar=True`, and the losses and metrics of log steps and
+    epochs, that are those of the global batch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)
+        self._began_s, self._began_at = time.monotonic(), 0  # at so many batches
+        self._shown: dict[str, str] = {}  # what there is to show
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._began_s, self._began_at = time.monotonic(), num_batches(trainer)
+
+    @override
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        _, bar, batches, _, speed = super().configure_columns(trainer)
+        bar.bar_width = BAR_WIDTH
+        return [_Column(self.what), bar, batches, speed, _Column(self.whole_run)]
+
+    @override
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        step = trainer.global_step
+        if trainer.sanity_checking:
+            return {}
+        is_log_step = every and (step == 1 or step % every == 0)
+        if is_log_step or not trainer.training or trainer.is_last_batch:
+            self._shown = {name: f"{value:.4g}" for name, value in of_epoch(trainer).items()}
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        width = self.progress.console.width - REST_WIDTH if self.progress is not None else 0
+        width -= sum(len(f"{name}: 0.000 ") for name in shown)
+        for number, (name, value) in enumerate(self._shown.items()):
+            width -= len(f"{name}: {value} ")
+            if not name.startswith("coverage/") and (width >= 0 or number == 0):
+                shown.setdefault(name, value)
+        return shown
+
+    def what(self, task: Task) -> str:
+        """Which loop it is that a bar shows."""
+        return epoch_of(self.trainer) if _is_of_training(task) else task.description.lower()
+
+    def whole_run(self, task: Task) -> str:
+        """How much of the run is done, and how long the rest takes, if that is known."""
+        if not _is_of_training(task):
+            return ""
+        elapsed_s = time.monotonic() - self._began_s
+        done, total = num_batches(self.trainer), num_batches_in_all(self.trainer)
+        if total is None or done <= self._began_at:
+            return f"run {_time(elapsed_s)}"
+        left_s = elapsed_s / (done - self._began_at) * max(total - done, 0)
+        return f"run {min(done / total, 1):.0%}, {_time(left_s)} left"
+
+
+class _Column(ProgressColumn):
+    """A text that is made anew, twice a second."""
+
+    max_refresh = 0.5
+
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self._make = make
+
+    @override
+    def render(self, task: Task) -> Text:
+        return Text(self._make(task))
+
+
+def _is_of_training(task: Task) -> bool:
+    return task.description.startswith("Epoch")  # as Lightning's bar calls it
+
+
+def num_batches(trainer: Trainer) -> int:
+    """The batches that the run has trained on."""
+    return trainer.fit_loop.total_batch_idx + 1
+
+
+def num_batches_in_all(trainer: Trainer) -> float | None:
+    """The batches that it will have trained on at its end; `None` if that is not known."""
+    limits: list[float] = []
+    if trainer.max_steps > 0:
+        limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
+    if (trainer.max_epochs or 0) > 0:
+        limits.append(trainer.max_epochs * trainer.num_training_batches)  # type: ignore[operator]
+    least = min(limits, default=float("inf"))
+    return None if least == float("inf") else least
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds))).removeprefix("0:")

@@ -1,0 +1,93 @@
+"""The best checkpoint goes by the metric that is asked for, or by a good guess."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_app.checkpoint.best import BestCheckpoint, better, guess
+from tests.runs import make_trainer
+
+HIGHER = ["val_acc", "val/accuracy", "valid_f1", "val/AUROC", "val_r2", "mean_iou", "val/top5_acc"]
+LOWER = ["val/loss", "val_loss", "loss", "val/mae", "val_mse_loss", "wer", "val/L1Loss", "val_err"]
+
+
+def test_names_tell_which_is_better() -> None:
+    assert {name: better(name) for name in HIGHER} == dict.fromkeys(HIGHER, "max")
+    assert {name: better(name) for name in LOWER} == dict.fromkeys(LOWER, "min")
+    assert better("val/temperature") is None
+    with pytest.raises(ValueError, match="--monitor temperature: tell which is better by --mode"):
+        BestCheckpoint("temperature")
+    assert BestCheckpoint("temperature", "max").mode == "max"
+
+
+def test_a_loss_is_a_better_guess_than_other_metrics() -> None:
+    assert guess(["val_acc", "val_loss"]) == ("val_loss", "min")
+    assert guess(["a_loss", "val/loss"]) == ("val/loss", "min")
+    assert guess(["temperature", "val_f1", "val_mae"]) == ("val_f1", "max")
+    assert guess(["temperature"]) is None
+
+
+class Logs(BoringModel):
+    """Logs the given values, one an epoch."""
+
+    def __init__(self, **values: list[float]) -> None:
+        super().__init__()
+        self.values = values
+
+    @override
+    def validation_step(self, batch: Tensor, batch_idx: int) -> Any:
+        for name, values in self.values.items():
+            self.log(name, torch.tensor(values[self.current_epoch]))
+
+
+def fit(
+    folder: Path, model: Logs, best: BestCheckpoint, epochs: int = 2, ckpt_path: str | None = None
+) -> list[str]:
+    """Train and tell which checkpoints are there."""
+    trainer = make_trainer(
+        "single_device",
+        1,
+        callbacks=[best],
+        max_epochs=epochs,
+        enable_checkpointing=True,
+        default_root_dir=folder,
+        limit_train_batches=2,
+        limit_val_batches=1,
+        logger=False,
+    )
+    trainer.fit(model, ckpt_path=ckpt_path)
+    return sorted(path.stem for path in folder.rglob("best*.ckpt"))
+
+
+@pytest.mark.filterwarnings("default")
+def test_any_metric_is_gone_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    acc = {"val_acc": [0.9, 0.5, 0.7], "train_like": [1.0, 2.0, 3.0]}
+    assert fit(tmp_path / "acc", Logs(**acc), BestCheckpoint()) == ["best-epoch=0"]
+    line = "The best checkpoint is that of the highest val_acc; --monitor NAME chooses another"
+    assert capsys.readouterr().err.count(line) == 1
+    both = acc | {"val_loss": [0.9, 0.5, 0.7]}
+    assert fit(tmp_path / "loss", Logs(**both), BestCheckpoint()) == ["best-epoch=1"]
+    assert fit(tmp_path / "own", Logs(**both), BestCheckpoint("val_acc")) == ["best-epoch=0"]
+    lowest = BestCheckpoint("val_acc", "min")
+    assert fit(tmp_path / "lowest", Logs(**both), lowest) == ["best-epoch=1"]
+    capsys.readouterr()
+    assert fit(tmp_path / "typo", Logs(**both), BestCheckpoint("val_los", "min")) == []
+    error = capsys.readouterr().err
+    assert error.count("--monitor val_los: no value of this name is logged so far") == 1
+    assert "val_acc, " in error
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_continued_run_goes_by_what_it_went_by(tmp_path: Path) -> None:
+    model = Logs(val_acc=[0.9, 0.5, 0.7])
+    fit(tmp_path, model, BestCheckpoint())
+    again = BestCheckpoint()
+    path = str(next(tmp_path.rglob("best*.ckpt")))
+    fit(tmp_path, model, again, 3, path)
+    assert (again.monitor, again.mode) == ("val_acc", "max")
+    assert float(again.best_model_score or 0) == pytest.approx(0.9)

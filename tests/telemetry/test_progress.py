@@ -1,0 +1,94 @@
+"""What a person sees while it trains: on the bar, and line by line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import Tensor
+from torch.nn.functional import mse_loss
+from typing_extensions import override
+
+from lightning_app.model import LinearModule
+from lightning_app.telemetry.console import Console
+from lightning_app.telemetry.coverage import Coverage
+from lightning_app.telemetry.metrics import in_order
+from lightning_app.telemetry.progress import RunProgress
+from tests.runs import fit
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+class Watched(RunProgress):
+    """Notes what each of its updates shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, str, dict[str, Any]]] = []
+
+    @override
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        shown = super().get_metrics(trainer, pl_module)
+        if self.train_progress_bar_id is not None:
+            task = self.train_progress_bar
+            self.seen.append((self.what(task), self.whole_run(task), shown))
+        return shown
+
+
+class OnTheBar(LinearModule):
+    """Shows a value of its own."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        loss = mse_loss(self(batch[0]), batch[1])
+        self.log("own", 7.0, prog_bar=True)
+        return loss
+
+
+def train(bar: Any, folder: Path, **flags: Any) -> None:
+    callbacks = [Coverage(), Console(), bar]
+    model = OnTheBar(log_shapes="off")
+    more: dict[str, Any] = {"max_epochs": 2, "logger": False, "default_root_dir": folder} | flags
+    fit("single_device", 1, model, callbacks=callbacks, enable_progress_bar=True, **more)
+
+
+def test_the_bar_shows_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    bar = Watched()
+    train(bar, tmp_path)
+    whats, runs, metrics = zip(*bar.seen, strict=True)
+    assert dict.fromkeys(whats) == {"epoch 1/2": None, "epoch 2/2": None}
+    assert runs[0].startswith(("run 12%", "run 00:00"))  # of 2 times 4 batches
+    assert runs[-1] == "run 100%, 00:00 left"
+    assert metrics[0].keys() == {"own", "train/loss"}  # from the first step on
+    assert metrics[-1]["own"] == 7
+    assert list(metrics[-1])[:3] == ["own", "train/loss", "val/loss"]
+    assert not {"v_num", "coverage/missing"} & metrics[-1].keys()
+    lines = [line for line in capsys.readouterr().out.splitlines() if " step " in line]
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[1].split("  ")[2].startswith("train/loss ")
+    assert "coverage/missing 0" in lines[1]
+
+
+def test_a_narrow_terminal_gets_what_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    bar = Watched()
+    train(bar, tmp_path, max_epochs=1)
+    assert bar.seen[-1][2].keys() == {"own", "train/loss"}
+
+
+def test_a_bar_of_ones_own_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(TQDMProgressBar(), tmp_path, max_epochs=1)
+    assert "epoch 1" not in capsys.readouterr().out
+
+
+def test_values_are_in_the_order_in_which_they_matter() -> None:
+    names = ["val_acc", "coverage/missing", "val_loss", "f1", "f1_step", "f1_epoch", "train/loss"]
+    assert in_order(names) == ["train/loss", "val_loss", "val_acc", "f1", "coverage/missing"]
