@@ -22,6 +22,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_app import inside
+from lightning_app.strategies.batch_means import BatchMeans
 from lightning_app.strategies.idle_metrics import align_shapes
 from lightning_app.strategies.rank_means import RankMean, merge, outside_of_steps
 from lightning_app.strategies.sharding import Shard
@@ -43,15 +44,23 @@ class GlobalLogs:
         self._means: dict[str, RankMean] = {}
         self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
         self._steps = StepValues(trainer, sum_over_ranks)
+        self._objects = BatchMeans()
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
         self._tell = TellOnce()
 
     def before_step(self, hook: str) -> None:
         """Make ready for a step: `hook` is its name, as in `training_step`."""
+        is_first = inside.is_first_batch(self._trainer)
+        self._objects.before_step(self._trainer.lightning_module, is_first)
         self._before = {key: _state(metric) for key, metric in self._logged(hook)}
 
     def after_step(
-        self, hook: str, shard: Shard, full_size: int | None, mean_over: float | None
+        self,
+        hook: str,
+        shard: Shard,
+        full_size: int | None,
+        mean_over: float | None,
+        part: float,
     ) -> None:
         """Take over what a step logged of its shard; what it logged of none is forgotten.
 
@@ -60,7 +69,9 @@ class GlobalLogs:
             shard: What it was given.
             full_size: Samples of a full global batch; `None` if this is not known.
             mean_over: What the model's means are over in this shard; `None`: its samples.
+            part: What the mean of the shard counts in that of the batch, from 0 to 1.
         """
+        self._objects.after_step(shard, part, full_size)
         before, is_first = self._before, inside.is_first_batch(self._trainer)
         self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
         for key, metric in list(self._logged(hook)):
@@ -158,6 +169,7 @@ class GlobalLogs:
                 )
 
     def _share(self, dataloader_idx: int | None) -> None:
+        self._objects.settle(self._trainer.lightning_module)
         own = {
             key: self._to_send(key, metric)
             for key, metric in (inside.results(self._trainer) or {}).items()

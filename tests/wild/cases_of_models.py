@@ -6,6 +6,10 @@ EPOCHS = {"max_epochs": 3}
 # Continued in mid-epoch, Lightning does not call that hook again.
 AT_EPOCHS_START = on(["stopped"], SameOr("on_train_epoch_start"))
 METRICS = ("accuracy", "val/macro", "val/micro", "val/distance")
+AVERAGES = (
+    *("called", "updated", "by_hand", "by_size", "by_full_size", "of_samples", "looped"),
+    *("val/mean", "val/looped"),
+)
 FINETUNING = "lightning.pytorch.callbacks.BackboneFinetuning"
 
 CASES: dict[str, Case] = {
@@ -134,6 +138,12 @@ CASES: dict[str, Case] = {
         "logs.Labels",
         leave_out=("one", "dp2", *SEVERAL),
         right=on(["stopped"], SameOr("this epoch's values of")),
+    ),
+    "averages of means": Case(
+        "logs.Averages",
+        data_args={"length": 42, "val_length": 11},
+        in_float32=AVERAGES,
+        leave_out=("stopped",),
     ),
     "all_gather": Case("logs.Gathers", in_float32=("val/loss",)),
     "validation_step_outputs": Case(
