@@ -58,6 +58,9 @@ CASES: dict[str, Case] = {
     "checkpoint by a step's value": Case(REGRESSION, flags=callbacks(STEP_CHECKPOINT)),
     "checkpoint by an epoch's value": Case(REGRESSION, flags=callbacks(EPOCH_CHECKPOINT)),
     "own list of callback_metrics": Case(REGRESSION, flags=callbacks("hooks.History")),
+    "stopped in the very last batch": Case(
+        REGRESSION, leave_out=("one", "dp2", *SEVERAL), stop_at=9
+    ),
     "learning rates": Case(
         "optimizing.OneCycle",
         flags=callbacks((f"{OF}LearningRateMonitor", {"logging_interval": "step"})),
