@@ -24,6 +24,7 @@ from torch import Tensor
 from lightning_app import inside
 from lightning_app.strategies.batch_means import BatchMeans
 from lightning_app.strategies.idle_metrics import align_shapes
+from lightning_app.strategies.metric_values import tell_of_values
 from lightning_app.strategies.rank_means import RankMean, merge, outside_of_steps
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.step_values import StepValues
@@ -46,6 +47,7 @@ class GlobalLogs:
         self._steps = StepValues(trainer, sum_over_ranks)
         self._objects = BatchMeans()
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
+        self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
 
     def before_step(self, hook: str) -> None:
@@ -96,14 +98,26 @@ class GlobalLogs:
                 self._steps.note(key, metric, *sizes)
         if hook == "training_step":
             self._steps.end_step()
+        if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
+            self._looked_at.add(hook)
+            self._look_at_values(hook, shard)
+
+    def _look_at_values(self, hook: str, shard: Shard) -> None:
+        """Tell of what is logged in a first step, of which all ranks have samples, and no mean."""
+        values = {}
+        for _, metric in self._logged(hook):
+            if metric.meta.is_mean_reduction and not metric.meta.sync.should:
+                value = inside.value_of_step(metric)
+                mean = metric.value / metric.cumulated_batch_size if value is None else value
+                values[metric.meta.name] = float(mean)
+        tell_of_values(self._trainer.lightning_module, values, shard.size, self._tell)
 
     def _logged(self, hook: str) -> Iterator[tuple[str, Any]]:
         """What a kind of step has logged as plain values on all ranks."""
         for key, metric in (inside.results(self._trainer) or {}).items():
             if key.startswith(hook + "."):
-                if not metric.is_tensor:
-                    self._tell_of_object(hook, metric)
-                elif not metric.meta.sync.rank_zero_only:
+                self._tell_of_steps(hook, metric)
+                if metric.is_tensor and not metric.meta.sync.rank_zero_only:
                     yield key, metric
 
     def _forget(self, key: str, metric: Any) -> None:
@@ -116,13 +130,20 @@ class GlobalLogs:
         if weight is not None:
             metric.cumulated_batch_size = weight
 
-    def _tell_of_object(self, hook: str, metric: Any) -> None:
-        is_synced = getattr(metric.value, "dist_sync_on_step", False)
-        if hook == "training_step" and metric.meta.on_step and not is_synced:
+    def _tell_of_steps(self, hook: str, metric: Any) -> None:
+        """Tell of values per step that are not put together."""
+        if not metric.meta.on_step or metric.meta.sync.rank_zero_only:
+            return
+        if not metric.is_tensor:
+            what, remedy = " of a torchmetrics object", "dist_sync_on_step=True"
+            is_global = getattr(metric.value, "dist_sync_on_step", False)
+        else:
+            what, remedy = f" in {hook}", "sync_dist=True"
+            is_global = hook == "training_step" or metric.meta.sync.should
+        if not is_global:
             self._tell(
-                f"{metric.meta.name}: the value per step of a torchmetrics object is the first "
-                "rank's, of its shard; that per epoch is global. For both, give it "
-                "dist_sync_on_step=True"
+                f"{metric.meta.name}: the value per step{what} is the first rank's, of its shard; "
+                f"that per epoch is global. For both, give it {remedy}"
             )
 
     def start_evaluation(self) -> None:

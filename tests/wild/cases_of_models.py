@@ -145,6 +145,18 @@ CASES: dict[str, Case] = {
         in_float32=AVERAGES,
         leave_out=("stopped",),
     ),
+    "a metric's own value": Case(
+        "logs.LogsReturned",
+        "logs.Labels",
+        in_float32=("val/accuracy", "val/f1"),
+        right=on(SEVERAL, SameOr("val/f1: what a MulticlassF1Score returns")),
+    ),
+    "a metric's own value, a mean": Case(
+        "logs.LogsReturnedMean",
+        "logs.Labels",
+        in_float32=("val/accuracy", "val/error_epoch"),
+        values_differ=("val/error_step",),
+    ),
     "all_gather": Case("logs.Gathers", in_float32=("val/loss",)),
     "validation_step_outputs": Case(
         "logs.Collects",

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanAbsoluteError, MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tests.wild.users.basic import Plain, Regression, xy
 
@@ -290,3 +290,33 @@ class Averages(Regression):
         for one in losses:
             self.means["val_looped"](one)
         self.log("val/looped", self.means["val_looped"])
+
+
+class LogsReturned(Classifier):
+    """Logs what torchmetrics objects return for a batch: an F1, which is no mean, and a mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.f1 = MulticlassF1Score(3)
+        self.accuracy = MulticlassAccuracy(3, average="micro")
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        scores = self(batch[0])
+        self.log("val/accuracy", self.accuracy(scores, batch[1]))
+        self.log("val/f1", self.f1(scores, batch[1]))
+
+
+class LogsReturnedMean(Classifier):
+    """The same of a mean over samples alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(3, average="micro")
+        self.error = MeanAbsoluteError()
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        scores = self(batch[0])
+        self.log("val/accuracy", self.accuracy(scores, batch[1]))
+        self.log("val/error", self.error(scores.argmax(1), batch[1]), on_step=True, on_epoch=True)
