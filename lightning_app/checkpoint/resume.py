@@ -85,10 +85,10 @@ class Resume(Callback):
         self._put_metrics(trainer)
         for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
+        inside.load_positions(trainer)
         loop = trainer.fit_loop
         if not loop.restarting:
             return
-        inside.load_positions(trainer)
         if loop.epoch_loop.batch_progress.current.ready == 0:
             # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
             inside.begin_with_new_epoch(trainer)

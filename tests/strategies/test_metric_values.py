@@ -13,7 +13,7 @@ from lightning_app.strategies.metric_values import tell_of_values
 
 SCORES = torch.tensor([0.9, 0.7, 0.2, 0.8, 0.1, 0.6, 0.3])
 LABELS = torch.tensor([1, 0, 1, 1, 0, 1, 0])
-SIZES = (4, 3)
+SIZES = [4, 3]
 
 MAKE: dict[str, Any] = {
     "accuracy": lambda: MulticlassAccuracy(2, average="micro"),
@@ -29,7 +29,7 @@ MAKE: dict[str, Any] = {
 def told(kind: str, monkeypatch: pytest.MonkeyPatch, offset: float = 0.0) -> list[str]:
     """The lines of the first of two ranks, whose objects measure their parts."""
     models, values = [], []
-    for scores, labels in zip(SCORES.split(SIZES), LABELS.split(SIZES), strict=True):
+    for scores, labels in zip(torch.split(SCORES, SIZES), torch.split(LABELS, SIZES), strict=True):
         metric: Metric = MAKE[kind]()
         if kind == "mean":
             value = metric(scores.mean())
