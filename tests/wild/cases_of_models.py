@@ -59,6 +59,7 @@ CASES: dict[str, Case] = {
     "BatchNorm frozen once": Case("shapes.FrozenOnce", flags=EPOCHS),
     "sparse embedding": Case("optimizing.Embeds", "optimizing.Words"),
     "spectral norm": Case("modules.SpectralNorm"),
+    "parametrized layers, a rank idle": Case("modules.Parametrized", data_args={"length": 41}),
     # Forwards.
     "forward counts its calls": Case("modules.Counts"),
     "hooks on the outermost module": Case("modules.Hooked"),
