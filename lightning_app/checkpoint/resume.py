@@ -82,13 +82,13 @@ class Resume(Callback):
         event_files = self._checkpoint.get("event_files")
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
-        inside.put_metrics(trainer, self._checkpoint.get(_METRICS) or {})
+        self._put_metrics(trainer)
         for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
+        inside.load_positions(trainer)
         loop = trainer.fit_loop
         if not loop.restarting:
             return
-        inside.load_positions(trainer)
         if loop.epoch_loop.batch_progress.current.ready == 0:
             # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
             inside.begin_with_new_epoch(trainer)
@@ -97,6 +97,13 @@ class Resume(Callback):
             inside.begin_with_next_step(trainer)
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
+
+    def _put_metrics(self, trainer: Trainer) -> None:
+        inside.put_metrics(trainer, self._checkpoint.pop(_METRICS, None) or {})
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._put_metrics(trainer)  # training does not start where nothing is left to be done
 
     def _check_optimizers(self, trainer: Trainer) -> None:
         """Refuse the states of other optimizers and schedulers, which torch takes for these."""

@@ -18,14 +18,24 @@ def put_metrics(trainer: Trainer, metrics: dict[str, Any]) -> None:
 
 
 def load_positions(trainer: Trainer) -> None:
-    """Give the loaders the positions that were saved, if they were made before these were read.
+    """Give the loaders the positions that were saved, where Lightning has not.
 
-    `estimated_stepping_batches` has them made.
+    It does only within an epoch, but a sampler's state, say, goes on from one epoch to the next;
+    and not if the loaders were made before the positions were read, as `estimated_stepping_batches`
+    has them made.
     """
     loop = trainer.fit_loop
-    if loop._combined_loader_states_to_load:
-        loop._load_combined_loader_states()
+    states, loop._combined_loader_states_to_load = loop._combined_loader_states_to_load, []
+    if states and loop._combined_loader is not None and not _has_new_loaders(trainer):
+        loop._combined_loader._load_state_dicts(states)
         iter(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def _has_new_loaders(trainer: Trainer) -> bool:
+    """Whether the epoch begins with loaders of its own, by `reload_dataloaders_every_n_epochs`."""
+    every: int = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+    is_new_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0
+    return bool(every) and is_new_epoch and trainer.current_epoch % every == 0
 
 
 def begin_with_new_epoch(trainer: Trainer) -> None:

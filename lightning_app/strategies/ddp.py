@@ -177,7 +177,8 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
                 self.step_weight = self._weight.value * shard.global_size / self.world_size
             with self._step(hook, shard):
                 output = step(*args, **kwargs)
-            self._logs.after_step(hook, shard, self._full_size(), told)
+            part = self._weight.value / self.world_size
+            self._logs.after_step(hook, shard, self._full_size(), told, part)
             if not shard.size:
                 inside.results(self._trainer).batch_size = 0  # for what later hooks log
             return output

@@ -22,7 +22,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_app import inside
+from lightning_app.strategies.batch_means import BatchMeans
 from lightning_app.strategies.idle_metrics import align_shapes
+from lightning_app.strategies.metric_values import tell_of_values
 from lightning_app.strategies.rank_means import RankMean, merge, outside_of_steps
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.step_values import StepValues
@@ -43,15 +45,24 @@ class GlobalLogs:
         self._means: dict[str, RankMean] = {}
         self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
         self._steps = StepValues(trainer, sum_over_ranks)
+        self._objects = BatchMeans()
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
+        self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
 
     def before_step(self, hook: str) -> None:
         """Make ready for a step: `hook` is its name, as in `training_step`."""
+        is_first = inside.is_first_batch(self._trainer)
+        self._objects.before_step(self._trainer.lightning_module, is_first)
         self._before = {key: _state(metric) for key, metric in self._logged(hook)}
 
     def after_step(
-        self, hook: str, shard: Shard, full_size: int | None, mean_over: float | None
+        self,
+        hook: str,
+        shard: Shard,
+        full_size: int | None,
+        mean_over: float | None,
+        part: float,
     ) -> None:
         """Take over what a step logged of its shard; what it logged of none is forgotten.
 
@@ -60,7 +71,9 @@ class GlobalLogs:
             shard: What it was given.
             full_size: Samples of a full global batch; `None` if this is not known.
             mean_over: What the model's means are over in this shard; `None`: its samples.
+            part: What the mean of the shard counts in that of the batch, from 0 to 1.
         """
+        self._objects.after_step(shard, part, full_size)
         before, is_first = self._before, inside.is_first_batch(self._trainer)
         self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
         for key, metric in list(self._logged(hook)):
@@ -85,14 +98,26 @@ class GlobalLogs:
                 self._steps.note(key, metric, *sizes)
         if hook == "training_step":
             self._steps.end_step()
+        if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
+            self._looked_at.add(hook)
+            self._look_at_values(hook, shard)
+
+    def _look_at_values(self, hook: str, shard: Shard) -> None:
+        """Tell of what is logged in a first step, of which all ranks have samples, and no mean."""
+        values = {}
+        for _, metric in self._logged(hook):
+            if metric.meta.is_mean_reduction and not metric.meta.sync.should:
+                value = inside.value_of_step(metric)
+                mean = metric.value / metric.cumulated_batch_size if value is None else value
+                values[metric.meta.name] = float(mean)
+        tell_of_values(self._trainer.lightning_module, values, shard.size, self._tell)
 
     def _logged(self, hook: str) -> Iterator[tuple[str, Any]]:
         """What a kind of step has logged as plain values on all ranks."""
         for key, metric in (inside.results(self._trainer) or {}).items():
             if key.startswith(hook + "."):
-                if not metric.is_tensor:
-                    self._tell_of_object(hook, metric)
-                elif not metric.meta.sync.rank_zero_only:
+                self._tell_of_steps(hook, metric)
+                if metric.is_tensor and not metric.meta.sync.rank_zero_only:
                     yield key, metric
 
     def _forget(self, key: str, metric: Any) -> None:
@@ -105,13 +130,20 @@ class GlobalLogs:
         if weight is not None:
             metric.cumulated_batch_size = weight
 
-    def _tell_of_object(self, hook: str, metric: Any) -> None:
-        is_synced = getattr(metric.value, "dist_sync_on_step", False)
-        if hook == "training_step" and metric.meta.on_step and not is_synced:
+    def _tell_of_steps(self, hook: str, metric: Any) -> None:
+        """Tell of values per step that are not put together."""
+        if not metric.meta.on_step or metric.meta.sync.rank_zero_only:
+            return
+        if not metric.is_tensor:
+            what, remedy = " of a torchmetrics object", "dist_sync_on_step=True"
+            is_global = getattr(metric.value, "dist_sync_on_step", False)
+        else:
+            what, remedy = f" in {hook}", "sync_dist=True"
+            is_global = hook == "training_step" or metric.meta.sync.should
+        if not is_global:
             self._tell(
-                f"{metric.meta.name}: the value per step of a torchmetrics object is the first "
-                "rank's, of its shard; that per epoch is global. For both, give it "
-                "dist_sync_on_step=True"
+                f"{metric.meta.name}: the value per step{what} is the first rank's, of its shard; "
+                f"that per epoch is global. For both, give it {remedy}"
             )
 
     def start_evaluation(self) -> None:
@@ -158,6 +190,7 @@ class GlobalLogs:
                 )
 
     def _share(self, dataloader_idx: int | None) -> None:
+        self._objects.settle(self._trainer.lightning_module)
         own = {
             key: self._to_send(key, metric)
             for key, metric in (inside.results(self._trainer) or {}).items()

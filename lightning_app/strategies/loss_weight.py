@@ -51,8 +51,8 @@ class LossWeight:
                     f"`{MEAN_OVER}(batch)` of the model"
                 )
             self.value = shard.loss_weight(self._world_size)
-        elif hook != "training_step":
-            self.value = 1.0
+        elif hook != "training_step":  # where a rank without samples cannot be asked
+            self.value = shard.loss_weight(self._world_size)
         else:
             own = mean_over if shard.size else 0.0
             total = float(self._sum(torch.tensor([own], dtype=torch.float64)))

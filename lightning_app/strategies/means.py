@@ -21,6 +21,12 @@ OVER_VALUES = (
     functional.mse_loss,
     functional.smooth_l1_loss,
 )
+OVER_ROWS = (
+    functional.cosine_embedding_loss,
+    functional.margin_ranking_loss,
+    functional.triplet_margin_loss,
+    functional.triplet_margin_with_distance_loss,
+)
 COMPARISONS = (
     torch.cdist,
     torch.matmul,
@@ -50,6 +56,11 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self._step, self._num_samples, self._tell = step, num_samples, tell
         self._gathers = False  # what other processes have
+        self._looks: dict[Callable[..., Any], Callable[..., None]] = {
+            **dict.fromkeys(OVER_CLASSES, self._look_at_classes),
+            **dict.fromkeys(OVER_VALUES, self._look_at_values),
+            **dict.fromkeys(OVER_ROWS, self._look_at_rows),
+        }
 
     @override
     def __torch_function__(
@@ -60,14 +71,16 @@ class _Watch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in (*OVER_CLASSES, *OVER_VALUES) and not torch.compiler.is_compiling():
-            look = self._look_at_classes if func in OVER_CLASSES else self._look_at_values
+        look = self._looks.get(func)
+        if look is not None and not torch.compiler.is_compiling():
             # What cannot be looked at, as within torch.func.vmap, or is no call of that function.
             with suppress(RuntimeError, TypeError, AttributeError):
                 look(func.__name__, *args, **kwargs)
         result = func(*args, **kwargs)
         if func in COMPARISONS:
             self._look_at_pairs(result, [*args, *kwargs.values()])
+        elif func is torch.pdist and result.requires_grad:
+            self._look_at_pairs(result.new_empty(2 * (len(args[0]),)), [*args, *args])
         self._gathers |= getattr(func, "__name__", "").startswith("all_gather")
         return result
 
@@ -87,6 +100,12 @@ class _Watch(TorchFunctionMode):
     ) -> None:
         if reduction == "mean":
             self._look_at_number(name, input.numel())
+
+    def _look_at_rows(
+        self, name: str, input: Tensor, *others: Any, reduction: str = "mean", **more: Any
+    ) -> None:
+        if reduction == "mean":  # of pairs that are chosen in the batch there are any number
+            self._look_at_number(name, len(input))
 
     def _look_at_number(self, name: str, number: int) -> None:
         """Tell of as many values as cannot be equally many of each sample."""

@@ -199,8 +199,10 @@ class Shards:
 
     @property
     def is_to_continue(self) -> bool:
-        """Whether the next pass begins at a saved position."""
-        return self._saved is not None
+        """Whether the next pass begins at a saved position, which may not have been loaded yet."""
+        trainer = self._trainer
+        may_come = trainer is not None and trainer.ckpt_path is not None and self.newest is None
+        return self._saved is not None or may_come
 
     def start(self, begun: Pass) -> int:
         """The position at which a pass begins; what it draws from is put in its saved state."""

@@ -34,7 +34,8 @@ def nothing_stays(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for part, name, buffer, value in buffers:
                 part._buffers[name] = buffer  # the step may have assigned another
-                buffer.copy_(value)
+                # Unseen by autograd: the backward pass, of which nothing counts, is yet to come.
+                buffer.data.copy_(value)
         for metric, state in metrics:
             vars(metric).update(state)
 

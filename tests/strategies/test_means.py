@@ -33,6 +33,10 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
         lambda: functional.cross_entropy(scores[:3], labels[:3]),
         "has not equally many values of each sample",
     ),
+    "pairs chosen in the batch": (
+        lambda: functional.triplet_margin_loss(scores[:3], scores[:3], scores[:3]),
+        "has not equally many values of each sample",
+    ),
     "masked": (
         lambda: torch.nn.BCEWithLogitsLoss()(scores[0], scores[0]),
         "has not equally many values of each sample",
@@ -46,6 +50,9 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
     "soft labels": lambda: functional.cross_entropy(scores, scores),
     "texts shifted by a word": lambda: functional.cross_entropy(scores, shifted),
     "a sum over nodes": lambda: functional.mse_loss(scores[0], scores[0], reduction="sum"),
+    "two triplets of each sample": (
+        lambda: functional.triplet_margin_loss(scores, scores, scores + 1)
+    ),
     "another loss": lambda: functional.mse_loss(scores, scores),
 }
 
@@ -76,11 +83,13 @@ COMPARED: dict[str, Callable[[], Tensor]] = {
     "CLIP": lambda: made @ made.T,
     "SimCLR": lambda: torch.cat([made, made]) @ torch.cat([made, made]).mT,
     "triplets": lambda: torch.cdist(made, made),
+    "pairs": lambda: functional.pdist(made),
     "cosine": lambda: functional.cosine_similarity(made[:, None], made[None], dim=-1),
 }
 NOT_COMPARED: dict[str, Callable[[], Tensor]] = {
     "a weight": lambda: made @ torch.ones(4, 2, requires_grad=True),
     "a layer": lambda: torch.nn.Linear(4, 2)(made),
+    "distances of others": lambda: functional.pdist(torch.ones(3, 4) * made[:1]),
     "a queue": lambda: made @ torch.ones(4, 2),
     "attention": lambda: made.reshape(2, 2, 2) @ made.reshape(2, 2, 2),
     "a step without gradients": lambda: made.detach() @ made.detach().T,

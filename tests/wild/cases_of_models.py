@@ -6,6 +6,10 @@ EPOCHS = {"max_epochs": 3}
 # Continued in mid-epoch, Lightning does not call that hook again.
 AT_EPOCHS_START = on(["stopped"], SameOr("on_train_epoch_start"))
 METRICS = ("accuracy", "val/macro", "val/micro", "val/distance")
+AVERAGES = (
+    *("called", "updated", "by_hand", "by_size", "by_full_size", "of_samples", "looped"),
+    *("val/mean", "val/looped"),
+)
 FINETUNING = "lightning.pytorch.callbacks.BackboneFinetuning"
 
 CASES: dict[str, Case] = {
@@ -55,6 +59,7 @@ CASES: dict[str, Case] = {
     "BatchNorm frozen once": Case("shapes.FrozenOnce", flags=EPOCHS),
     "sparse embedding": Case("optimizing.Embeds", "optimizing.Words"),
     "spectral norm": Case("modules.SpectralNorm"),
+    "parametrized layers, a rank idle": Case("modules.Parametrized", data_args={"length": 41}),
     # Forwards.
     "forward counts its calls": Case("modules.Counts"),
     "hooks on the outermost module": Case("modules.Hooked"),
@@ -134,6 +139,24 @@ CASES: dict[str, Case] = {
         "logs.Labels",
         leave_out=("one", "dp2", *SEVERAL),
         right=on(["stopped"], SameOr("this epoch's values of")),
+    ),
+    "averages of means": Case(
+        "logs.Averages",
+        data_args={"length": 42, "val_length": 11},
+        in_float32=AVERAGES,
+        leave_out=("stopped",),
+    ),
+    "a metric's own value": Case(
+        "logs.LogsReturned",
+        "logs.Labels",
+        in_float32=("val/accuracy", "val/f1"),
+        right=on(SEVERAL, SameOr("val/f1: what a MulticlassF1Score returns")),
+    ),
+    "a metric's own value, a mean": Case(
+        "logs.LogsReturnedMean",
+        "logs.Labels",
+        in_float32=("val/accuracy", "val/error_epoch"),
+        values_differ=("val/error_step",),
     ),
     "all_gather": Case("logs.Gathers", in_float32=("val/loss",)),
     "validation_step_outputs": Case(

@@ -4,6 +4,7 @@ from tests.wild.case import SEVERAL, Case, Ends, SameOr, callbacks, class_spec, 
 
 REGRESSION = "basic.Regression"
 EPOCHS = {"max_epochs": 3}
+BUT_STOPPED = ("one", "dp2", *SEVERAL)
 OF = "lightning.pytorch.callbacks."
 EMA = (f"{OF}EMAWeightAveraging", {"decay": 0.9})
 SWA = (f"{OF}StochasticWeightAveraging", {"swa_lrs": 0.01, "swa_epoch_start": 1})
@@ -58,6 +59,25 @@ CASES: dict[str, Case] = {
     "checkpoint by a step's value": Case(REGRESSION, flags=callbacks(STEP_CHECKPOINT)),
     "checkpoint by an epoch's value": Case(REGRESSION, flags=callbacks(EPOCH_CHECKPOINT)),
     "own list of callback_metrics": Case(REGRESSION, flags=callbacks("hooks.History")),
+    "stopped in the very last batch": Case(REGRESSION, leave_out=BUT_STOPPED, stop_at=9),
+    # What goes on from one epoch to the next: states of samplers and generators.
+    "stopped between epochs, counting": Case(
+        "optimizing.OneCycle",
+        "samplers.Counted",
+        EPOCHS,
+        leave_out=BUT_STOPPED,
+        stop_at=9,
+    ),
+    "stopped between epochs, generator": Case(
+        REGRESSION, "basic.ShuffledByItself", EPOCHS, leave_out=BUT_STOPPED, stop_at=9
+    ),
+    "stopped between epochs, new loaders": Case(
+        REGRESSION,
+        "samplers.Counted",
+        {**EPOCHS, "reload_dataloaders_every_n_epochs": 1},
+        leave_out=BUT_STOPPED,
+        stop_at=9,
+    ),
     "learning rates": Case(
         "optimizing.OneCycle",
         flags=callbacks((f"{OF}LearningRateMonitor", {"logging_interval": "step"})),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanAbsoluteError, MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tests.wild.users.basic import Plain, Regression, xy
 
@@ -252,3 +252,71 @@ class Smallest(Regression):
         self.log("largest", x.max(), reduce_fx="max", **options)
         self.log("count", float(len(x)), reduce_fx="sum", **options)
         return self.loss(batch)
+
+
+class Averages(Regression):
+    """torchmetrics' averages of what is a mean already: of the loss, or of sizes and samples."""
+
+    def __init__(self):
+        super().__init__()
+        names = ("called", "updated", "by_hand", "by_size", "by_full_size", "of_samples", "looped")
+        self.means = nn.ModuleDict({name: MeanMetric() for name in (*names, "val", "val_looped")})
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        losses = (self(x) - y).square().flatten()
+        loss = losses.mean()
+        self.means["called"](loss)
+        for name in ("updated", "by_hand"):
+            self.means[name].update(loss.detach())
+        self.means["by_size"].update(loss, weight=len(x))
+        self.means["by_full_size"].update(loss, 10)
+        self.means["of_samples"](losses)
+        for one in losses:
+            self.means["looped"](one)
+        for name, metric in self.means.items():
+            if not name.startswith(("by_hand", "val")):
+                self.log(name, metric, on_step=False, on_epoch=True)
+        return loss
+
+    def on_train_epoch_end(self):
+        self.log("by_hand", self.means["by_hand"].compute())
+        self.means["by_hand"].reset()
+
+    def validation_step(self, batch, batch_idx):
+        losses = (self(batch[0]) - batch[1]).square()
+        self.means["val"](losses.mean())
+        self.log("val/mean", self.means["val"])
+        for one in losses:
+            self.means["val_looped"](one)
+        self.log("val/looped", self.means["val_looped"])
+
+
+class LogsReturned(Classifier):
+    """Logs what torchmetrics objects return for a batch: an F1, which is no mean, and a mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.f1 = MulticlassF1Score(3)
+        self.accuracy = MulticlassAccuracy(3, average="micro")
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        scores = self(batch[0])
+        self.log("val/accuracy", self.accuracy(scores, batch[1]))
+        self.log("val/f1", self.f1(scores, batch[1]))
+
+
+class LogsReturnedMean(Classifier):
+    """The same of a mean over samples alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(3, average="micro")
+        self.error = MeanAbsoluteError()
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        scores = self(batch[0])
+        self.log("val/accuracy", self.accuracy(scores, batch[1]))
+        self.log("val/error", self.error(scores.argmax(1), batch[1]), on_step=True, on_epoch=True)

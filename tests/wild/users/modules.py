@@ -117,6 +117,17 @@ class SpectralNorm(Regression):
         self.net[2] = nn.utils.parametrizations.spectral_norm(self.net[2])
 
 
+class Parametrized(Regression):
+    """Weights computed from others; one keeps a buffer for the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        parametrizations = nn.utils.parametrizations
+        self.net[0] = parametrizations.orthogonal(self.net[0])
+        self.net[2] = parametrizations.weight_norm(self.net[2])
+
+
 class DropsOut(Regression):
     def __init__(self):
         super().__init__()

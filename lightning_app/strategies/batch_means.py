@@ -1,0 +1,114 @@
+"""torchmetrics' MeanMetric where a step gives it one number, as its loss: the mean of the batch.
+
+Each rank gives it the mean of its own shard. Put together, these would all count alike, whatever
+the shards' sizes, and a batch with fewer samples than ranks would count less than the others. Here
+a shard's mean counts as the shard does in its batch, so that all ranks together add what one device
+adds. An object that gets a number for each sample, or sizes as weights, counts samples already, and
+is left alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lightning_app.strategies.sharding import Shard
+
+Sums = tuple[Tensor, Tensor]  # of the weighted values, and of the weights; scalars
+
+
+@dataclass
+class _Followed:
+    """A metric of the model's, and what its steps have added.
+
+    Attributes:
+        is_by_batch: Whether each step adds one number for its batch; `None` if no step has told,
+            as those with one sample do not.
+        excess: What to take off, as a shard is only a part of its batch.
+    """
+
+    metric: MeanMetric
+    num_updates: int
+    sums: Sums
+    is_by_batch: bool | None = None
+    excess: Sums | None = None
+
+
+class BatchMeans:
+    """Follows what the steps of one rank add to the model's MeanMetrics."""
+
+    def __init__(self) -> None:
+        self._followed: dict[str, _Followed] = {}
+
+    def before_step(self, model: nn.Module, is_first: bool) -> None:
+        """Make ready for a step, which may be an epoch's first."""
+        if is_first:
+            self._look(model)
+        for followed in self._followed.values():
+            metric = followed.metric
+            if metric.update_count < followed.num_updates:  # it has been reset
+                followed.excess = None
+            followed.num_updates, followed.sums = metric.update_count, _sums(metric)
+
+    def after_step(self, shard: Shard, part: float, full_size: int | None) -> None:
+        """Take over what a step has added.
+
+        Args:
+            shard: What it was given.
+            part: What the mean of the shard counts in that of the batch, from 0 to 1.
+            full_size: Samples of a full global batch; `None` if this is not known.
+        """
+        for followed in self._followed.values():
+            metric, start = followed.metric, followed.sums
+            num_added = metric.update_count - followed.num_updates
+            followed.num_updates = metric.update_count
+            if num_added < 0:
+                followed.excess = None
+            if num_added <= 0 or followed.is_by_batch is False:
+                continue
+            added = [now - before for now, before in zip(_sums(metric), start, strict=True)]
+            if followed.is_by_batch is None and shard.size > 1:
+                is_one_number = num_added == 1 and float(added[1]) in (1, full_size)
+                followed.is_by_batch = is_one_number
+            excess = [(1 - part) * value for value in added]
+            if followed.excess is not None:
+                excess = [a + b for a, b in zip(excess, followed.excess, strict=True)]
+            followed.excess = (excess[0], excess[1])
+
+    def settle(self, model: nn.Module) -> None:
+        """Take off what the ranks have added too much; all of them have to call this."""
+        metrics = _mean_metrics(model)
+        if not metrics:
+            return
+        own = {name: followed.is_by_batch for name, followed in self._followed.items()}
+        ranks: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(ranks, own)
+        for name, followed in self._followed.items():
+            excess, followed.excess = followed.excess, None
+            counts_samples = any(kinds.get(name) is False for kinds in ranks)
+            if excess is not None and metrics.get(name) is followed.metric and not counts_samples:
+                followed.metric.mean_value -= excess[0]
+                followed.metric.weight -= excess[1]
+
+    def _look(self, model: nn.Module) -> None:
+        known = self._followed
+        self._followed = {
+            name: known[name]
+            if name in known and known[name].metric is metric
+            else _Followed(metric, metric.update_count, _sums(metric))
+            for name, metric in _mean_metrics(model).items()
+        }
+
+
+def _mean_metrics(model: nn.Module) -> dict[str, MeanMetric]:
+    return {
+        name: part
+        for name, part in model.named_modules()
+        if isinstance(part, MeanMetric) and type(part).update is MeanMetric.update
+    }
+
+
+def _sums(metric: MeanMetric) -> Sums:
+    return metric.mean_value.detach().clone(), metric.weight.detach().clone()
