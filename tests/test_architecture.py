@@ -17,7 +17,7 @@ LAYERS = [
     ("processes",),
     ("inside",),
     ("data", "model"),
-    ("order", "modules", "masking", "limits", "errors"),
+    ("order", "modules", "hooks", "masking", "limits", "errors"),
 ]
 PRIVATE = re.compile(
     r"(?:trainer|loop|strategy|connector|fetcher|combined|result)[a-z_.]*\._[a-z]"
