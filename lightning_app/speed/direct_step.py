@@ -29,7 +29,6 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.hooks import has_hook
-from lightning_app.inside import log_quickly
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies import DataParallelStrategy, DDPStrategy, SingleDeviceStrategy
 
@@ -51,18 +50,26 @@ MODEL_HOOKS = (
 class DirectStep(Callback):
     """Takes the short way in every training step, where nothing is skipped by it."""
 
-    @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        log_quickly(trainer)
+    _is_possible = False
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if missing := inside.missing_for_speed(trainer):
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        missing = inside.missing_for_speed(trainer)
+        self._is_possible = not missing
+        if missing:
             rank_zero_only(print)(
                 f"Lightning {lightning.__version__} has no {', '.join(missing)}: steps go its own "
                 "way, which takes longer",
                 file=sys.stderr,
             )
+            return
+        from lightning_app.inside.quick_logs import log_quickly  # which need not be possible
+
+        log_quickly(trainer)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._is_possible:
             return
         inside.remember_signature(trainer)
         loop = trainer.fit_loop.epoch_loop.automatic_optimization

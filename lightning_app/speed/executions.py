@@ -77,6 +77,9 @@ class StepsPerExecution(Callback):
                 "a strategy of this project (dp, ddp, one device), automatic optimization and a "
                 "training_step that takes a batch; leave it out"
             )
+        if missing := inside.missing_for_speed(trainer):
+            self._tell(f"Lightning has no {', '.join(missing)}, so steps run one by one")
+            return
         if names := list(_acts_per_batch(trainer)):
             self._tell(f"{', '.join(names)} may act in each step, so steps run one by one")
             return

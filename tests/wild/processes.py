@@ -80,7 +80,9 @@ class Group:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["lightning.pytorch", "lightning_app.cli", "tests.conftest"])
+        context.set_forkserver_preload(
+            ["lightning.pytorch", "lightning_app.cli.program", "tests.conftest"]
+        )
         self._port = free_port()
         for rank in range(self._world_size):
             ours, theirs = context.Pipe()
