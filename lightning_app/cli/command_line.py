@@ -27,19 +27,19 @@ from lightning_app.checkpoint.input import check_progress, read_checkpoint
 from lightning_app.checkpoint.io import LAST, AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
-from lightning_app.cli.config_text import overflows
 from lightning_app.cli.flags import (
     add_run_flags,
     add_short_flags,
     check_run_flags,
     check_trainer_flags,
+    check_value,
     find_last_or_best,
     find_strategy,
     in_config_files,
 )
 from lightning_app.cli.layout import Layout, resolve
 from lightning_app.cli.outputs import check_outputs
-from lightning_app.cli.refusals import refusal
+from lightning_app.cli.refusals import about_optimizer, refusal
 from lightning_app.cli.run_config import SaveConfigOnce
 from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_ranks_so
 from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
@@ -90,8 +90,7 @@ class CommandLine(LightningCLI):
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         for arg in args:
-            if overflows(arg.partition("=")[2] or arg):
-                raise UsageError(f"{arg}: it is larger than any number; infinity is .inf")
+            check_value(arg)
         try:
             super().parse_arguments(parser, args)
             if self._model_brings_data(args):
@@ -176,6 +175,7 @@ class CommandLine(LightningCLI):
             has_stepped = self.trainer.global_step != self._begins_at
             line = refusal(error, self._own("ckpt_path"), has_stepped)
             line = line or self._beginning.refusal(error)
+            line = line or about_optimizer(error, self._own("optimizer"), self._own("lr_scheduler"))
             if line is None:
                 raise
             discard_empty_run(self.trainer)
@@ -252,8 +252,8 @@ class CommandLine(LightningCLI):
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         own = config["callbacks"]
-        callbacks.append(self._beginning)
         if config["barebones"]:
+            callbacks.append(self._beginning)
             return self._prepared(Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]}))
         keeps = self._chosen == "predict" and self._own("return_predictions") is not False
         callbacks += run_callbacks(
@@ -266,6 +266,7 @@ class CommandLine(LightningCLI):
             checkpoints=config["enable_checkpointing"] is not False,
             save_every_s=self._own("save_every_s"),
         )
+        callbacks.append(self._beginning)  # which is over when all of these have begun
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
