@@ -163,7 +163,7 @@ def _reasons(message: str) -> str | None:
     texts = [" ".join(reason.split()) for reason in re.split(r"\n?\s*- ", match[1]) if reason]
     # A class's own refusal says more than that the value is not of another type.
     classes = [text.split("': ", 1)[1] for text in texts if text.startswith("Problem with given")]
-    texts = classes or [text for text in texts if "NoneType" not in text]
+    texts = classes or [text for text in texts if "NoneType" not in text] or texts[:1]
     texts = [t for t in texts if not re.match(r"Not a valid subclass of \w+$", t)] or texts
     nested = re.search(r"Expected a (.*?)\.? Got value", texts[0])
     expected = [

@@ -74,7 +74,7 @@ class Waits(LinearModule):
 
 
 class Disturbed(LinearModule):
-    """Is disturbed once, on its last rank in the 40th step, unless it was before in this folder.
+    """Is disturbed once, on one rank in the 40th step, unless it was before in this folder.
 
     Args:
         fault: `error`, `misconfiguration`, `nan`, `no room`, or the names of the signals that its
@@ -89,9 +89,10 @@ class Disturbed(LinearModule):
     @override
     def training_step(self, batch: Batch) -> Tensor:
         loss = super().training_step(batch)
-        is_last = self.global_rank == self.trainer.world_size - 1
+        last = self.trainer.world_size - 1
+        is_mine = self.global_rank == (0 if self.fault == "no room" else last)  # that writes
         over = Path("disturbed")
-        if not self.fault or not is_last or self.global_step != 39 or over.exists():
+        if not self.fault or not is_mine or self.global_step != 39 or over.exists():
             return loss
         over.touch()
         if self.fault == "nan":
