@@ -9,13 +9,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
-from lightning_app.callbacks import callbacks as run_callbacks
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
-
-
-EVERYTHING: dict[str, Any] = {"compile_modules": True, "data_on_device": True, "predictions": True}
-ORDER = [type(callback) for callback in run_callbacks(steps_per_execution=2, **EVERYTHING)]
+from lightning_app.telemetry.loss import LossLogger
+from lightning_app.telemetry.shapes import ShapeLogger
 
 
 class MemoryLogger(Logger):
@@ -51,19 +48,8 @@ class Run:
 
 
 def make_trainer(strategy: Any, devices: int, **flags: Any) -> Trainer:
-    """A quiet CPU Trainer with the callbacks of `train.py`, in float64, that writes nothing.
-
-    Args:
-        strategy: The Trainer's.
-        devices: The Trainer's.
-        flags: The Trainer's. A callback of `train.py` that is given takes the place of the usual
-            one; with `plain_steps`, steps go Lightning's own way.
-    """
-    given: list[Callback] = flags.pop("callbacks", [])
-    own = run_callbacks(checkpoints=False, plain_steps=flags.pop("plain_steps", False))
-    own = [*{type(c): c for c in (*own, *given) if type(c) in ORDER}.values()]
-    callbacks = [c for c in given if type(c) not in ORDER]
-    callbacks += sorted(own, key=lambda c: ORDER.index(type(c)))
+    """A quiet CPU Trainer with the callbacks of `train.py`, in float64, that writes nothing."""
+    callbacks: list[Callback] = [ShapeLogger(), LossLogger(), *flags.pop("callbacks", [])]
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "precision": "64-true",
@@ -131,6 +117,6 @@ def assert_same(run: Run, other: Run, tolerance: float = 1e-12) -> None:
 
 
 def _comparable(run: Run) -> dict[str, dict[int, float]]:
-    """The curves that do not depend on the layout, or on the clock."""
-    of_the_layout = ("batch_size/rank", "epoch", "throughput")
+    """The curves that do not depend on the layout."""
+    of_the_layout = ("batch_size/rank", "epoch")
     return {tag: curve for tag, curve in run.curves.items() if not tag.startswith(of_the_layout)}

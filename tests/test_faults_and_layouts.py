@@ -15,7 +15,14 @@ LAYOUTS = {
     "dp2": ("--devices", "2", "--strategy", "dp"),
     "ddp2": ("--devices", "2", "--strategy", "ddp"),
 }
-FLAGS = ("--model", "tests.faulty.Disturbed", "--accelerator", "cpu", "--precision", "64-true")
+FLAGS: tuple[str, ...] = (
+    "--model",
+    "tests.faulty.Disturbed",
+    "--accelerator",
+    "cpu",
+    "--precision",
+    "64-true",
+)
 FLAGS += ("--max_epochs", "2", "--log_every_n_steps", "5")
 LAST = Path("lightning_logs", "version_0", "checkpoints", "last.ckpt")
 FAULTS = {

@@ -80,7 +80,7 @@ def by_single_steps() -> dict[str, Run]:
     for name, case in CASES.items():
         torch.manual_seed(1)
         model, module, flags = case()
-        flags |= {"max_epochs": 2, "plain_steps": True}
+        flags |= {"max_epochs": 2, "callbacks": [Coverage()]}
         flags.setdefault("log_every_n_steps", 3)
         runs[name] = fit("single_device", 1, model, module, **flags)
     return runs
@@ -318,5 +318,5 @@ def collectives_after_first_step(num_steps: int, folder: Path) -> list[str]:
 
 def test_a_step_costs_no_collective(tmp_path: Path) -> None:
     for calls in run_ranks(collectives_after_first_step, 2, 200, tmp_path):
-        # A few heartbeats, and what the end of the epoch and of the run gather.
-        assert 3 <= len(calls) <= 40, calls
+        # A few heartbeats, and what the end of the epoch gathers.
+        assert 3 <= len(calls) <= 20, calls

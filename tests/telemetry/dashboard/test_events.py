@@ -13,8 +13,8 @@ from lightning_app.telemetry.dashboard.charts import charts
 from lightning_app.telemetry.dashboard.logger import RunLogger
 from lightning_app.telemetry.dashboard.pictures import MAX_WIDTH, who_got_what
 from lightning_app.telemetry.dashboard.throughput import device_use
-from tests.command import train
 from tests.events import scalars
+from tests.forking import train
 
 LAYOUTS = {
     1: ("--devices", "1"),
