@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from argparse import ArgumentError
+from itertools import pairwise
 from pydoc import locate
 from typing import Any
 
@@ -89,8 +90,8 @@ class CommandLine(LightningCLI):
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        for arg in args:
-            check_value(arg)
+        for before, arg in pairwise(args):  # the first is the subcommand
+            check_value(before, arg)
         try:
             super().parse_arguments(parser, args)
             if self._model_brings_data(args):

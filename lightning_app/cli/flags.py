@@ -98,19 +98,24 @@ _LEAST = {
 _MAX_SEED = 2**32 - 1  # numpy's
 
 
-def check_value(argument: str) -> None:
+def check_value(before: str, argument: str) -> None:
     """Refuse what would be read as another number, or waited for without end.
+
+    Args:
+        before: The argument before it: its flag, unless it has that in itself.
+        argument: `VALUE`, or `--flag=VALUE`.
 
     Raises:
         UsageError: It is too large a number, or the path of a pipe.
     """
     flag, is_pair, value = argument.partition("=")
-    value = value if is_pair else flag
+    flag, value = (flag, value) if is_pair else (before, argument)
     if overflows(value):
         raise UsageError(f"{argument}: it is larger than any number; infinity is .inf")
     with suppress(OSError, ValueError):  # not a path, or not that of a file
-        if stat.S_ISFIFO(os.stat(value).st_mode):
-            raise UsageError(f"{argument}: it is a pipe, which can be read only once: give a file")
+        is_looked_at_later = flag in ("--ckpt_path", "--weights_from")
+        if stat.S_ISFIFO(os.stat(value).st_mode) and not is_looked_at_later:
+            raise UsageError(f"{flag} {value}: it is a pipe, which is read only once: give a file")
 
 
 def check_run_flags(flags: Any) -> None:
