@@ -164,5 +164,5 @@ def collectives_after_first_step(num_steps: int, folder: Path) -> list[str]:
 
 def test_a_step_costs_no_collective(tmp_path: Path) -> None:
     for calls in run_ranks(collectives_after_first_step, 2, 200, tmp_path):
-        # A few heartbeats, and what the end of the epoch gathers.
-        assert 3 <= len(calls) <= 20, calls
+        # Some heartbeats, which go by the clock, and what the end of the epoch gathers.
+        assert 3 <= len(calls) <= 60, calls
