@@ -41,7 +41,7 @@ LAYOUTS = {
 
 def kill_in(process: Popen[str], cwd: Path, moment: str, delay_s: float) -> bool:
     """Kill a run's whole process group in a moment of its life; whether it was still alive."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     log = cwd / "lightning_logs" / "version_0"
     began = {path.name for path in log.glob("events*")}
     while not {path.name for path in log.glob("events*")} - began:
