@@ -3,6 +3,8 @@
 import re
 import sysconfig
 import traceback
+from collections.abc import Iterable
+from importlib.metadata import version
 from itertools import groupby
 from types import FrameType
 
@@ -43,6 +45,21 @@ def what_it_says(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text; its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def lightning_lacks(names: Iterable[str]) -> str:
+    """The line that Lightning has not all that the split itself needs."""
+    return (
+        f"Lightning {version('lightning')} has no {', '.join(names)}, by which this project splits "
+        "batches and keeps its place in them: install the version that constraints.txt names, or "
+        "use Lightning's own Trainer"
+    )
+
+
+def missing_import(error: ImportError) -> str:
+    """The name that an import has not found."""
+    name = re.search(r"cannot import name '(\w+)'", str(error))
+    return f"{error.name}.{name[1]}" if name else str(error.name)
 
 
 _NOT_THE_USERS = {
@@ -147,7 +164,7 @@ def _reasons(message: str) -> str | None:
     texts = [" ".join(reason.split()) for reason in re.split(r"\n?\s*- ", match[1]) if reason]
     # A class's own refusal says more than that the value is not of another type.
     classes = [text.split("': ", 1)[1] for text in texts if text.startswith("Problem with given")]
-    texts = classes or [text for text in texts if "NoneType" not in text]
+    texts = classes or [text for text in texts if "NoneType" not in text] or texts[:1]
     texts = [t for t in texts if not re.match(r"Not a valid subclass of \w+$", t)] or texts
     nested = re.search(r"Expected a (.*?)\.? Got value", texts[0])
     expected = [

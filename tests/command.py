@@ -1,4 +1,4 @@
-"""Runs `train.py` as a user does, in a folder of its own."""
+"""Starts `train.py` as a user does, in a folder of its own; `tests.forking` runs it sooner."""
 
 import os
 import signal
@@ -32,17 +32,6 @@ def start(*args: str, cwd: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-
-
-def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
-    """Run `python train.py *args` in a folder; its whole process group ends with it."""
-    process = start(*args, cwd=cwd)
-    try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
-    finally:
-        alive = outlives(process.pid, seconds=20)
-    assert not alive, "train.py left processes behind"
-    return Outcome(process.returncode, stdout, stderr)
 
 
 def outlives(group: int, seconds: float) -> bool:

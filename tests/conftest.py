@@ -34,7 +34,7 @@ STARTS = {
     "tests.command": "process",
     "tests.forked": "process",
     "tests.ranks": "process",
-    "tests.bad_input.forking": "process",
+    "tests.forking": "process",
     "tests.wild.processes": "process",
     "benchmarks.timing": "process",
     "subprocess": "process",

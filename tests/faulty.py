@@ -1,5 +1,8 @@
 """Models in which things go wrong, and one that waits to be disturbed."""
 
+import os
+import resource
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -68,3 +71,40 @@ class Waits(LinearModule):
     def predict_step(self, batch: Batch) -> Any:
         self._wait()
         return super().predict_step(batch)
+
+
+class Disturbed(LinearModule):
+    """Is disturbed once, on one rank in the 40th step, unless it was before in this folder.
+
+    Args:
+        fault: `error`, `misconfiguration`, `nan`, `no room`, or the names of the signals that its
+            process gets, one after the other.
+        own: The arguments of `LinearModule`.
+    """
+
+    def __init__(self, fault: str = "", **own: Any) -> None:
+        super().__init__(**own)
+        self.fault = fault
+
+    @override
+    def training_step(self, batch: Batch) -> Tensor:
+        loss = super().training_step(batch)
+        last = self.trainer.world_size - 1
+        is_mine = self.global_rank == (0 if self.fault == "no room" else last)  # that writes
+        over = Path("disturbed")
+        if not self.fault or not is_mine or self.global_step != 39 or over.exists():
+            return loss
+        over.touch()
+        if self.fault == "nan":
+            return loss * float("nan")
+        if self.fault == "no room":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        elif self.fault == "error":
+            raise ZeroDivisionError
+        elif self.fault == "misconfiguration":
+            raise MisconfigurationException("a bug")
+        else:
+            for name in self.fault.split():
+                os.kill(os.getpid(), signal.Signals[name])
+                time.sleep(1.2)  # sooner, a second one would be taken for the same
+        return loss

@@ -31,7 +31,9 @@ class Program:
     """
 
     def __init__(self, *args: str, cwd: Path, setting: Callable[[], Any] | None = None) -> None:
-        CONTEXT.set_forkserver_preload(["lightning.pytorch", "lightning_app.cli", "tests.conftest"])
+        CONTEXT.set_forkserver_preload(
+            ["lightning.pytorch", "lightning_app.cli.program", "tests.conftest"]
+        )
         self.cwd = cwd
         self.process = CONTEXT.Process(target=_main, args=(args, cwd, setting))
         self.process.start()

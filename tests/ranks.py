@@ -64,12 +64,9 @@ def run_ranks(
     return [results[rank] for rank in range(world_size)]
 
 
-def _rank(
-    queue: "Queue[Any]", function: Any, rank: int, world_size: int, port: int, args: Any
-) -> None:
-    from lightning_app import strategies
-
-    os.environ |= {
+def as_torchrun(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """The variables of a process that torchrun starts."""
+    return {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "RANK": str(rank),
@@ -79,6 +76,14 @@ def _rank(
         "LOCAL_WORLD_SIZE": str(world_size),
         "TORCHELASTIC_RUN_ID": "tests",
     }
+
+
+def _rank(
+    queue: "Queue[Any]", function: Any, rank: int, world_size: int, port: int, args: Any
+) -> None:
+    from lightning_app import strategies
+
+    os.environ |= as_torchrun(rank, world_size, port)
     # As in a user's process; else a loader's workers would be asked of the server, too.
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ LAYERS = [
     ("processes",),
     ("inside",),
     ("data", "model"),
-    ("order", "modules", "masking", "limits", "errors", "help"),
+    ("order", "modules", "hooks", "masking", "limits", "errors", "help"),
     ("command",),
 ]
 PRIVATE = re.compile(

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.command import train, transcript
+from tests.command import transcript
+from tests.forking import train
 from tests.runs import assert_same_weights, fit
 
 pytestmark = pytest.mark.gpu

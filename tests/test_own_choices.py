@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from lightning_app import cli
 from lightning_app.checkpoint.io import AtomicCheckpointIO, is_whole
+from lightning_app.cli.command_line import CommandLine
 from lightning_app.telemetry.dashboard import Dashboard, RunLogger
 from lightning_app.telemetry.shapes import ShapeLogger
 from tests.command import ROOT
@@ -98,13 +99,13 @@ class Bringing(LightningModule):
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     kept: list[Any] = []
-    instantiate = cli.CommandLine.instantiate_classes
+    instantiate = CommandLine.instantiate_classes
 
-    def keep(self: cli.CommandLine) -> None:
+    def keep(self: CommandLine) -> None:
         kept.append(self)
         instantiate(self)
 
-    monkeypatch.setattr(cli.CommandLine, "instantiate_classes", keep)
+    monkeypatch.setattr(CommandLine, "instantiate_classes", keep)
 
     def call(*flags: str) -> Trainer:
         monkeypatch.setattr(sys, "argv", ["train.py", *flags])

@@ -40,7 +40,7 @@ def train(strategy: str, devices: int, case: tuple[int, int, str, int], **more: 
     batch_size, length, optimizer, accumulate = case
     torch.manual_seed(1)
     data = RandomDataModule(length=length, batch_size=batch_size, val_length=31)
-    flags: dict[str, Any] = {"max_epochs": 3, "accumulate_grad_batches": accumulate}
+    flags: dict[str, Any] = {"max_epochs": 2, "accumulate_grad_batches": accumulate}
     return fit(strategy, devices, Momentum(optimizer), data, **flags, **more)
 
 

@@ -10,8 +10,9 @@ import yaml
 
 from lightning_app.cli.command_line import DEFAULT_MAX_EPOCHS
 from lightning_app.data import RandomDataset
-from tests.command import ROOT, Outcome, train, transcript
+from tests.command import ROOT, Outcome, transcript
 from tests.events import scalars
+from tests.forking import train
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 BORING = "lightning.pytorch.demos.boring_classes"

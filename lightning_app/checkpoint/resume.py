@@ -12,13 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.hooks import has_hook
 from lightning_app.modules import plain
 
 _NOTHING_PENDING = "nothing_pending"
@@ -214,7 +214,7 @@ def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:
     for owner in owners:
         is_ours = type(owner).__module__.startswith("lightning_app.")
         only_shows = isinstance(owner, (ProgressBar, LearningRateMonitor))
-        if is_overridden("on_train_epoch_start", owner) and not (is_ours or only_shows):
+        if has_hook(owner, "on_train_epoch_start") and not (is_ours or only_shows):
             yield owner
 
 

@@ -1,6 +1,25 @@
 """argv → Trainer, model and data; `lightning_app.cli.main` runs a command line."""
 
-from lightning_app.cli.command_line import CommandLine
-from lightning_app.cli.program import main
+import sys
+from collections.abc import Sequence
 
-__all__ = ["CommandLine", "main"]
+from lightning_app.command import program
+from lightning_app.errors import lightning_lacks, missing_import
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line: `lightning_app.cli.program.main`.
+
+    Raises:
+        SystemExit: With status 2, after one line on stderr, if Lightning has not all that is
+            imported from it; else as that does.
+    """
+    try:
+        from lightning_app.cli.program import main as run
+    except ImportError as error:
+        if not (error.name or "").startswith("lightning."):
+            raise
+        line = lightning_lacks([missing_import(error)])
+        print(f"{program()}: error: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+    run(arguments)

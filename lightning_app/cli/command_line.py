@@ -8,6 +8,7 @@ into one this machine has; a model and data come along.
 import re
 import sys
 from argparse import ArgumentError
+from itertools import pairwise
 from pydoc import locate
 from typing import Any
 
@@ -27,12 +28,12 @@ from lightning_app.checkpoint.io import AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.completion import print_completion
-from lightning_app.cli.config_text import overflows
 from lightning_app.cli.flags import (
     add_run_flags,
     add_short_flags,
     check_run_flags,
     check_trainer_flags,
+    check_value,
     find_last_or_best,
     find_strategy,
     in_config_files,
@@ -40,7 +41,7 @@ from lightning_app.cli.flags import (
 from lightning_app.cli.layout import Layout, resolve
 from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
-from lightning_app.cli.refusals import refusal
+from lightning_app.cli.refusals import about_optimizer, refusal
 from lightning_app.cli.run_config import SaveConfigOnce
 from lightning_app.cli.run_logger import run_logger
 from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_ranks_so
@@ -98,9 +99,8 @@ class CommandLine(LightningCLI):
         if (shell := last_given("--print_completion", args)) != "":
             print_completion(self._parser(self._chosen), shell)
             raise SystemExit
-        for arg in args:
-            if overflows(arg.partition("=")[2] or arg):
-                raise UsageError(f"{arg}: it is larger than any number; infinity is .inf")
+        for before, arg in pairwise(args):  # the first is the subcommand
+            check_value(before, arg)
         try:
             with flags_named(self._parser(self._chosen), args):
                 super().parse_arguments(parser, args)
@@ -191,6 +191,7 @@ class CommandLine(LightningCLI):
             has_stepped = self.trainer.global_step != self._begins_at
             line = refusal(error, self._own("ckpt_path"), has_stepped)
             line = line or self._beginning.refusal(error)
+            line = line or about_optimizer(error, self._own("optimizer"), self._own("lr_scheduler"))
             if line is None:
                 raise
             discard_empty_run(self.trainer)
@@ -257,8 +258,8 @@ class CommandLine(LightningCLI):
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         own = config["callbacks"]
-        callbacks.append(self._beginning)
         if config["barebones"]:
+            callbacks.append(self._beginning)
             return self._prepared(Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]}))
         keeps = self._chosen == "predict" and self._own("return_predictions") is not False
         callbacks += run_callbacks(
@@ -274,6 +275,7 @@ class CommandLine(LightningCLI):
             mode=self._own("mode"),
             log_shapes=self._own("log_shapes"),
         )
+        callbacks.append(self._beginning)  # which is over when all of these have begun
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):

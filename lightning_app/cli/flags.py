@@ -1,6 +1,8 @@
 """What the values of flags stand for; those that stand for nothing are refused, in one line."""
 
 import os
+import stat
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from lightning_app.checkpoint.best import Mode
 from lightning_app.checkpoint.finite import Choice
 from lightning_app.checkpoint.io import find_checkpoint, runs_folder
+from lightning_app.cli.config_text import overflows
 from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
 from lightning_app.telemetry.shapes import LogShapes
@@ -121,6 +124,26 @@ _LEAST = {
 _MAX_SEED = 2**32 - 1  # numpy's
 
 
+def check_value(before: str, argument: str) -> None:
+    """Refuse what would be read as another number, or waited for without end.
+
+    Args:
+        before: The argument before it: its flag, unless it has that in itself.
+        argument: `VALUE`, or `--flag=VALUE`.
+
+    Raises:
+        UsageError: It is too large a number, or the path of a pipe.
+    """
+    flag, is_pair, value = argument.partition("=")
+    flag, value = (flag, value) if is_pair else (before, argument)
+    if overflows(value):
+        raise UsageError(f"{argument}: it is larger than any number; infinity is .inf")
+    with suppress(OSError, ValueError):  # not a path, or not that of a file
+        is_looked_at_later = flag in ("--ckpt_path", "--weights_from")
+        if stat.S_ISFIFO(os.stat(value).st_mode) and not is_looked_at_later:
+            raise UsageError(f"{flag} {value}: it is a pipe, which is read only once: give a file")
+
+
 def check_run_flags(flags: Any) -> None:
     """Refuse what Lightning's command line takes, and then fails at or leaves out.
 
@@ -162,6 +185,15 @@ def check_trainer_flags(flags: Any) -> None:
         least, most = flags[f"min_{unit}"], flags[f"max_{unit}"]
         if least is not None and most not in (None, -1) and least > most:
             raise UsageError(f"--min_{unit} {least}: it is more than --max_{unit} {most}")
+    callbacks = flags["callbacks"]
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if str(getattr(callback, "class_path", "")).endswith(".LearningRateFinder"):
+            least, most = callback.init_args.min_lr, callback.init_args.max_lr
+            if not 0 < least < most:
+                raise UsageError(
+                    f"--callbacks LearningRateFinder: min_lr {least}, max_lr {most}: they must be "
+                    "above 0, the second above the first"
+                )
     writes = not (flags["fast_dev_run"] or flags["barebones"] or flags["logger"] is False)
     root = flags["default_root_dir"]
     if root is not None and root.startswith(("[", "{")):

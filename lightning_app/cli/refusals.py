@@ -17,7 +17,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint.input import about_objects
 from lightning_app.command import program
-from lightning_app.errors import frames_of, is_users, module_of
+from lightning_app.errors import frames_of, is_users, module_of, what_it_says
 from lightning_app.processes import ranks
 
 
@@ -54,6 +54,23 @@ def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) 
     what = "of another model, or of other sizes" if about_model else "not what this run can take up"
     why = message if isinstance(error, (RuntimeError, ValueError)) else repr(error)
     return f"{about}: {what}: {why}; to begin with its weights alone: --weights_from {checkpoint}"
+
+
+def about_optimizer(error: Exception, optimizer: Any, scheduler: Any) -> str | None:
+    """What an optimizer or a scheduler that a flag names cannot do, if that has ended a run.
+
+    Args:
+        error: What ended it.
+        optimizer: What `--optimizer` names, with its arguments; `None` without the flag.
+        scheduler: Likewise of `--lr_scheduler`.
+    """
+    last = module_of(frames_of(error)[-1])
+    chosen = scheduler if last == "torch.optim.lr_scheduler" else optimizer
+    if chosen is None or not last.startswith("torch.optim."):
+        return None
+    flag = "--lr_scheduler" if chosen is scheduler else "--optimizer"
+    values = ", ".join(f"{name}={value}" for name, value in chosen.init_args.items())
+    return f"{flag} {chosen.class_path.rpartition('.')[2]}({values}): {what_it_says(error)}"
 
 
 def _is_bug_in_a_step(frames: list[FrameType]) -> bool:

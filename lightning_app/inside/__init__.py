@@ -36,9 +36,6 @@ from lightning_app.inside.loops import (
     precede,
 )
 from lightning_app.inside.names import check_names, missing_for_speed
-from lightning_app.inside.quick_logs import (
-    log_quickly,
-)
 from lightning_app.inside.restart import (
     begin_with_new_epoch,
     begin_with_next_step,
@@ -104,7 +101,6 @@ __all__ = [
     "limit_of",
     "load_positions",
     "loaders_done",
-    "log_quickly",
     "logged_as",
     "metrics_to_save",
     "missing_for_speed",

@@ -1,15 +1,27 @@
 """Whether Lightning still has the names that are used here, asked once as a run starts.
 
 Without one of them a run would go on and do something else than it should, say keep a loader's
-position nowhere. What only makes a step shorter is left out instead.
+position nowhere. What only makes a step shorter is left out instead. A class that is gone ends the
+import; `lightning_app.cli` tells of it in one line as well.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from operator import attrgetter
+from types import SimpleNamespace
+from typing import Any
 
-import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric
+from lightning.pytorch.utilities import CombinedLoader
+
+from lightning_app.errors import lightning_lacks, missing_import
 
 # Where they are, from the Trainer on, and their names.
 NEEDED: Mapping[str, Sequence[str]] = {
@@ -33,7 +45,6 @@ NEEDED: Mapping[str, Sequence[str]] = {
     ),
     "fit_loop.epoch_loop": (
         "_batches_that_stepped",
-        "_broadcast_sigterm_tensor",
         "_num_ready_batches_reached",
         "_restarting",
         "_results",
@@ -54,8 +65,18 @@ NEEDED: Mapping[str, Sequence[str]] = {
     ),
     "_signal_connector": ("_sigterm_notifier_fn",),
 }
+# Likewise, from those objects on that a Trainer has not made yet as a run starts.
+NEEDED_LATER: Mapping[str, Sequence[str]] = {
+    "combined_loader": ("_iterator", "_mode"),
+    "combined_loader._iterator": ("_iterator_idx", "iterators"),
+    "logged_value": ("_computed", "_forward_cache", "_update_count"),
+    "model_checkpoint": ("_every_n_train_steps",),
+    "module": ("_current_fx_name",),
+    "ddp": ("_get_process_group_backend", "_launcher", "_timeout"),
+    "launcher": ("_start_method", "_strategy"),
+}
 FOR_SPEED: Mapping[str, Sequence[str]] = {
-    "fit_loop.epoch_loop": ("_build_kwargs",),
+    "fit_loop.epoch_loop": ("_broadcast_sigterm_tensor", "_build_kwargs"),
     "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward", "optim_progress", "run"),
 }
 
@@ -66,23 +87,42 @@ def check_names(trainer: Trainer) -> None:
     Raises:
         MisconfigurationException: It lacks a name.
     """
-    if missing := list(_missing(trainer, NEEDED)):
-        raise MisconfigurationException(
-            f"Lightning {lightning.__version__} has no {', '.join(missing)}, by which this project "
-            "splits batches and keeps its place in them: install the version that "
-            "constraints.txt names, or use Lightning's own Trainer"
-        )
+    missing = [*_missing(trainer, NEEDED), *_missing(_made_later(), NEEDED_LATER)]
+    if missing:
+        raise MisconfigurationException(lightning_lacks(missing))
 
 
 def missing_for_speed(trainer: Trainer) -> list[str]:
     """The names that a shorter step would need, and Lightning lacks."""
-    return list(_missing(trainer, FOR_SPEED))
+    missing = list(_missing(trainer, FOR_SPEED))
+    try:
+        import_module("lightning_app.inside.quick_logs")
+    except ImportError as error:
+        missing.append(missing_import(error))
+    return missing
 
 
-def _missing(trainer: Trainer, names: Mapping[str, Sequence[str]]) -> Iterator[str]:
+@cache
+def _made_later() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning uses something old of PyTorch's
+        combined_loader = CombinedLoader([[0]], "sequential")
+        iter(combined_loader)
+    ddp = DDPStrategy()
+    return SimpleNamespace(
+        combined_loader=combined_loader,
+        logged_value=_ResultMetric(_Metadata("training_step", "loss"), is_tensor=True),
+        model_checkpoint=ModelCheckpoint(),
+        module=LightningModule(),
+        ddp=ddp,
+        launcher=_MultiProcessingLauncher(ddp, "spawn"),
+    )
+
+
+def _missing(root: Any, names: Mapping[str, Sequence[str]]) -> Iterator[str]:
     for path, own in names.items():
         try:
-            owner = attrgetter(path)(trainer) if path else trainer
+            owner = attrgetter(path)(root) if path else root
         except AttributeError:
             yield path
             continue

@@ -4,9 +4,15 @@ What is compiled is the forward of each outermost module with parameters; the Li
 them stays as it is, because `self.log` cannot be compiled. Hooks on the modules run outside of what
 is compiled, so sizes are noted as without it. A module that is in evaluation mode runs as it is.
 
+While a run goes on, each such module has a `forward` of its own, which it gives back at the end:
+the one thing that is written into a user's object, because the user asks for it. torch's public
+way, `nn.Module.compile`, writes into the module as well, is not taken back, compiles the hooks
+along, does not notice hooks that come or go later, and has no exception for evaluation.
+
 Not covered: `dp`, whose replicas torch.compile does not know; CUDA graphs.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +22,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
-from lightning_app.modules import called_modules, give_forward_back, replace_forward
+from lightning_app.modules import called_modules
 from lightning_app.strategies import DataParallelStrategy
 
 
@@ -35,7 +41,7 @@ class CompiledForward(Callback):
             )
         self._compiled = called_modules(pl_module)
         for module in self._compiled:
-            replace_forward(module, _compiled_in_training(module))
+            vars(module)["forward"] = OwnForward(module)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,15 +59,39 @@ class CompiledForward(Callback):
 
     def _give_back(self) -> None:
         for module in self._compiled:
-            give_forward_back(module)
+            _give_forward_back(module)
         self._compiled = []
 
 
-def _compiled_in_training(module: nn.Module) -> Callable[..., Any]:
-    forward = module.forward
-    compiled = torch.compile(forward)
+class OwnForward:
+    """Stands for a module's forward: compiled in training, as it is in evaluation.
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return (compiled if module.training else forward)(*args, **kwargs)
+    Args:
+        module: Whose forward it is.
+    """
 
-    return run
+    def __init__(self, module: nn.Module) -> None:
+        self.forward: Callable[..., Any] = module.forward
+        self.was_replaced = "forward" in vars(module)  # and is not that of the module's class
+        functools.update_wrapper(self, self.forward)
+        self._module, self._compiled = module, torch.compile(self.forward)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module's forward makes of the arguments."""
+        return (self._compiled if self._module.training else self.forward)(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of the module, or one that is saved and loaded, has its own forward, as it was.
+        return _same, (self.forward,)
+
+
+def _same(forward: Callable[..., Any]) -> Callable[..., Any]:
+    return forward
+
+
+def _give_forward_back(module: nn.Module) -> None:
+    own = vars(module).get("forward")
+    if isinstance(own, OwnForward):
+        del vars(module)["forward"]
+        if own.was_replaced:
+            vars(module)["forward"] = own.forward

@@ -5,14 +5,14 @@ every callback and several of the precision plugin and the strategy, and notes t
 Where none of them does anything, nothing is lost by not calling them: the same forward and backward
 pass and the same optimizer step, in the same order, with the same progress counted. Where one
 might, also a strategy, precision plugin or profiler that is not known here, Lightning's way is
-taken. The batch hooks of this project's own callbacks that do nothing are left out in any case.
+taken. Which of the two is asked in each step, as a hook may appear at any time.
 
 This stands in for a loop of Lightning's that is not public; tests notice if it changes.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import lightning
@@ -22,14 +22,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.plugins.precision import DoublePrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.inside import log_quickly
+from lightning_app.hooks import has_hook
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies import DataParallelStrategy, DDPStrategy, SingleDeviceStrategy
 
@@ -51,55 +50,44 @@ MODEL_HOOKS = (
 class DirectStep(Callback):
     """Takes the short way in every training step, where nothing is skipped by it."""
 
-    @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        log_quickly(trainer)
+    _is_possible = False
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if missing := inside.missing_for_speed(trainer):
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        missing = inside.missing_for_speed(trainer)
+        self._is_possible = not missing
+        if missing:
             rank_zero_only(print)(
                 f"Lightning {lightning.__version__} has no {', '.join(missing)}: steps go its own "
                 "way, which takes longer",
                 file=sys.stderr,
             )
             return
-        _skip_idle_hooks(trainer, pl_module)
+        from lightning_app.inside.quick_logs import log_quickly  # which need not be possible
+
+        log_quickly(trainer)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._is_possible:
+            return
         inside.remember_signature(trainer)
-        if nothing_is_skipped(trainer, pl_module):
-            loop = trainer.fit_loop.epoch_loop.automatic_optimization
-            loop.run = _direct_run(trainer, pl_module)  # type: ignore[method-assign]
+        loop = trainer.fit_loop.epoch_loop.automatic_optimization
+        loop.run = _direct_run(trainer, pl_module)  # type: ignore[method-assign]
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._give_back(trainer, pl_module)
+        self._give_back(trainer)
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._give_back(trainer, pl_module)
+        self._give_back(trainer)
 
-    def _give_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for owner, hook in _batch_hooks(trainer, pl_module):
-            if vars(owner).get(hook, self) is None:
-                del vars(owner)[hook]
+    def _give_back(self, trainer: Trainer) -> None:
         inside.forget_signature(trainer)
         vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
-
-
-def _batch_hooks(trainer: Trainer, pl_module: LightningModule) -> Iterator[tuple[Any, str]]:
-    """The batch hooks of this project's own objects; a user's are left as they are."""
-    owners = (pl_module, *trainer.callbacks)  # type: ignore[attr-defined]
-    own = [owner for owner in owners if type(owner).__module__.startswith("lightning_app.")]
-    return product(own, ("on_train_batch_start", "on_train_batch_end"))
-
-
-def _skip_idle_hooks(trainer: Trainer, pl_module: LightningModule) -> None:
-    """Have Lightning skip, in this run, the hooks of this project's callbacks that do nothing."""
-    for owner, hook in _batch_hooks(trainer, pl_module):
-        if not is_overridden(hook, owner):
-            vars(owner)[hook] = None
 
 
 def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
@@ -107,8 +95,8 @@ def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     strategy = trainer.strategy
     return not (
-        any(is_overridden(hook, pl_module) for hook in MODEL_HOOKS)
-        or any(is_overridden(hook, c) for hook in CALLBACK_HOOKS for c in callbacks)
+        any(has_hook(pl_module, hook) for hook in MODEL_HOOKS)
+        or any(has_hook(c, hook) for hook in CALLBACK_HOOKS for c in callbacks)
         or type(trainer.precision_plugin) not in (Precision, DoublePrecision)
         or type(trainer.profiler) not in (NoProfiler, PassThroughProfiler)  # type: ignore[attr-defined]
         or type(strategy) not in (DDPStrategy, DataParallelStrategy, SingleDeviceStrategy)
@@ -117,17 +105,37 @@ def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
     )
 
 
+class _IsDirect:
+    """`nothing_is_skipped`, which is asked again where a hook or the callbacks have changed."""
+
+    _hooks_of_model, _hooks_of_callback = attrgetter(*MODEL_HOOKS), attrgetter(*CALLBACK_HOOKS)
+
+    def __init__(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._trainer, self._module = trainer, pl_module
+        self._hooks: list[Any] = []
+        self._answer = False
+
+    def __call__(self) -> bool:
+        callbacks: list[Callback] = self._trainer.callbacks  # type: ignore[attr-defined]
+        hooks = [self._hooks_of_model(self._module), *map(self._hooks_of_callback, callbacks)]
+        if hooks != self._hooks:
+            self._hooks = hooks
+            self._answer = nothing_is_skipped(self._trainer, self._module)
+        return self._answer
+
+
 def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., dict[str, Any]]:
     strategy = trainer.strategy
     progress = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer
     loop = trainer.fit_loop.epoch_loop.automatic_optimization
     usual = loop.run
+    is_direct = _IsDirect(trainer, pl_module)
     weigh: Callable[[Tensor], Tensor] = getattr(strategy, "weigh", lambda loss: loss)
 
     def run(optimizer: Optimizer, batch_idx: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-        # Callbacks may set these in mid-run.
+        # Callbacks may set all of these in mid-run.
         accumulates_or_clips = trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val
-        if accumulates_or_clips or inside.skips_backward(trainer):
+        if accumulates_or_clips or inside.skips_backward(trainer) or not is_direct():
             return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
         output: Any = None
 

@@ -24,11 +24,11 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from lightning_app import inside, strategies
+from lightning_app.hooks import has_hook
 from lightning_app.strategies.loader import ShardedLoader, step_over_iterator
 
 BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end")
@@ -59,12 +59,13 @@ class StepsPerExecution(Callback):
         self.steps = steps
         self._loader: Any = None
         self._is_grouping = False
+        self._has_told = False  # of hooks that were set later
         self._begins_at_logs = False  # for what is logged as a batch starts
         self._saved_every: list[int] = []
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._is_grouping = False
+        self._is_grouping = self._has_told = False
         if not (
             isinstance(trainer.train_dataloader, ShardedLoader)
             and strategies.splits_batches(trainer.strategy)
@@ -76,18 +77,17 @@ class StepsPerExecution(Callback):
                 "a strategy of this project (dp, ddp, one device), automatic optimization and a "
                 "training_step that takes a batch; leave it out"
             )
+        if missing := inside.missing_for_speed(trainer):
+            self._tell(f"Lightning has no {', '.join(missing)}, so steps run one by one")
+            return
         if names := list(_acts_per_batch(trainer)):
-            rank_zero_only(print)(
-                f"--steps_per_execution {self.steps}: {', '.join(names)} may act in each step, so "
-                "steps run one by one",
-                file=sys.stderr,
-            )
+            self._tell(f"{', '.join(names)} may act in each step, so steps run one by one")
             return
         self._is_grouping = True
         self._group(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         owners = (pl_module, *callbacks)
-        self._begins_at_logs = any(is_overridden("on_train_batch_start", o) for o in owners)
+        self._begins_at_logs = any(has_hook(o, "on_train_batch_start") for o in owners)
         saves = [inside.saved_every(c) for c in callbacks if isinstance(c, ModelCheckpoint)]
         self._saved_every = [steps for steps in saves if steps]
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
@@ -112,6 +112,21 @@ class StepsPerExecution(Callback):
             return outputs
 
         loop.run = run  # type: ignore[method-assign]
+
+    def _tell(self, what: str) -> None:
+        line = f"--steps_per_execution {self.steps}: {what}"
+        rank_zero_only(print)(line, file=sys.stderr)
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if not self._is_grouping or self._has_told:
+            return
+        if names := list(_acts_per_batch(trainer)):
+            self._has_told = True
+            self._tell(
+                f"{', '.join(names)} was set after training began: it is called once for several "
+                "batches; set it before, or leave out --steps_per_execution"
+            )
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -160,10 +175,8 @@ def _acts_per_batch(trainer: Trainer) -> Iterator[str]:
     owners += [(datamodule, TRANSFER_HOOKS)] if datamodule is not None else []
     for owner, hooks in owners:
         for hook in hooks:
-            method = getattr(owner, hook)
-            # None where it does nothing: `DirectStep` has it so.
-            acts = method is not None and is_overridden(hook, owner)
-            if acts and not method.__module__.startswith(HARMLESS):
+            made_in = getattr(getattr(owner, hook), "__module__", None) or ""
+            if has_hook(owner, hook) and not made_in.startswith(HARMLESS):
                 yield f"{type(owner).__name__}.{hook}"
 
 

@@ -32,5 +32,5 @@ def align_shapes(model: nn.Module) -> None:
 
 
 def _shapes(metric: Metric) -> dict[str, tuple[int, ...]]:
-    states = {name: getattr(metric, name) for name in metric._defaults}
+    states = metric.metric_state
     return {name: tuple(s.shape) for name, s in states.items() if isinstance(s, Tensor)}

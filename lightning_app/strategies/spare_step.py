@@ -26,7 +26,7 @@ def nothing_stays(model: nn.Module) -> Iterator[None]:
         for part in model.modules()
         for name, buffer in part.named_buffers(recurse=False)
     ]
-    metrics = [(m, _copy_of_state(m)) for m in model.modules() if isinstance(m, Metric)]
+    metrics = [(m, _copy_of_all(m)) for m in model.modules() if isinstance(m, Metric)]
     try:
         yield
     finally:
@@ -40,9 +40,9 @@ def nothing_stays(model: nn.Module) -> Iterator[None]:
             vars(metric).update(state)
 
 
-def _copy_of_state(metric: Metric) -> dict[str, Any]:
-    names = (*metric._defaults, "_update_count", "_computed", "_forward_cache")
-    return {name: _copied(vars(metric)[name]) for name in names if name in vars(metric)}
+def _copy_of_all(metric: Metric) -> dict[str, Any]:
+    """All that a metric has, of which its states may change in place."""
+    return vars(metric) | {name: _copied(state) for name, state in metric.metric_state.items()}
 
 
 def _copied(value: Any) -> Any:

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from typing_extensions import override
+
+from lightning_app.hooks import has_hook
 
 HOOKS = ("transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -16,24 +16,22 @@ HOOKS = ("transfer_batch_to_device", "on_after_batch_transfer")
 class DirectTransfer(Strategy):
     """Goes by Lightning's way, which costs more than a small batch's transfer, only if need be."""
 
-    _hooks_are_idle = False
-
-    @override
-    def setup(self, trainer: Trainer) -> None:
-        super().setup(trainer)
-        owners = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
-        self._hooks_are_idle = not any(
-            is_overridden(hook, owner) for owner in owners if owner is not None for hook in HOOKS
-        )
-
     @override
     def batch_to_device(
         self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
     ) -> Any:
-        if self._hooks_are_idle:
+        if self._hooks_are_idle():
             device = device or self.root_device
             return batch if _is_on(device, batch) else move_data_to_device(batch, device)
         return super().batch_to_device(batch, device, dataloader_idx)
+
+    def _hooks_are_idle(self) -> bool:
+        module = self.lightning_module
+        if module is None:
+            return False
+        data = module.trainer.datamodule  # type: ignore[attr-defined]
+        owners = (module,) if data is None else (module, data)
+        return not any(has_hook(owner, hook) for owner in owners for hook in HOOKS)
 
 
 def _is_on(device: torch.device, batch: Any) -> bool:

@@ -150,7 +150,8 @@ class Coverage(Callback):
         if self._loader is None:
             return
         visits = self._all_visits(trainer)
-        if not trainer.is_global_zero:
+        has_visits = self._pass is not None or self._visited_before is not None
+        if not (trainer.is_global_zero and has_visits):  # else it stops before the first step
             return
         plan = _plan_of_foreign(self._loader, trainer, visits) or self._plan
         if self._pass is None:  # a run that is continued after the epoch's last batch

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bad_input.forking import Forks
+from tests.forking import Forks
 
 
 @pytest.fixture(scope="session")

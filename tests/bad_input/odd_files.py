@@ -56,5 +56,6 @@ def make_odd_files(folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    os.mkfifo(folder / "pipe")
     os.symlink("nothing", folder / "dangling")
     os.symlink("loop", folder / "loop")

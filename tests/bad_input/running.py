@@ -4,8 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
-from tests.bad_input.forking import Ended, Forks
 from tests.bad_input.odd_files import LONG_NAME, make_odd_files
+from tests.forking import Ended, Forks
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 

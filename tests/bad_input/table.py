@@ -14,6 +14,10 @@ REFUSED = _read("refused.txt")
 LATE = {  # known once an epoch has ended: what it logs may come in any hook
     "--callbacks EarlyStopping --callbacks.monitor nope": "conditioned on metric `nope`",
     "--callbacks ModelCheckpoint --callbacks.monitor nope": "could not find the monitored key",
+    "--optimizer SparseAdam": "--optimizer SparseAdam(",
+    "--optimizer SGD --lr_scheduler StepLR --lr_scheduler.step_size 0": (
+        "--lr_scheduler StepLR(step_size=0, gamma=0.1, last_epoch=-1): ZeroDivisionError"
+    ),
     "--optimizer SGD --lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor nope": (
         "conditioned on metric nope"
     ),

@@ -33,7 +33,12 @@ VARIANTS = {
 FLAGS = {"step_cost": ["--processes=1"]}
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+SLOW = ("step_cost", "users_file")  # many processes each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VARIANTS]
+)
 def test_a_command_prints_its_tables_and_writes_its_figures(
     name: str,
     tmp_path: Path,

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import random
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -15,31 +14,13 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_app.checkpoint.io import find_checkpoint, is_whole, load
-from lightning_app.cli import main
+from lightning_app.checkpoint.io import find_checkpoint, load
 from tests.in_process import InProcess
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning uses what is deprecated
 BORING = "lightning.pytorch.demos.boring_classes.BoringModel"
 PROGRESS = "epoch_loop.batch_progress"
 OPTIMIZER = "epoch_loop.automatic_optimization.optim_progress"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real one, in mid-epoch, of Adam."""
-    folder = tmp_path_factory.mktemp("run")
-    flags = "--max_steps 5 --model.optimizer Adam --accelerator cpu --data.length 300"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr("sys.argv", ["train.py", *flags.split()])
-        main()
-    return folder / "lightning_logs/version_0/checkpoints/last.ckpt"
-
-
-@pytest.fixture(scope="module")
-def content(checkpoint: Path) -> Any:
-    return load(checkpoint, weights_only=True)
 
 
 @pytest.fixture
@@ -281,45 +262,3 @@ def test_weights_that_do_not_fit(run: InProcess, checkpoint: Path) -> None:
     run.refused("net.fc.weight is (2, 5), not (2, 7)", *wrong)
     later = ("--model", f"{__name__}.OwnWay", "--weights_from", str(checkpoint))
     run.refused("makes its layers in configure_model", *later)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
-
-
-@pytest.mark.parametrize("num_flips", [150, pytest.param(2500, marks=pytest.mark.slow)])
-def test_flipped_bits(num_flips: int, checkpoint: Path, content: Any, tmp_path: Path) -> None:
-    """`last` takes the file with a flipped bit only if all in it is as it was."""
-    older, newest = (tmp_path / f"lightning_logs/version_{n}/checkpoints/last.ckpt" for n in (0, 1))
-    for path in (older, newest):
-        path.parent.mkdir(parents=True)
-        shutil.copy(checkpoint, path)
-    os.utime(older, (1e9, 1e9))
-    sound, draw = checkpoint.read_bytes(), random.Random(num_flips)
-    num_taken = 0
-    for _ in range(num_flips):
-        bit = draw.randrange(8 * len(sound))
-        flipped = bytearray(sound)
-        flipped[bit // 8] ^= 1 << bit % 8
-        newest.write_bytes(flipped)
-        found = find_checkpoint("last", str(tmp_path))
-        assert found in (str(older), str(newest)), bit
-        if found == str(newest):
-            num_taken += 1
-            assert _same(load(newest, weights_only=True), content), bit
-    assert 0 < num_taken < num_flips  # where it does not matter; where it does
-
-
-def test_nothing_makes_is_whole_raise(tmp_path: Path) -> None:
-    for name, make in NO_CHECKPOINTS.items():
-        if name != "pipe":  # which `last` would not find a checkpoint in either
-            make(tmp_path / name)
-            assert not is_whole(tmp_path / name)
-    assert not is_whole(tmp_path / "nope")
-    assert not is_whole("foo://nope")

@@ -13,7 +13,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from typing_extensions import override
 
 from lightning_app.cli import main
-from tests.command import train
+from tests.forking import train
 
 ERRORS = {
     "--no_such_flag 1": "unrecognized arguments: --no_such_flag 1",

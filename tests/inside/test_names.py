@@ -16,16 +16,25 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 from lightning_app.inside import check_names
-from lightning_app.inside.names import FOR_SPEED, NEEDED
+from lightning_app.inside.names import FOR_SPEED, NEEDED, NEEDED_LATER
 
 ROOT = Path(__file__).parent.parent.parent
+INSIDE = "".join(path.read_text() for path in (ROOT / "lightning_app" / "inside").glob("*.py"))
+QUICK_LOGS = {"_ResultCollection"}  # which `log_quickly` alone imports
+IMPORTED = set(
+    re.findall(r"(?<!\w)_\w+", " ".join(re.findall(r"from lightning\.\S* import .*", INSIDE)))
+)
+IMPORTED |= set(re.findall(r"^    (_[A-Z]\w+),$", INSIDE, re.MULTILINE))
 # Public words, that occur everywhere: they are looked for on an object alone.
 WORDS = {
-    *("optim_progress", "reset", "run"),
+    *("iterators", "optim_progress", "reset", "run"),
     *("on_advance_end", "on_advance_start", "on_epoch_end", "on_run_start"),
+    *("_computed", "_forward_cache", "_update_count"),  # of torchmetrics
 }
-RENAMED = sorted({name for names in NEEDED.values() for name in names} - WORDS)
-RENAMED_FOR_SPEED = sorted({n for names in FOR_SPEED.values() for n in names} - WORDS)
+RENAMED_FOR_SPEED = {name for names in FOR_SPEED.values() for name in names} | QUICK_LOGS
+NAMES = {name for names in {**NEEDED, **NEEDED_LATER}.values() for name in names} | IMPORTED
+RENAMED = sorted(NAMES - WORDS - RENAMED_FOR_SPEED)
+RENAMED_FOR_SPEED -= WORDS
 
 
 def trainer() -> Trainer:
@@ -34,6 +43,12 @@ def trainer() -> Trainer:
 
 def test_this_lightning_is_known() -> None:
     check_names(trainer())
+
+
+def test_every_private_name_is_listed() -> None:
+    used = set(re.findall(r"[\w)]\.(_[a-z]\w*)", INSIDE)) - {"_do_nothing", "__class__"}
+    assert used <= NAMES | RENAMED_FOR_SPEED, used - NAMES
+    assert len(IMPORTED) >= 9
 
 
 @pytest.mark.parametrize("name", ["_restarting", "_data_fetcher"])
@@ -83,7 +98,7 @@ def rename(package: Path, name: str, other: str) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(250)
-@pytest.mark.parametrize("name", [*RENAMED, *RENAMED_FOR_SPEED])
+@pytest.mark.parametrize("name", [*RENAMED, *sorted(RENAMED_FOR_SPEED)])
 def test_a_renamed_name_is_noticed(name: str, copy_of_lightning: Path, tmp_path: Path) -> None:
     changed = rename(copy_of_lightning, name, f"{name}_renamed")
     assert changed

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from typing_extensions import override
 
-from lightning_app.inside import log_quickly
+from lightning_app.inside.quick_logs import log_quickly
 
 
 class Logs(BoringModel):

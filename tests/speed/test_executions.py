@@ -1,13 +1,11 @@
 """K steps per execution, and the short way through a step, change no number."""
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -15,22 +13,16 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
 )
-from lightning.pytorch.loops.optimization.automatic import Closure
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from typing_extensions import override
 
-from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.data import RandomDataModule
-from lightning_app.model import LinearModule
-from lightning_app.speed.direct_step import DirectStep, nothing_is_skipped
+from lightning_app.speed.direct_step import DirectStep
 from lightning_app.speed.executions import StepsPerExecution
-from lightning_app.strategies import SingleDeviceStrategy
 from lightning_app.telemetry.coverage import Coverage
 from tests.checkpoint.test_resume import Scheduled
 from tests.ranks import run_ranks
-from tests.runs import Run, assert_same, fit, make_trainer
+from tests.runs import Run, assert_same, fit
 from tests.user_modules import (
-    LossForgotten,
     OverIterator,
     Shuffled,
     Stream,
@@ -181,142 +173,3 @@ def test_averages_and_augmentations_are_as_without(kind: type[Submodule]) -> Non
 def test_what_cannot_be_grouped_is_refused(model: LightningModule, module: Any) -> None:
     with pytest.raises(MisconfigurationException, match="--steps_per_execution 2: it needs one"):
         fit("single_device", 1, model, module, max_epochs=1, callbacks=[StepsPerExecution(2)])
-
-
-class CountingSGD(torch.optim.SGD):
-    num_zeroed = 0
-
-    @override
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        CountingSGD.num_zeroed += 1
-        super().zero_grad(set_to_none)
-
-
-class WithCountingSGD(LinearModule):
-    @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return CountingSGD(self.parameters(), lr=0.05)
-
-
-def test_an_optimizers_own_zero_grad_is_called() -> None:
-    CountingSGD.num_zeroed = 0
-    fit("single_device", 1, WithCountingSGD(), data(), max_epochs=1, callbacks=[DirectStep()])
-    assert CountingSGD.num_zeroed == 8
-
-
-class SGDWithoutGrad(torch.optim.SGD):
-    """Calls its closure as it is called itself: without gradients."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = closure()
-        super().step()
-        return loss
-
-
-class WithSGDWithoutGrad(LinearModule):
-    @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return SGDWithoutGrad(self.parameters(), lr=0.05)
-
-
-def test_the_closure_brings_its_own_gradients() -> None:
-    runs = []
-    for kind in (LinearModule, WithSGDWithoutGrad):
-        torch.manual_seed(0)
-        runs.append(fit("single_device", 1, kind(), data(), max_epochs=1, callbacks=[DirectStep()]))
-    assert_same(runs[0], runs[1], tolerance=0)
-
-
-@pytest.mark.filterwarnings("ignore")  # Lightning's advice
-def test_a_step_without_a_loss_is_told() -> None:
-    Closure.warning_cache.clear()
-    trainer = make_trainer("single_device", 1, max_epochs=1, callbacks=[DirectStep()])
-    with pytest.warns(UserWarning, match="`training_step` returned `None`"):
-        trainer.fit(LossForgotten(), data())
-
-
-class Clipping(LinearModule):
-    """Has something to do between backward and step."""
-
-    @override
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None: ...
-
-
-class Watching(Callback):
-    """Wants to know of each backward pass."""
-
-    @override
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None: ...
-
-
-class OwnStrategy(SingleDeviceStrategy):
-    """A user's: what it does in a step is not known."""
-
-
-def test_a_hook_that_is_overridden_is_called() -> None:
-    plain = make_trainer("single_device", 1)
-    assert nothing_is_skipped(plain, LinearModule())
-    assert not nothing_is_skipped(plain, Clipping())
-    assert not nothing_is_skipped(plain, TwoOptimizers())
-    watched = make_trainer("single_device", 1, callbacks=[Watching()])
-    assert not nothing_is_skipped(watched, LinearModule())
-    mixed = make_trainer("single_device", 1, precision="bf16-mixed")
-    assert not nothing_is_skipped(mixed, LinearModule())
-    profiled = make_trainer("single_device", 1, profiler="simple")
-    assert not nothing_is_skipped(profiled, LinearModule())
-    own = make_trainer(OwnStrategy(), 1)
-    assert not nothing_is_skipped(own, LinearModule())
-
-
-def test_lightning_still_asks_about_signals_in_every_step() -> None:
-    """Which `LastCheckpoint` takes out: if this fails, see whether it is still needed."""
-    assert "_broadcast_sigterm_tensor" in _TrainingEpochLoop.advance.__code__.co_names
-
-
-@pytest.mark.filterwarnings("ignore")  # Lightning's advice
-def test_what_a_run_takes_from_lightning_is_given_back(tmp_path: Path) -> None:
-    callbacks = [DirectStep(), StepsPerExecution(2), LastCheckpoint()]
-    flags = {"max_epochs": 1, "enable_checkpointing": True, "default_root_dir": tmp_path}
-    trainer = make_trainer("single_device", 1, callbacks=callbacks, **flags)
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
-    trainer.fit(LinearModule(log_shapes="off"), data())
-    assert "_broadcast_sigterm_tensor" not in vars(trainer.fit_loop.epoch_loop)
-    assert "run" not in vars(trainer.fit_loop.epoch_loop.automatic_optimization)
-    assert {signum: signal.getsignal(signum) for signum in before} == before
-
-
-def collectives_after_first_step(num_steps: int, folder: Path) -> list[str]:
-    """Train on two ranks and tell the collectives that were called, DDP's own in C++ aside."""
-    calls: list[str] = []
-
-    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            calls.append(name)
-            return function(*args, **kwargs)
-
-        return call
-
-    class Spy(Callback):
-        @override
-        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-            if trainer.global_step == 1:
-                for name in ("all_reduce", "broadcast", "all_gather", "gather_object"):
-                    setattr(dist, name, counted(name, getattr(dist, name)))
-
-    callbacks = [Spy(), Coverage(), DirectStep(), LastCheckpoint()]
-    module = RandomDataModule(length=8 * num_steps, batch_size=4)
-    flags: dict[str, Any] = {
-        "log_every_n_steps": 1000,
-        "max_steps": num_steps,
-        "limit_val_batches": 0,
-        "default_root_dir": folder,
-    }
-    fit("ddp", 2, data=module, callbacks=callbacks, enable_checkpointing=True, **flags)
-    return calls
-
-
-def test_a_step_costs_no_collective(tmp_path: Path) -> None:
-    for calls in run_ranks(collectives_after_first_step, 2, 200, tmp_path):
-        # A few heartbeats, and what the end of the epoch gathers.
-        assert 3 <= len(calls) <= 20, calls

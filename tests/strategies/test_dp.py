@@ -1,7 +1,6 @@
 """The replicas' scatter and gather, and what a replicated module may take and give."""
 
 from collections.abc import Iterator
-from copy import deepcopy
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_app.modules import give_forward_back, replace_forward
 from lightning_app.strategies import DataParallelStrategy
 from lightning_app.strategies.replicas import _in_autocast_of_this_thread, replica_rank
 from lightning_app.strategies.rows import Rows
@@ -111,27 +109,6 @@ def test_gradients_reach_the_one_set_of_parameters(strategy: DataParallelStrateg
         module(x).pow(2).mean().backward()
     reference(x).pow(2).mean().backward()
     torch.testing.assert_close(module.linear.weight.grad, reference.linear.weight.grad)
-
-
-def test_a_deep_copy_has_weights_of_its_own() -> None:
-    module = Spy()
-    replace_forward(module, module.forward)
-    teacher = deepcopy(module)
-    nn.init.zeros_(teacher.linear.weight)
-    nn.init.zeros_(teacher.linear.bias)
-    assert teacher(torch.randn(10, 3)).count_nonzero() == 0
-    assert module(torch.randn(10, 3)).count_nonzero() > 0
-
-
-def test_a_module_is_given_back_as_it_was() -> None:
-    module, patched = Spy(), Spy()
-    own = patched.linear.forward
-    vars(patched)["forward"] = own
-    for each in (module, patched):
-        replace_forward(each, each.forward)
-        give_forward_back(each)
-    assert "forward" not in vars(module)
-    assert vars(patched)["forward"] is own
 
 
 def test_a_replicas_thread_has_the_autocast_of_the_step() -> None:

@@ -1,12 +1,10 @@
 """Any map-style loader is split, in an order that depends on (seed, epoch, position) alone."""
 
 import copy
-import multiprocessing
 import pickle
 import random
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
-from lightning.pytorch.trainer.states import RunningStage
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     DistributedSampler,
     RandomSampler,
     Sampler,
@@ -249,72 +244,6 @@ def test_a_batch_sampler_of_torch_is_as_good_as_a_batch_size() -> None:
     assert view(loader, 0, 2).sharding.batch_size == 4
 
 
-class Counting(Sampler[int]):
-    """Shuffles by a count of its passes, which it keeps."""
-
-    def __init__(self) -> None:
-        self.num_passes = 0
-
-    def __len__(self) -> int:
-        return 23
-
-    def __iter__(self) -> Iterator[int]:
-        self.num_passes += 1
-        order = list(range(23))
-        random.Random(self.num_passes).shuffle(order)
-        return iter(order)
-
-
-class InPlace(Counting):
-    """Shuffles its own list, by the global generator."""
-
-    order: tuple[int, ...] = tuple(range(23))
-
-    def __iter__(self) -> Iterator[int]:
-        self.order = tuple(self.order[i] for i in torch.randperm(23).tolist())
-        return iter(self.order)
-
-
-@pytest.mark.parametrize("sampler", [Counting, InPlace])
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_sampler_with_a_state_goes_on_pass_by_pass(sampler: Any, num_workers: int) -> None:
-    def loader() -> DataLoader[int]:
-        return DataLoader(numbers(23), 5, sampler=sampler(), num_workers=num_workers)
-
-    def epochs(a_view: ShardedLoader, first: int, last: int) -> list[list[list[int]]]:
-        read_epochs = []
-        for epoch in range(first, last):
-            a_view.sharding.epoch_alone = epoch
-            read_epochs.append(read(a_view))
-        return read_epochs
-
-    whole = epochs(view(loader()), 0, 4)
-    assert len({str(epoch) for epoch in whole}) == 4
-    stopped = view(loader())
-    assert epochs(stopped, 0, 2) == whole[:2]
-    stopped.sharding.epoch_alone = 2
-    batches = iter(stopped)
-    seen = [list(map(int, next(batches))) for _ in range(2)]
-    state = stopped.state_dict()
-    goes_on = view(loader())
-    goes_on.load_state_dict(state)
-    rest = epochs(goes_on, 2, 4)
-    assert [seen + rest[0], rest[1]] == whole[2:]
-    # At the end of an epoch, too.
-    ended = view(loader())
-    epochs(ended, 0, 2)
-    goes_on = view(loader())
-    goes_on.load_state_dict(ended.state_dict())
-    assert epochs(goes_on, 2, 4) == whole[2:]
-
-
-def test_an_own_generator_goes_on_as_under_torch() -> None:
-    made = LOADERS["own generator"]()
-    plain = [[list(map(int, batch)) for batch in made] for _ in range(3)]
-    ours = view(LOADERS["own generator"]())
-    assert [read(ours) for _ in range(3)] == plain
-
-
 def test_a_view_is_what_the_loader_is() -> None:
     class Own(DataLoader[Any]):
         tag = "mine"
@@ -345,101 +274,3 @@ def test_a_copy_of_a_view_has_its_place_and_no_batches(name: str) -> None:
         assert type(copied) is type(original)
         assert copied.state_dict()["position"] == original.state_dict()["position"] == 1
     assert len(list(begun)) == len(original) - 1
-
-
-@pytest.mark.filterwarnings("default")  # Lightning's advice
-def test_no_worker_outlives_a_run() -> None:
-    flags = {"max_epochs": 2, "limit_train_batches": 2, "limit_val_batches": 2}
-    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1, fast_dev_run=False, **flags)
-    loader = DataLoader(RandomDataset(32, 64), 2, num_workers=1)
-    before = multiprocessing.active_children()
-    trainer.fit(BoringModel(), loader, loader)
-    assert set(multiprocessing.active_children()) <= set(before)
-
-
-@pytest.mark.filterwarnings("default")
-def test_the_position_is_known_after_a_run(tmp_path: Path) -> None:
-    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1, max_steps=11, fast_dev_run=False)
-    trainer.fit(BoringModel(), DataLoader(RandomDataset(32, 64), 8))
-    trainer.save_checkpoint(tmp_path / "end.ckpt")
-    progress = torch.load(tmp_path / "end.ckpt", weights_only=True)["loops"]["fit_loop"]
-    (state,) = progress["state_dict"]["combined_loader"]
-    assert (state["epoch"], state["position"]) == (1, 3)
-    assert progress["epoch_loop.batch_progress"]["current"]["completed"] == 3
-
-
-@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
-def test_an_evaluation_may_be_set_up_without_being_run() -> None:
-    trainer = make_trainer(SingleDeviceStrategy("cpu"), 1)
-    model = BoringModel()
-    trainer.strategy.connect(model)
-    trainer._data_connector.attach_data(model)
-    trainer.state.stage = RunningStage.VALIDATING
-    trainer.validate_loop.setup_data()
-    assert isinstance(trainer.val_dataloaders, ShardedLoader)
-
-
-def test_two_passes_at_once_are_two() -> None:
-    loader = view(LOADERS["sequential"](), 0, 2)
-    first = iter(loader)
-    next(first)
-    assert read(loader) == [[0, 1, 2], [5, 6, 7], [10, 11, 12], [15, 16, 17], [20, 21]]
-    assert [list(map(int, batch)) for batch in first] == [
-        [5, 6, 7],
-        [10, 11, 12],
-        [15, 16, 17],
-        [20, 21],
-    ]
-
-
-def test_a_second_round_in_an_epoch_has_another_order() -> None:
-    loader = view(LOADERS["shuffled"]())
-    first, second = read(loader), read(loader)
-    assert first != second
-    assert sorted(chain(*second)) == numbers(23)
-    loader.sharding.epoch_alone = 1
-    assert read(loader) not in (first, second)
-
-
-def test_workers_of_ranks_draw_different_numbers() -> None:
-    drawn = []
-    for rank in range(2):
-        torch.manual_seed(4)
-        drawn += [
-            float(x)
-            for batch in view(DataLoader(Noise(), 2, num_workers=2), rank, 2)
-            for x in batch
-        ]
-        after = torch.rand(())
-        torch.manual_seed(4)
-        iter(DataLoader(numbers(2)))
-        assert after == torch.rand(())  # the run's own stream is where torch would have it
-    assert len(set(drawn)) == 8
-
-
-class Noise(Dataset[torch.Tensor]):
-    """An augmentation: noise drawn where the sample is made."""
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.rand(())
-
-
-class OwnWay(DataLoader[Any]):
-    """Goes through its batches its own way."""
-
-    def __iter__(self) -> Any:
-        return super().__iter__()
-
-
-def test_ready_made_batches_and_loaders_of_their_own_way_are_left_to_one_rank() -> None:
-    own = OwnWay(numbers(4), 2)
-    assert shard_loader(own) is own
-    with pytest.raises(MisconfigurationException, match=r"OwnWay .* a `__iter__` of its own"):
-        shard_loader(own, 0, 2)
-    ready = DataLoader(numbers(4), batch_size=None)
-    assert list(view(ready)) == [0, 1, 2, 3]
-    with pytest.raises(MisconfigurationException, match="0 asks for one whole batch"):
-        next(iter(view(ready, 0, 2)))

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tests.ranks import free_port
+from tests.ranks import as_torchrun, free_port
 from tests.wild.case import RANKS
 from tests.wild.recording import Result, run
 
@@ -80,7 +80,9 @@ class Group:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["lightning.pytorch", "lightning_app.cli", "tests.conftest"])
+        context.set_forkserver_preload(
+            ["lightning.pytorch", "lightning_app.cli.program", "tests.conftest"]
+        )
         self._port = free_port()
         for rank in range(self._world_size):
             ours, theirs = context.Pipe()
@@ -114,23 +116,10 @@ def _serve(connection: Connection, rank: int, world_size: int) -> None:
             name, layout, folder, port = connection.recv()
             rank_zero_only.rank = rank  # type: ignore[attr-defined]
             if world_size > 1:
-                os.environ |= _as_torchrun(rank, world_size, port)
+                os.environ |= as_torchrun(rank, world_size, port)
             from tests.wild.cases import CASES
 
             connection.send_bytes(pickle.dumps(run(CASES[name], layout, folder)))
-
-
-def _as_torchrun(rank: int, world_size: int, port: int) -> dict[str, str]:
-    return {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "GROUP_RANK": "0",
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_WORLD_SIZE": str(world_size),
-        "TORCHELASTIC_RUN_ID": "tests",
-    }
 
 
 class Lane:

@@ -28,8 +28,8 @@ from lightning_app.telemetry.dashboard.pictures import (
     who_got_what,
 )
 from lightning_app.telemetry.dashboard.throughput import device_use
-from tests.command import train
 from tests.events import scalars
+from tests.forking import train
 
 LAYOUTS = {
     1: ("--devices", "1"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.command import train
+from tests.forking import train
 from tests.ranks import free_port
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

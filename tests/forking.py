@@ -1,18 +1,20 @@
 """Runs many command lines from one process, which pays for the imports once, and forks for each.
 
-`Forks` is what tests use. It starts this file as a process of its own, so that nothing of the
-tests (threads, plugins, open files) is in the children.
+`train` and `Forks` are what tests use. This file is started as a process of its own, so that
+nothing of the tests (threads, plugins, open files) is in the children.
 """
 
 import atexit
 import gc
 import json
 import os
+import re
 import resource
 import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.command import ROOT, outlives
+from tests.command import ROOT, Outcome, outlives
 
 LIMIT_S = 60.0
 END_S = 15.0  # for the processes that a run has started
@@ -99,6 +101,21 @@ class Forks:
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
+
+
+_of_this_thread = threading.local()
+
+
+def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
+    """Run `python train.py *args` in a folder; its whole process group ends with it."""
+    if not hasattr(_of_this_thread, "forks"):
+        _of_this_thread.forks = Forks(Path(tempfile.mkdtemp()))
+        atexit.register(_of_this_thread.forks.close)
+    ended = _of_this_thread.forks.run(*args, cwd=cwd, limit_s=timeout_s)
+    assert not ended.is_left, "train.py left processes behind"
+    # The first rank begins sooner here than those that it starts, and may tell that it waits.
+    waits = re.compile("train.py: rank 0 waits for all .*\n")
+    return Outcome(ended.status, ended.stdout, waits.sub("", ended.stderr))
 
 
 def clean_environment() -> dict[str, str]:
