@@ -35,6 +35,7 @@ from lightning_app.cli.flags import (
     check_trainer_flags,
     find_last_or_best,
     find_strategy,
+    find_virtual_ranks,
     in_config_files,
 )
 from lightning_app.cli.layout import Layout, resolve
@@ -201,6 +202,8 @@ class CommandLine(LightningCLI):
             kwargs["max_epochs"] = DEFAULT_MAX_EPOCHS
         if strategies.splits_batches(layout.strategy):
             kwargs["use_distributed_sampler"] = False
+        if (num_ranks := self._own("virtual_ranks")) is not None:
+            kwargs["strategy"] = find_virtual_ranks(num_ranks, layout)
         if asked.barebones:  # which takes no logger and no callbacks
             return super().instantiate_trainer(**kwargs)
         if asked.enable_progress_bar is None and not _has(ProgressBar, asked.callbacks):

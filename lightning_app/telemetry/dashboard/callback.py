@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from lightning_app.masking import masked
 from lightning_app.processes.collectives import gather_objects
+from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.telemetry.dashboard.card import cpu_name, run_card, splits_table
 from lightning_app.telemetry.dashboard.charts import charts
 from lightning_app.telemetry.dashboard.graph import GraphRecorder, Node, graph_event
@@ -158,8 +159,8 @@ def device_names(trainer: Trainer) -> list[str]:
     """The names of this process's devices, in the order of its ranks."""
     strategy = trainer.strategy
     devices = [strategy.root_device]
-    if num_ranks(trainer) > trainer.world_size:  # replicas
-        devices = strategy.parallel_devices  # type: ignore[attr-defined]
+    if isinstance(strategy, DataParallelStrategy):
+        devices = strategy.parallel_devices
     return [
         torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
         for device in devices
