@@ -1,9 +1,9 @@
 """A model's buffers in a step: virtual ranks begin with the same, and the first one's are kept.
 
-That is what DDP does with as many processes, where it broadcasts the first one's buffers.
+That is what DDP does with as many processes, where it broadcasts the first one's buffers. All of
+them are copied in each step: kernels, as that of BatchNorm, change some without a note.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,17 +22,15 @@ class Kept:
         owner: The module's dictionary that it is in.
         tensor: The buffer itself.
         value: A copy.
-        version: Of the buffer when it was copied; `None` if nothing tells.
     """
 
     owner: dict[str, Tensor | None]
     tensor: Tensor
     value: Tensor
-    version: int | None
 
 
 class Buffers:
-    """Those of a model; only what has changed is copied.
+    """Those of a model.
 
     Args:
         model: Whose.
@@ -44,35 +42,30 @@ class Buffers:
 
     def begin(self) -> None:
         """Keep what a step begins with."""
-        kept, self._kept = self._kept, {}
-        for path, part in self._model.named_modules():
-            for name, tensor in part._buffers.items():
-                if tensor is not None:
-                    old = kept.get((path, name))
-                    is_known = old is not None and not _differs(old, tensor)
-                    self._kept[path, name] = (
-                        old  # type: ignore[assignment]
-                        if is_known
-                        else Kept(part._buffers, tensor, tensor.detach().clone(), _version(tensor))
-                    )
-
-    def _changed(self) -> Iterator[tuple[Name, Kept]]:
-        for (path, name), kept in self._kept.items():
-            if _differs(kept, kept.owner.get(name)):
-                yield (path, name), kept
+        self._kept = {
+            (path, name): Kept(part._buffers, tensor, tensor.detach().clone())
+            for path, part in self._model.named_modules()
+            for name, tensor in part._buffers.items()
+            if tensor is not None
+        }
 
     def put_back(self) -> None:
         """Have them as the step began."""
         with torch.no_grad():
-            for (_, name), kept in list(self._changed()):
-                kept.owner[name] = kept.tensor
+            for (_, name), kept in self._kept.items():
+                kept.owner[name] = kept.tensor  # the step may have assigned another
                 kept.tensor.copy_(kept.value)
-                kept.version = _version(kept.tensor)
 
     def result(self) -> Result:
-        """What a virtual rank has made of them."""
-        values = ((name, kept.owner.get(name[1])) for name, kept in self._changed())
-        return [(name, t, None if t is None else t.detach().clone()) for name, t in values]
+        """What a virtual rank has changed of them, and to what."""
+        now = [(name, kept, kept.owner.get(name[1])) for name, kept in self._kept.items()]
+        differ = [_differ(kept, tensor) for _, kept, tensor in now]
+        flags = torch.stack(differ).tolist() if differ else []  # at once: a GPU is waited for
+        return [
+            (name, tensor, None if tensor is None else tensor.detach().clone())
+            for (name, _, tensor), is_changed in zip(now, flags, strict=True)
+            if is_changed
+        ]
 
     def end_with(self, result: Result) -> None:
         """Have them as the step began, but for a virtual rank's result."""
@@ -85,20 +78,16 @@ class Buffers:
 
     def at(self, name: Name, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """A buffer to be filled, of a shape and dtype; made anew if it has others."""
-        owner = self._kept[name].owner
-        tensor = owner[name[1]]
+        kept = self._kept[name]
+        tensor = kept.owner[name[1]]
         if tensor is None or tensor.shape != shape or tensor.dtype != dtype:
-            device = self._kept[name].tensor.device
-            owner[name[1]] = tensor = torch.empty(shape, dtype=dtype, device=device)
+            tensor = torch.empty(shape, dtype=dtype, device=kept.tensor.device)
+            kept.owner[name[1]] = tensor
         return tensor
 
 
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
-
-
-def _differs(kept: Kept, tensor: Tensor | None) -> bool:
-    """Whether a buffer may be another than was kept."""
-    if tensor is not kept.tensor:
-        return True
-    return kept.version is None or _version(kept.tensor) != kept.version
+def _differ(kept: Kept, tensor: Tensor | None) -> Tensor:
+    """Whether a buffer is another than was kept, as a tensor on the device; NaN is."""
+    if tensor is not kept.tensor or tensor.shape != kept.value.shape:
+        return torch.ones((), dtype=torch.bool, device=kept.value.device)
+    return (tensor != kept.value).any()
