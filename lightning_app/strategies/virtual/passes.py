@@ -177,7 +177,7 @@ class SeededSamples:
         return len(self._dataset)
 
     @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    def __class__(self) -> Any:
         """For `isinstance`, that of the data set."""
         return type(self._dataset)
 

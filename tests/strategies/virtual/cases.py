@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
 from lightning_app import strategies
+from lightning_app.checkpoint.resume import Resume
 from tests.runs import MemoryLogger, make_trainer
 from tests.strategies.virtual import users
 
@@ -23,7 +24,8 @@ CASES: dict[str, tuple[Any, int, dict[str, Any], dict[str, Any]]] = {
     "workers": (users.CNN, 30, {"augments": True, "num_workers": 2}, {}),
     "bf16": (users.Transformer, 30, {}, {"precision": "bf16-mixed"}),
     "accumulated": (users.CNN, 30, {}, {"accumulate_grad_batches": 3} | CLIPPED),
-    "cnn of 30 - 1 each": (users.Transformer, 13, {}, {}),
+    # Fewer samples than virtual ranks.
+    "short": (users.CNN, 5, {"augments": True}, {"limit_train_batches": 2, "max_epochs": 1}),
 }
 
 
@@ -48,7 +50,11 @@ class StopsAt(Callback):
 
 
 def train(
-    name: str, devices: int = 1, stop: tuple[int, str] | None = None, path: str | None = None
+    name: str,
+    devices: int = 1,
+    stop: tuple[int, str] | None = None,
+    path: str | None = None,
+    **more: Any,
 ) -> Ended:
     """Train a case on some CPU processes, as many as call this at once."""
     kind, batch_size, data, flags = CASES[name]
@@ -56,12 +62,12 @@ def train(
     model = kind()
     asked = "single_device" if devices == 1 else "ddp"
     defaults = {"precision": "32-true", "max_epochs": 3}
-    callbacks = [StopsAt(*stop)] if stop else []
+    callbacks = [Resume(), *([StopsAt(*stop)] if stop else [])]
     trainer = make_trainer(
         strategies.with_virtual_ranks(asked, V),
         devices,
         callbacks=callbacks,
-        **(defaults | flags),
+        **(defaults | flags | more),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,6 +76,6 @@ def train(
     return Ended(users.sha256(trainer), trainer.logger.curves)
 
 
-def train_all(names: list[str], devices: int) -> dict[str, Ended]:
-    """Train some cases, one after the other."""
-    return {name: train(name, devices) for name in names}
+def train_all(names: list[str], devices: int, flags: dict[str, Any]) -> dict[str, Ended]:
+    """Train some cases, one after the other, with further flags of the Trainer's."""
+    return {name: train(name, devices, **flags) for name in names}
