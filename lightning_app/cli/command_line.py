@@ -36,6 +36,7 @@ from lightning_app.cli.flags import (
     check_value,
     find_last_or_best,
     find_strategy,
+    find_virtual_ranks,
     in_config_files,
 )
 from lightning_app.cli.layout import Layout, resolve
@@ -215,6 +216,8 @@ class CommandLine(LightningCLI):
         limits = ("max_epochs", "min_epochs", "min_steps", "max_time")
         if all(asked[limit] is None for limit in limits) and asked.max_steps == -1:
             kwargs["max_epochs"] = DEFAULT_MAX_EPOCHS
+        if (num_ranks := self._own("virtual_ranks")) is not None:
+            kwargs["strategy"] = find_virtual_ranks(num_ranks, layout)
         if asked.barebones:  # which takes no logger and no callbacks
             return super().instantiate_trainer(**kwargs)
         if asked.enable_progress_bar is None and not _has(ProgressBar, asked.callbacks):

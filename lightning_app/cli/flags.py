@@ -13,12 +13,15 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from lightning_app import strategies
 from lightning_app.checkpoint.best import Mode
 from lightning_app.checkpoint.finite import Choice
 from lightning_app.checkpoint.io import find_checkpoint, runs_folder
 from lightning_app.cli.config_text import overflows
+from lightning_app.cli.layout import Layout, count_devices
 from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
+from lightning_app.strategies.virtual import VirtualRanks, too_many_devices
 from lightning_app.telemetry.shapes import LogShapes
 
 
@@ -63,6 +66,12 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         help="Keep all training samples on the device, collated once.",
     )
     _allow_bare(parser, "--data_on_device", True)
+    parser.add_argument(
+        "--virtual_ranks",
+        type=PositiveInt | None,
+        default=None,
+        help="Compute as so many ranks would, bit for bit the same on up to as many devices.",
+    )
     parser.add_argument(
         "--on_nonfinite_loss",
         type=Choice,
@@ -162,6 +171,10 @@ def check_run_flags(flags: Any) -> None:
         raise UsageError("--mode needs --monitor, the metric that it is about")
     if flags["plain_steps"] and flags["steps_per_execution"] > 1:
         raise UsageError("--plain_steps and --steps_per_execution: choose one of them")
+    if flags["virtual_ranks"] is not None:
+        others = {"compile": False, "data_on_device": False, "steps_per_execution": 1}
+        for name in (name for name, default in others.items() if flags[name] != default):
+            raise UsageError(f"--virtual_ranks and --{name}: choose one of them")
 
 
 def check_trainer_flags(flags: Any) -> None:
@@ -268,3 +281,20 @@ def find_last_or_best(which: str, root: str | None, logger: Any) -> str:
         )
     rank_zero_only(print)(f"From {path}")
     return path
+
+
+def find_virtual_ranks(num_ranks: int, layout: Layout) -> VirtualRanks:
+    """The strategy that runs virtual ranks on a layout.
+
+    Raises:
+        UsageError: None does, or there are more devices than virtual ranks.
+    """
+    num_devices = (count_devices(layout.devices) or 1) * layout.num_nodes
+    if num_devices > num_ranks:
+        raise UsageError(too_many_devices(num_ranks, num_devices))
+    strategy = strategies.with_virtual_ranks(layout.strategy, num_ranks)
+    if strategy is None:
+        raise UsageError(
+            f"--virtual_ranks with --strategy {layout.strategy}: it is for one device and ddp"
+        )
+    return strategy

@@ -1,6 +1,7 @@
 """What `self.log` has kept, and when its means are computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -21,6 +22,21 @@ def results(trainer: Trainer) -> Any:
 def training_results(trainer: Trainer) -> Any:
     """What has been logged in the training loop by `self.log`, by key."""
     return trainer.fit_loop.epoch_loop._results
+
+
+@contextmanager
+def logging_apart(trainer: Trainer, batch_size: int) -> Iterator[Any]:
+    """Have what is logged within kept in a collection of its own, which is given."""
+    loop: Any = trainer._active_loop
+    loop = trainer.fit_loop.epoch_loop if loop is trainer.fit_loop else loop
+    usual = loop._results
+    loop._results = apart = type(usual)(training=usual.training)
+    apart.batch, apart.batch_size = usual.batch, batch_size
+    apart.dataloader_idx = usual.dataloader_idx
+    try:
+        yield apart
+    finally:
+        loop._results = usual
 
 
 def value_of_step(result: Any) -> Any:

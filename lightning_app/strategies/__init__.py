@@ -8,15 +8,22 @@ from lightning.pytorch.strategies import StrategyRegistry
 from lightning_app.strategies.ddp import DDPStrategy
 from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.strategies.single_device import SingleDeviceStrategy
+from lightning_app.strategies.virtual import (
+    VirtualDDPStrategy,
+    VirtualRanks,
+    VirtualSingleDeviceStrategy,
+)
 
-_OURS = (DDPStrategy, SingleDeviceStrategy)
+_OURS = (DDPStrategy, SingleDeviceStrategy, VirtualRanks)
 
 __all__ = [
     "DDPStrategy",
     "DataParallelStrategy",
     "SingleDeviceStrategy",
+    "VirtualRanks",
     "register",
     "splits_batches",
+    "with_virtual_ranks",
 ]
 
 
@@ -42,3 +49,23 @@ def splits_batches(strategy: Any) -> bool:
             return False
         return issubclass(StrategyRegistry[strategy]["strategy"], _OURS)
     return isinstance(strategy, _OURS)
+
+
+def with_virtual_ranks(strategy: Any, num_ranks: int) -> VirtualRanks | None:
+    """What runs virtual ranks in the place of a strategy; `None` if nothing does.
+
+    Args:
+        strategy: What the Trainer's `strategy` flag takes.
+        num_ranks: How many virtual ranks.
+    """
+    name = "ddp" if strategy == "auto" else strategy
+    if name == SingleDeviceStrategy.strategy_name:
+        return VirtualSingleDeviceStrategy(virtual_ranks=num_ranks)
+    if not isinstance(name, str) or name not in StrategyRegistry:
+        return None
+    entry = StrategyRegistry[name]
+    if entry["strategy"] is not DDPStrategy:
+        return None
+    unused = "find_unused_parameters"  # all gradients are looked for in any case
+    kept = {key: value for key, value in entry["init_params"].items() if key != unused}
+    return VirtualDDPStrategy(virtual_ranks=num_ranks, **kept)

@@ -6,7 +6,6 @@ differ in size. A training step costs no collective more than Lightning's, unles
 it, or tells what its loss is a mean over.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,7 +14,6 @@ import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
 from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
@@ -23,13 +21,11 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.processes.rendezvous import meet
+from lightning_app.strategies.connected import ConnectedProcesses
 from lightning_app.strategies.first_steps import FirstSteps
 from lightning_app.strategies.gathering import check_shapes
-from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.local_sum import LocalSum
-from lightning_app.strategies.loopback import on_loopback
 from lightning_app.strategies.loss_weight import LossWeight, common_shard, mean_over
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.refused import (
@@ -43,14 +39,12 @@ from lightning_app.strategies.spare_step import nothing_stays
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
 
 
-class DDPStrategy(GlobalBatch, LightningDDPStrategy):
+class DDPStrategy(ConnectedProcesses):
     """Trains in one process per device; each rank gets its shard of every global batch.
 
     A rank's loss counts as its samples do in the batch. A module whose loss is a mean over
     something else, say over tokens, tells over how many: `loss_is_mean_over(batch)`.
     """
-
-    strategy_name = "ddp"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,18 +70,6 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
-
-    @override
-    def setup_distributed(self) -> None:
-        if self.lightning_module is not None:  # whose loaders this strategy splits
-            inside.leave_samplers_alone(self.lightning_module.trainer)
-        self.set_world_ranks()
-        assert self.cluster_environment is not None
-        is_alone = self.num_nodes == 1
-        with on_loopback(self.cluster_environment, self.local_rank) if is_alone else nullcontext():
-            if not dist.is_initialized():
-                inside.connect(self, meet(self.cluster_environment))
-        super().setup_distributed()
 
     @override
     def configure_ddp(self) -> None:
@@ -291,12 +273,3 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             self._local_sum.close()
             self._local_sum = None
         self._is_connected = False
-        if self._start_method != "popen" and dist.is_initialized():
-            # A spawned process ends here; with the group alive, its threads may abort it.
-            dist.destroy_process_group()
-
-    @override
-    def _get_process_group_backend(self) -> str:
-        if sys.platform == "win32" and self._process_group_backend is None:
-            return "gloo"  # Windows has no NCCL
-        return super()._get_process_group_backend()

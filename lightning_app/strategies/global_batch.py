@@ -29,7 +29,7 @@ class GlobalBatch(DirectTransfer, Strategy):
             samples.
     """
 
-    step_weight = 1.0
+    step_weight: float = 1.0
     _seed: int | None = None
 
     @override

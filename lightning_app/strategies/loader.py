@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.limits import max_processes
-from lightning_app.strategies.passes import Batches, Pass
+from lightning_app.strategies.passes import Batches
 from lightning_app.strategies.shards import Shards
 from lightning_app.strategies.workers import as_workers_start, deaf_to_signals
 
@@ -47,13 +47,14 @@ class ShardedLoader(DataLoader[Any]):
 
     @override
     def __iter__(self) -> Any:
-        batches = Batches(Pass(self.sharding, self._fetched))
+        batches = Batches(self.sharding.new_pass(self._fetched))
         # The epoch of a run that is continued is known when a batch is asked for, not before.
         return batches if self.sharding.is_to_continue else batches.begin()
 
     def _fetched(self) -> Iterable[Any]:
         """Batches of what the newest pass asks for, as the user's loader would make them."""
-        own, generator = vars(self), self.generator
+        own, generator, dataset = vars(self), self.generator, self.dataset
+        own["dataset"] = self.sharding.dataset
         if self.sharding.world_size > 1:  # workers of different ranks draw different numbers
             seed = _draw_base_seed(generator) + self.sharding.rank
             own["generator"] = torch.Generator().manual_seed(seed)
@@ -65,7 +66,7 @@ class ShardedLoader(DataLoader[Any]):
             # small batch.
             return map(_fetcher(self), iter(self._index_sampler))
         finally:
-            own["generator"] = generator
+            own |= {"generator": generator, "dataset": dataset}
 
     def _workers_batches(self) -> Iterable[Any]:
         """As torch's; the workers leave alone the signals that the process heeds, to save."""
@@ -123,7 +124,8 @@ def _view_class(users: Any) -> type[ShardedLoader]:
     return type(users.__name__, (ShardedLoader, users), {"__module__": users.__module__})
 
 
-def _view(shards: Shards) -> ShardedLoader:
+def view_of(shards: Shards) -> ShardedLoader:
+    """The view of a loader that gives what a sampler asks for."""
     loader: Any = shards.loader
     view = _new_view(type(loader))
     # Not by its attributes: DataLoader forbids to assign some of them.
@@ -159,7 +161,7 @@ def shard_loader(
     """
     if isinstance(loader, ShardedLoader):
         loader = loader.sharding.loader
-    if why_not := _why_not_split(loader):
+    if why_not := why_not_split(loader):
         if world_size > 1:
             raise MisconfigurationException(
                 f"{why_not}, so it cannot be split over {world_size} processes: use `--strategy "
@@ -168,7 +170,7 @@ def shard_loader(
             )
         return loader
     assert isinstance(loader, DataLoader)
-    return _view(Shards(loader, rank, world_size, seed, trainer, skips_idle))
+    return view_of(Shards(loader, rank, world_size, seed, trainer, skips_idle))
 
 
 def check_not_split(loader: object) -> None:
@@ -190,7 +192,7 @@ def check_not_split(loader: object) -> None:
         )
 
 
-def _why_not_split(loader: object) -> str | None:
+def why_not_split(loader: object) -> str | None:
     """Why a loader gives no batches of indices to split, in words; `None` if it does."""
     name = type(loader).__name__
     if not isinstance(loader, DataLoader):

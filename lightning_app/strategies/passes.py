@@ -135,14 +135,21 @@ class Pass:
                 continue
             if not hasattr(batch, "__getitem__"):
                 batch = list(batch)  # a set, say
-            bounds = shard_bounds(len(batch), shards.rank, shards.world_size)
-            shard = Shard(batch, *bounds, number=number)
+            shard = Shard(batch, *self._bounds(len(batch)), number=number)
             self._pending.append(shard)
-            if shard.size:
-                yield shard.indices
-            elif not self.skips_idle:
-                yield batch  # what one device can train on, this rank can; it weighs nothing
+            yield from self._asked_for(shard)
         self.note[3] = 1
+
+    def _bounds(self, size: int) -> tuple[int, int]:
+        """Where this rank's part of a batch starts and stops."""
+        return shard_bounds(size, self.shards.rank, self.shards.world_size)
+
+    def _asked_for(self, shard: Shard) -> Iterator[Any]:
+        """What is asked of the data set for a shard."""
+        if shard.size:
+            yield shard.indices
+        elif not self.skips_idle:
+            yield shard.batch  # what one device can train on, this rank can; it weighs nothing
 
     def _check_ready_made(self, index: object) -> None:
         if self.shards.world_size > 1:

@@ -48,21 +48,21 @@ class OwnRandomness:
     def __init__(self, sampler: Iterable[Any], seed: int) -> None:
         self._draws_at_first = is_known(sampler)
         self._own: Any = None
-        outside = _enter(_seeded(seed))
+        outside = enter(seeded(seed))
         try:
             self._iterator = iter(sampler)
         finally:
-            self._own = _leave(outside)
+            self._own = leave(outside)
 
     def __iter__(self) -> Iterator[Any]:
         while True:
-            outside = _enter(self._own)
+            outside = enter(self._own)
             try:
                 indices = next(self._iterator)
             except StopIteration:
                 return
             finally:
-                self._own = _leave(outside)
+                self._own = leave(outside)
             yield indices
             if self._draws_at_first:
                 yield from self._iterator
@@ -72,13 +72,14 @@ class OwnRandomness:
 State = tuple[torch.Tensor, Any, Any]  # of torch, of Python, and NumPy's generator itself
 
 
-def _seeded(seed: int) -> State:
+def seeded(seed: int) -> State:
+    """A state that a seed leads to."""
     seed %= 2**32
     torch_state = torch.Generator().manual_seed(seed).get_state()
     return torch_state, random.Random(seed).getstate(), np.random.MT19937(seed)
 
 
-def _enter(state: State) -> State:
+def enter(state: State) -> State:
     """Put a state in the place of the global generators'; what they had is returned."""
     outside = torch.get_rng_state(), random.getstate(), np.random.get_bit_generator()  # type: ignore[attr-defined]
     torch_state, python_state, numpy_generator = state
@@ -88,4 +89,4 @@ def _enter(state: State) -> State:
     return outside
 
 
-_leave = _enter  # the same exchange, the other way round
+leave = enter  # the same exchange, the other way round

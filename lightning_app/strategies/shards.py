@@ -5,7 +5,7 @@ state of its own, the order is that of its passes, one after the other; a run th
 draws the earlier ones again. The position is saved in checkpoints.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import NoneType
 from typing import Any
 
@@ -83,6 +83,15 @@ class Shards:
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+    @property
+    def dataset(self) -> Any:
+        """What samples are asked of."""
+        return self.loader.dataset
+
+    def new_pass(self, fetch: Callable[[], Iterable[Any]]) -> Pass:
+        """A way through the loader; `fetch` makes batches of what this sampler gives."""
+        return Pass(self, fetch)
 
     def __iter__(self) -> Iterator[Any]:
         assert self.begun is not None

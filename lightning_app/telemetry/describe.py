@@ -8,6 +8,7 @@ from lightning_app import strategies
 from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.strategies.loader import ShardedLoader
 from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
+from lightning_app.strategies.virtual import NUM_THREADS, VirtualRanks
 
 
 def describe_layout(trainer: Trainer) -> str:
@@ -15,22 +16,28 @@ def describe_layout(trainer: Trainer) -> str:
     loader: Any = trainer.train_dataloader
     splits = isinstance(loader, ShardedLoader) and strategies.splits_batches(trainer.strategy)
     batch = loader.sharding.batch_size if splits else None
-    number, device = num_ranks(trainer), _device_type(trainer).upper()
+    ranks, device = num_ranks(trainer), _device_type(trainer).upper()
     replicas = isinstance(trainer.strategy, DataParallelStrategy)
+    number = ranks if replicas else trainer.world_size
     kind = "replica" if replicas else "process"
     plural = "" if number == 1 else "s" if replicas else "es"
     line = f"{number} {device} {kind}{plural}, {_strategy_name(trainer)}"
+    if isinstance(trainer.strategy, VirtualRanks):
+        threads = f"{NUM_THREADS} CPU thread" + " each" * (number > 1)
+        line += f", {ranks} virtual rank{'s' * (ranks > 1)}, {threads}"
     if batch is None:
         return line
-    parts = chunk_sizes(batch, number) if replicas else shard_sizes(batch, number)
-    return f"{line}, global batch {batch}" + (f" = {' + '.join(map(str, parts))}" * (number > 1))
+    parts = chunk_sizes(batch, ranks) if replicas else shard_sizes(batch, ranks)
+    return f"{line}, global batch {batch}" + (f" = {' + '.join(map(str, parts))}" * (ranks > 1))
 
 
 def run_name(trainer: Trainer) -> str:
     """A short name of the layout, like `ddp-2xcpu`, or `1xcpu` where nothing is split."""
-    number = num_ranks(trainer)
-    devices = f"{number}x{_device_type(trainer)}"
-    return devices if number == 1 else f"{_strategy_name(trainer)}-{devices}"
+    name, device = _strategy_name(trainer), _device_type(trainer)
+    if isinstance(trainer.strategy, VirtualRanks):
+        return f"{name}-{trainer.world_size}x{device}-{num_ranks(trainer)}-virtual"
+    devices = f"{num_ranks(trainer)}x{device}"
+    return devices if num_ranks(trainer) == 1 else f"{name}-{devices}"
 
 
 def num_processes(trainer: Trainer) -> str:
@@ -39,8 +46,10 @@ def num_processes(trainer: Trainer) -> str:
 
 
 def num_ranks(trainer: Trainer) -> int:
-    """The world size: processes, or replicas under `dp`."""
+    """The world size: processes, replicas under `dp`, or virtual ranks."""
     strategy = trainer.strategy
+    if isinstance(strategy, VirtualRanks):
+        return strategy.virtual_ranks
     if isinstance(strategy, DataParallelStrategy):
         return len(strategy.parallel_devices)
     return trainer.world_size

@@ -21,6 +21,7 @@ from typing_extensions import override
 from lightning_app.modules import called_modules
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy
+from lightning_app.strategies.virtual import VirtualRanks
 from lightning_app.telemetry.metrics import Smooths
 from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank
 
@@ -119,7 +120,10 @@ class ShapeLogger(Callback):
         devices = [device for _, device in gathered]
         if isinstance(trainer.strategy, DataParallelStrategy):
             devices = [str(device) for device in trainer.strategy.parallel_devices]
-        steps = list(by_rank([runs for runs, _ in gathered]))
+        has_virtual_ranks = isinstance(trainer.strategy, VirtualRanks)
+        if isinstance(trainer.strategy, VirtualRanks):
+            devices = [devices[i] for i, own in enumerate(trainer.strategy.ranges) for _ in own]
+        steps = list(by_rank([runs for runs, _ in gathered], has_virtual_ranks))
         first_step = self._next_step
         self._next_step += sum(count for _, count in steps)
         if not any(sizes for sizes, _ in steps):

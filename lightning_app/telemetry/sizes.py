@@ -124,15 +124,24 @@ def _first_shape(values: Any) -> Shape | None:
     return None
 
 
-def by_rank(processes: list[list[StepRun]]) -> Iterator[StepRun]:
-    """Runs of steps that are equal on all ranks, in rank order, from each process's own runs."""
-    if len(processes) == 1:  # its ranks are replicas
+def by_rank(processes: list[list[StepRun]], are_numbered: bool = False) -> Iterator[StepRun]:
+    """Runs of steps that are equal on all ranks, in rank order, from each process's own runs.
+
+    Args:
+        processes: Their runs. Where there is only one, its ranks are replicas.
+        are_numbered: The ranks in them are numbered over all processes, as virtual ranks are.
+    """
+    if len(processes) == 1:
         yield from ((dict(sorted(step.items())), count) for step, count in processes[0])
         return
     left = [deque(runs) for runs in processes]
     while all(left):
         count = min(runs[0][1] for runs in left)
-        yield {rank: runs[0][0][0] for rank, runs in enumerate(left) if runs[0][0]}, count
+        steps = [runs[0][0] for runs in left]
+        if are_numbered:
+            yield {rank: step[rank] for step in steps for rank in sorted(step)}, count
+        else:
+            yield {rank: step[0] for rank, step in enumerate(steps) if step}, count
         for runs in left:
             step, own = runs.popleft()
             if own > count:

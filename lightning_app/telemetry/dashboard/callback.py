@@ -13,6 +13,7 @@ from typing_extensions import override
 from lightning_app.checkpoint.best import names_of_validation
 from lightning_app.masking import masked
 from lightning_app.processes.collectives import gather_objects
+from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.telemetry.dashboard.card import (
     coverage_line,
     cpu_name,
@@ -23,7 +24,7 @@ from lightning_app.telemetry.dashboard.charts import FIRST, charts
 from lightning_app.telemetry.dashboard.graph import GraphRecorder, Node, graph_event
 from lightning_app.telemetry.dashboard.logger import RunLogger
 from lightning_app.telemetry.dashboard.pictures import who_got_what
-from lightning_app.telemetry.describe import describe_layout, num_ranks, run_name
+from lightning_app.telemetry.describe import describe_layout, run_name
 from lightning_app.telemetry.metrics import of_epoch
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
 
@@ -207,8 +208,8 @@ def device_names(trainer: Trainer) -> list[str]:
     """The names of this process's devices, in the order of its ranks."""
     strategy = trainer.strategy
     devices = [strategy.root_device]
-    if num_ranks(trainer) > trainer.world_size:  # replicas
-        devices = strategy.parallel_devices  # type: ignore[attr-defined]
+    if isinstance(strategy, DataParallelStrategy):
+        devices = strategy.parallel_devices
     return [
         torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
         for device in devices

@@ -1,0 +1,137 @@
+"""What cannot keep the promise of virtual ranks, refused in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
+from torchmetrics import Metric
+
+from lightning_app.strategies.loader import step_over_iterator
+
+ASKED_BY = "--virtual_ranks"
+
+
+def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm: bool) -> None:
+    """Refuse a run for what it is asked to do.
+
+    Args:
+        trainer: That is about to run.
+        num_ranks: How many virtual ranks there are.
+        world_size: How many processes.
+        syncs_batchnorm: SyncBatchNorm is asked for.
+
+    Raises:
+        MisconfigurationException: It cannot be the same on any number of devices.
+    """
+    model = trainer.lightning_module
+    name = type(model).__name__
+    datamodule = getattr(trainer, "datamodule", None)
+    device = trainer.strategy.root_device.type
+    if world_size > num_ranks:
+        raise MisconfigurationException(too_many_devices(num_ranks, world_size))
+    if device not in ("cpu", "cuda"):
+        raise _refusal(f"not tried on {device} devices: use --accelerator cpu")
+    if trainer.state.fn == TrainerFn.PREDICTING:
+        raise _refusal("it is for fit, validate and test: predict without it")
+    if syncs_batchnorm:
+        raise _refusal(
+            "--sync_batchnorm takes the statistics of all devices at once, and virtual ranks run "
+            "one after the other: leave one of them out"
+        )
+    if step := step_over_iterator(trainer):
+        raise _refusal(f"{step} takes the loader's iterator, of which no part can be given")
+    for owner in (model, datamodule):
+        if owner is not None and is_overridden("on_before_batch_transfer", owner):
+            raise _refusal(
+                f"{type(owner).__name__}.on_before_batch_transfer gets a whole batch, which there "
+                "is not: use `on_after_batch_transfer`, or `collate_fn`"
+            )
+    for path, metric in model.named_modules():
+        if isinstance(metric, Metric) and metric.dist_sync_on_step:
+            raise _refusal(f"{path} has dist_sync_on_step=True, and waits in each step: leave it")
+    if trainer.state.fn != TrainerFn.FITTING:
+        return
+    if not model.automatic_optimization:
+        raise _refusal(
+            f"{name} optimizes by hand, and only a loss that training_step returns can be weighed "
+            "and added up: leave it out, or let Lightning optimize"
+        )
+    sparse = [p for p, m in model.named_modules() if getattr(m, "sparse", False) is True]
+    if sparse and isinstance(model.get_submodule(sparse[0]), (nn.Embedding, nn.EmbeddingBag)):
+        raise _refusal(
+            f"{sparse[0]} has sparse=True, and only dense gradients are added up in a fixed order"
+        )
+
+
+BATCH_HOOKS = tuple(
+    f"on_{stage}_batch_{when}"
+    for stage in ("train", "validation", "test")
+    for when in ("start", "end")
+)
+
+
+def hooks_of_batches(trainer: Trainer) -> Iterator[str]:
+    """The user's hooks that get a batch, which is not what they may expect."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for owner in (trainer.lightning_module, *callbacks):
+        for hook in BATCH_HOOKS:
+            method = getattr(owner, hook, None)
+            acts = method is not None and is_overridden(hook, owner)
+            if acts and not method.__module__.startswith(("lightning_app.", "lightning.")):
+                yield f"{type(owner).__name__}.{hook}"
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Refuse what acts on the gradient of a part as if it were that of the batch.
+
+    Raises:
+        MisconfigurationException: A parameter has such a hook.
+    """
+    for name, parameter in model.named_parameters():
+        if getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise _refusal(
+                f"{name} has a hook after its gradient is accumulated, which would see that of "
+                "each part: leave one of them out"
+            )
+
+
+def too_many_devices(num_ranks: int, num_devices: int) -> str:
+    """The line that refuses more devices than virtual ranks."""
+    most = f"at most {num_ranks} devices can share {num_ranks} virtual ranks"
+    return f"{ASKED_BY} {num_ranks}: {num_devices} devices: {most}"
+
+
+def _refusal(why: str) -> MisconfigurationException:
+    return MisconfigurationException(f"{ASKED_BY}: {why}")
+
+
+@contextmanager
+def refused_by_determinism() -> Iterator[None]:
+    """Make one line of torch's error about an operation that has no fixed order.
+
+    Raises:
+        MisconfigurationException: That error came.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "does not have a deterministic implementation" in text:
+            raise _refusal(
+                f"{text.split(' ')[0]} has no deterministic implementation on this GPU in torch: "
+                "leave it out of the model, or run without virtual ranks"
+            ) from error
+        raise
+
+
+def collective(what: str) -> MisconfigurationException:
+    """The refusal of something in a step that would wait for other processes."""
+    return _refusal(
+        f"{what} in a step would wait for all virtual ranks, which run one after the other: use it "
+        "in a hook at the epoch's end"
+    )
