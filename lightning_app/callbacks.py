@@ -28,6 +28,7 @@ def callbacks(
     predictions: bool = False,
     checkpoints: bool = True,
     save_every_s: float | None = None,
+    requeue: bool = False,
 ) -> list[Callback]:
     """The callbacks that `train.py` adds to a Trainer's, in the order in which they are called.
 
@@ -44,6 +45,7 @@ def callbacks(
         predictions: Write what is predicted to `predictions.pt`.
         checkpoints: Save `last.ckpt` and the best one.
         save_every_s: `--save_every_s`.
+        requeue: `--requeue`.
     """
     shapes = ShapeLogger()
     found: list[Callback] = []
@@ -61,5 +63,5 @@ def callbacks(
         found.append(PredictionWriter())
     found += [Resume(), AgreedStop()]
     if checkpoints:
-        found += [BestCheckpoint(), LastCheckpoint(save_every_s, on_nonfinite_loss)]
+        found += [BestCheckpoint(), LastCheckpoint(save_every_s, on_nonfinite_loss, requeue)]
     return found

@@ -32,10 +32,12 @@ from lightning_app.checkpoint.heartbeat import Heartbeat, largest_of_all
 from lightning_app.checkpoint.io import last_path
 from lightning_app.checkpoint.loadable import what_is_refused
 from lightning_app.inside import follow, give_back
+from lightning_app.processes import slurm
 from lightning_app.processes.signals import (
     SIGNALS,
     Stopped,
     is_left_alone,
+    leave_to_this_end,
     may_wait,
     second_signal_ends,
     stop_at_once,
@@ -66,9 +68,16 @@ class LastCheckpoint(Checkpoint):
     Args:
         every_s: Seconds after which to save within an epoch, too; never if not given.
         on_nonfinite: What to do where weights are NaN or infinite; they are never saved.
+        requeue: Have Slurm queue the job again after a signal that tells that time is nearly up.
     """
 
-    def __init__(self, every_s: float | None = None, on_nonfinite: Choice = "stop") -> None:
+    def __init__(
+        self,
+        every_s: float | None = None,
+        on_nonfinite: Choice = "stop",
+        requeue: bool = False,
+    ) -> None:
+        self.requeue = requeue
         self.every_s = every_s
         self.on_nonfinite = on_nonfinite
         self._signum = 0
@@ -159,6 +168,9 @@ class LastCheckpoint(Checkpoint):
             self._check_once(trainer, path)
         self._saved_s = time.monotonic()
         if stop:
+            leave_to_this_end()
+            if self.requeue and path and trainer.is_global_zero:
+                slurm.requeue(stop)
             raise Stopped(stop, path, agreed=True)
 
     def _may_save(self, trainer: Trainer) -> bool:

@@ -1,4 +1,5 @@
-"""Signals that end a run: SIGTERM, Ctrl-C (SIGINT), and SIGHUP, of a terminal that is closed.
+"""Signals that end a run: SIGTERM, Ctrl-C (SIGINT), SIGHUP, of a terminal that is closed, and
+SIGUSR1 and SIGUSR2, by which a batch system tells that time is nearly up.
 
 The first one is a wish. Training takes it up where nothing is pending, saves, and stops (see
 `checkpoint/callbacks.py`); whatever else a program is in ends at once. A second one ends the
@@ -16,12 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from lightning_app.processes.placement import global_rank, local_rank
 from lightning_app.processes.ranks import say
 
 SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
 )
-SAME_S = 1.0  # a launcher passes on what its whole group has got: one wish, not two
+# A launcher passes on what its whole group has got: one wish, not two. Somebody who presses Ctrl-C
+# again means it; what torchrun, Slurm and Kubernetes send may come again seconds later.
+SAME_S = {signal.SIGINT: 1.0}
+USUALLY_SAME_S = 10.0
 HEED_S = 2.0  # in which a main thread takes up a signal, unless it is in C++
 PATIENCE_S = 10.0  # with its end, then
 
@@ -54,8 +61,15 @@ class _Waiting:
 
 def stop_at_once(signum: int, frame: FrameType | None) -> None:
     """The handler for all but training."""
+    if _Waiting.is_heeded:
+        return  # it ends by an earlier one
     _Waiting.is_heeded = True
     raise Stopped(signum)
+
+
+def leave_to_this_end() -> None:
+    """Have further signals not disturb an end by one that all ranks have agreed on."""
+    _Waiting.is_heeded = True
 
 
 @contextmanager
@@ -83,7 +97,7 @@ def listening() -> Iterator[None]:
         if _is_first():
             print(f"train.py: {stop}", file=sys.stderr)
         # A launcher takes another rank's status for a crash, and kills the first one.
-        status = 0 if stop.agreed and not _is_first() else 128 + stop.signum
+        status = 0 if stop.agreed and local_rank(os.environ) else 128 + stop.signum
         raise SystemExit(status) from None
     finally:
         _Waiting.has_end = False
@@ -94,7 +108,7 @@ def listening() -> Iterator[None]:
 
 
 def _is_first() -> bool:
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+    return global_rank(os.environ) == 0
 
 
 def is_left_alone(signum: int) -> bool:
@@ -112,6 +126,24 @@ def second_signal_ends() -> bool:
     return _Waiting.has_end
 
 
+def same_s(signum: int) -> float:
+    """Seconds in which a signal is taken for the one before."""
+    return SAME_S.get(signal.Signals(signum), USUALLY_SAME_S)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Within, SIGTERM is ignored: a launcher ends what tells why it ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
 def _insist(reader: socket.socket) -> None:
     """End the process by its second signal, or if the first one does not."""
     with reader, suppress(EOFError):
@@ -123,7 +155,7 @@ def _insist(reader: socket.socket) -> None:
             signum = _next(reader, None if _Waiting.is_allowed else limit_s)
             if signum is None and not _Waiting.is_allowed:
                 _end(first, str(Stopped(first)))
-            elif signum is not None and time.monotonic() - heard_s > SAME_S:
+            elif signum is not None and time.monotonic() - heard_s > same_s(signum):
                 name = signal.Signals(signum).name
                 _end(signum, f"stopped by a second {name}, at once: not saved")
 

@@ -15,22 +15,19 @@ import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
 from torch import Tensor
-from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.processes.rendezvous import meet
 from lightning_app.strategies.first_steps import FirstSteps
 from lightning_app.strategies.gathering import check_shapes
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.local_sum import LocalSum
-from lightning_app.strategies.loopback import on_loopback
 from lightning_app.strategies.loss_weight import LossWeight, common_shard, mean_over
+from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.refused import (
     check_metrics,
@@ -43,7 +40,7 @@ from lightning_app.strategies.spare_step import nothing_stays
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
 
 
-class DDPStrategy(GlobalBatch, LightningDDPStrategy):
+class DDPStrategy(GlobalBatch, MeetingRanks):
     """Trains in one process per device; each rank gets its shard of every global batch.
 
     A rank's loss counts as its samples do in the batch. A module whose loss is a mean over
@@ -60,7 +57,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         self._logs: GlobalLogs | None = None
         self._trained: TrainedParameters | None = None
         self._local_sum: LocalSum | None = None
-        self._is_connected = False
+        self._is_connected = self._has_limit = False
         self._first_steps: FirstSteps | None = None
 
     @override
@@ -76,16 +73,6 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
-
-    @override
-    def setup_distributed(self) -> None:
-        self.set_world_ranks()
-        assert self.cluster_environment is not None
-        is_alone = self.num_nodes == 1
-        with on_loopback(self.cluster_environment, self.local_rank) if is_alone else nullcontext():
-            if not dist.is_initialized():
-                inside.connect(self, meet(self.cluster_environment))
-        super().setup_distributed()
 
     @override
     def configure_ddp(self) -> None:
@@ -105,7 +92,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
             and not self.model._comm_hooks  # none of the user's own
         ):
             if self._local_sum is None:
-                self._local_sum = LocalSum(self._timeout or default_pg_timeout)
+                self._local_sum = LocalSum(self.step_timeout)
             self.model.register_comm_hook(dist.group.WORLD, self._local_sum.hook)
 
     @override
@@ -114,6 +101,10 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         if not self._is_connected and self._logs is not None:
             self._is_connected = True  # not before: a hook may have registered its own
             self._connect()
+        elif self._logs is not None and not self._has_limit:
+            self._has_limit = True
+            self._limit_waits()
+        self._note_step(self._trainer.global_step)
         self._follow_parameters(look_for_new=batch_idx == 0)
 
     def _follow_parameters(self, look_for_new: bool) -> None:
@@ -285,7 +276,7 @@ class DDPStrategy(GlobalBatch, LightningDDPStrategy):
         if self._local_sum is not None:
             self._local_sum.close()
             self._local_sum = None
-        self._is_connected = False
+        self._is_connected = self._has_limit = False
         if self._start_method != "popen" and dist.is_initialized():
             # A spawned process ends here; with the group alive, its threads may abort it.
             dist.destroy_process_group()
