@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 from tests.command import ROOT
 from tests.ranks import free_port
 
-CAN_HAVE_HOSTS = bool(
-    sys.platform == "linux" and os.geteuid() == 0 and shutil.which("ip")
-) and subprocess.run(["ip", "netns", "list"], capture_output=True).returncode == 0
+CAN_HAVE_HOSTS = (
+    bool(sys.platform == "linux" and os.geteuid() == 0 and shutil.which("ip"))
+    and subprocess.run(["ip", "netns", "list"], capture_output=True).returncode == 0
+)
 NO_HOSTS = "network namespaces need root on Linux, and the command `ip`"
+SEPARATE_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # or no host can join
 KEPT_OUT = ("SLURM", "TORCHELASTIC", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_")
 
 
@@ -34,7 +37,7 @@ class Started:
 
     process: subprocess.Popen[bytes]
     output: Path
-    inside: Sequence[str] = ()  # what comes before a command that runs on the same host
+    name: str  # in the environment of all that it has started
 
     @property
     def text(self) -> str:
@@ -53,10 +56,9 @@ class Started:
             try:
                 environ = (path / "environ").read_bytes()
                 command = (path / "cmdline").read_bytes()
-                group = os.getsid(int(path.name))
             except OSError:
                 continue
-            is_own = f"LAUNCH={self.process.pid}".encode() in environ or group == self.process.pid
+            is_own = f"LAUNCH={self.name}\0".encode() in environ
             if is_own and b"TORCHELASTIC_RUN_ID" in environ and b"train.py" in command:
                 found.append(int(path.name))
         return sorted(found)
@@ -80,10 +82,8 @@ class Started:
     def kill(self) -> None:
         """End it and its workers at once, as when the host goes down."""
         for pid in (self.process.pid, *self.workers()):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.process.wait()
 
 
@@ -104,20 +104,25 @@ class Hosts:
     cable: Callable[[str], Any] = print
 
     def start(
-        self, host: int, command: Sequence[str], cwd: Path | None = None, **env: str
+        self,
+        host: int,
+        command: Sequence[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] = {},
     ) -> Started:
         """Start a command on a host."""
+        name = uuid.uuid4().hex
         output = self.folder / f"output_{len(self.started)}.txt"
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [*self.prefixes[host], *command],
                 cwd=cwd or self.folder,
-                env=environment() | env,
+                env=environment() | dict(env) | {"LAUNCH": name},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.started.append(Started(process, output, self.prefixes[host]))
+        self.started.append(Started(process, output, name))
         return self.started[-1]
 
     def torchrun(
@@ -129,7 +134,7 @@ class Hosts:
         ranks: int = 1,
         restarts: int = 0,
         cwd: Path | None = None,
-        **env: str,
+        env: Mapping[str, str] = {},
     ) -> Started:
         """Start the documented command on a host."""
         command = [
@@ -140,7 +145,7 @@ class Hosts:
             *("--rdzv-conf", "last_call_timeout=5,read_timeout=20"),
             *(str(ROOT / "train.py"), *flags),
         ]
-        return self.start(host, command, cwd, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", **env)
+        return self.start(host, command, cwd, {SEPARATE_STORES: "1", **env})
 
 
 def _ip(*command: str) -> None:

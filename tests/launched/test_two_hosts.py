@@ -103,12 +103,13 @@ def test_a_run_goes_on_when_workers_and_hosts_are_lost_and_join(
     whole = one_process(tmp_path / "whole", epochs)
     shared = tmp_path / "shared"
     shared.mkdir()
-    flags = (*FLAGS, "--max_epochs", str(epochs), "--ckpt_path", "continue")
-    flags += ("--save_every_s", "1", "--data.num_workers", "1")
+    flags = [*FLAGS, "--max_epochs", str(epochs), "--ckpt_path", "continue"]
+    flags += ["--save_every_s", "1", "--data.num_workers", "1"]
     last = shared / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
 
     def start(host: int) -> Started:
-        return hosts.torchrun(host, flags, nnodes="1:2", restarts=3, cwd=shared, PACE_S="0.15")
+        pace = {"PACE_S": "0.15"}
+        return hosts.torchrun(host, flags, nnodes="1:2", restarts=3, cwd=shared, env=pace)
 
     def starts() -> list[str]:
         file = tmp_path / "starts.txt"
@@ -132,7 +133,8 @@ def test_a_run_goes_on_when_workers_and_hosts_are_lost_and_join(
     assert first.end() != 0
     assert third.end() != 0
     told = [line for one in (first, third) for line in one.said if "stopped by SIGTERM" in line]
-    assert len(told) == 1 and ": saved " in told[0], first.text + third.text
+    assert len(told) == 1, first.text + third.text
+    assert ": saved " in told[0]
     both = [start(0), start(1)]
     assert [one.end(300) for one in both] == [0, 0], both[0].text + both[1].text
     assert [line.split()[0] for line in starts()] == ["2", "2", "1", "2", "2", "2", "2"]
@@ -168,7 +170,7 @@ def test_a_rank_that_hangs_is_named_with_its_host_and_step(
     monkeypatch.setenv("STARTS", str(tmp_path / "starts.txt"))
     with loopback(tmp_path) as hosts:
         env = {"HANG_FILE": str(tmp_path / "no"), "HANGS": "1", "PACE_S": "0.05"}
-        both = [hosts.torchrun(host, flags, **env) for host in (0, 1)]
+        both = [hosts.torchrun(host, flags, env=env) for host in (0, 1)]
         both[0].until((tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt").exists)
         (tmp_path / "no").touch()
         assert both[0].end(60) == 1
