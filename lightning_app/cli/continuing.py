@@ -118,7 +118,7 @@ def in_words(asked: str, path: str | None, root: str | None) -> str | None:
     if asked not in WORDS:
         return None
     times = restarts(os.environ)
-    again = f" (start {times + 1} of this run)" if times else ""
+    again = f" (restarts so far: {times})" if times else ""
     if path is None:
         runs = os.path.normpath(runs_folder(root or "."))
         return f"No checkpoint in {runs} yet: from the beginning{again}"

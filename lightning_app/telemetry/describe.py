@@ -8,6 +8,7 @@ from lightning_app import strategies
 from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.strategies.loader import ShardedLoader
 from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
+from lightning_app.telemetry.many_ranks import sum_in_words
 
 
 def describe_layout(trainer: Trainer) -> str:
@@ -23,7 +24,7 @@ def describe_layout(trainer: Trainer) -> str:
     if batch is None:
         return line
     parts = chunk_sizes(batch, number) if replicas else shard_sizes(batch, number)
-    return f"{line}, global batch {batch}" + (f" = {' + '.join(map(str, parts))}" * (number > 1))
+    return f"{line}, global batch {batch}" + (f" = {sum_in_words(parts)}" * (number > 1))
 
 
 def run_name(trainer: Trainer) -> str:

@@ -17,7 +17,14 @@ from typing_extensions import override
 from lightning_app.modules import called_modules
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy
-from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank
+from lightning_app.telemetry.many_ranks import (
+    MAX_EACH,
+    curves,
+    each_alone,
+    in_words,
+    runs_of_ranks,
+)
+from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank, gather_runs
 
 MAX_ALIKE = 3  # splits shown that differ only in other sizes than the numbers of samples
 
@@ -47,6 +54,7 @@ class ShapeLogger(Callback):
         self._alike: Counter[tuple[int, ...]] = Counter()  # splits shown, by the ranks' samples
         self._num_hidden = 0  # splits of this epoch that were not shown
         self._next_step = 0
+        self._devices: list[str] = []  # by rank; on the first rank
         # Told, on the first rank, what is logged: the first step, and the steps' sizes.
         self.listeners: list[Callable[[int, list[SizeRun]], None]] = []
 
@@ -57,6 +65,10 @@ class ShapeLogger(Callback):
         self._recorder = SizeRecorder(called_modules(pl_module), pl_module, replicas_only)
         if isinstance(strategy, DataParallelStrategy):
             strategy.listeners.append(self._recorder.note_replica)
+
+        self._devices = gather_objects(str(strategy.root_device))
+        if isinstance(strategy, DataParallelStrategy):
+            self._devices = [str(device) for device in strategy.parallel_devices]
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,14 +119,11 @@ class ShapeLogger(Callback):
 
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._recorder is not None
-        device = str(trainer.strategy.root_device)
-        gathered = gather_objects((self._recorder.take(), device))
+        gathered = gather_runs(self._recorder.take(), trainer.strategy.root_device)
         if not trainer.is_global_zero:
             return
-        devices = [device for _, device in gathered]
-        if isinstance(trainer.strategy, DataParallelStrategy):
-            devices = [str(device) for device in trainer.strategy.parallel_devices]
-        steps = list(by_rank([runs for runs, _ in gathered]))
+        devices = self._devices
+        steps = list(by_rank(gathered))
         first_step = self._next_step
         self._next_step += sum(count for _, count in steps)
         if not any(sizes for sizes, _ in steps):
@@ -153,7 +162,7 @@ def _log_sizes(logger: Logger, first_step: int, runs: list[SizeRun]) -> None:
     for split, count in runs:
         start, stop = stop, stop + count
         scalars: dict[str, float] = {"batch_size/global": sum(split)}
-        scalars |= {f"batch_size/rank_{rank}": size for rank, size in enumerate(split)}
+        scalars |= curves("batch_size", split)
         if isinstance(logger, LogsSteps):
             logger.log_steps(scalars, range(start, stop))
         else:
@@ -163,10 +172,14 @@ def _log_sizes(logger: Logger, first_step: int, runs: list[SizeRun]) -> None:
 
 def _transcript(step: dict[int, Sizes], devices: list[str]) -> Iterator[str]:
     """The tutorial's lines for one step, each rank's and then the global one."""
-    for rank, sizes in step.items():
+    ranks = list(step)
+    alike = [(sizes, devices[rank]) for rank, sizes in step.items()]
+    runs = runs_of_ranks(alike) if len(step) > MAX_EACH else each_alone(alike)
+    for places, (sizes, device) in runs:
+        named = in_words(range(ranks[places[0]], ranks[places[-1]] + 1))
         yield (
             f"\tIn Model: input size {torch.Size(sizes.input)} "
-            f"output size {torch.Size(sizes.output)}  (rank {rank}, {devices[rank]})"
+            f"output size {torch.Size(sizes.output)}  ({named}, {device})"
         )
     given, made = next(iter(step.values()))
     num_in = sum(sizes.input[0] for sizes in step.values())

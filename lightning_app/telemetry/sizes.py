@@ -4,11 +4,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_app import inside
+from lightning_app.processes.collectives import gather_numbers
 from lightning_app.strategies.replicas import replica_rank
 from lightning_app.strategies.spare_step import is_spare
 
@@ -122,6 +125,39 @@ def _first_shape(values: Any) -> Shape | None:
         if (shape := _first_shape(value)) is not None:
             return shape
     return None
+
+
+def gather_runs(runs: list[StepRun], device: torch.device) -> list[list[StepRun]]:
+    """Every process's runs of steps, in rank order, on the first rank; none on the others.
+
+    Args:
+        runs: This process's. All processes have to call this.
+        device: Where the ranks' backend takes tensors.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [runs]
+    return [_decoded(numbers) for numbers in gather_numbers(_encoded(runs), device)]
+
+
+def _encoded(runs: list[StepRun]) -> list[int]:
+    """Numbers: how many steps, how many shapes there are, and each with its length."""
+    numbers: list[int] = []
+    for step, count in runs:
+        shapes = [shape for sizes in step.values() for shape in sizes]
+        numbers += [count, len(shapes)]
+        for shape in shapes:
+            numbers += [len(shape), *shape]
+    return numbers
+
+
+def _decoded(numbers: list[int]) -> list[StepRun]:
+    """The runs of a process that is one rank."""
+    runs: list[StepRun] = []
+    left = iter(numbers)
+    for count in left:
+        shapes = [tuple(next(left) for _ in range(next(left))) for _ in range(next(left))]
+        runs.append(({0: Sizes(*shapes)} if shapes else {}, count))
+    return runs
 
 
 def by_rank(processes: list[list[StepRun]]) -> Iterator[StepRun]:

@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from lightning_app.telemetry.many_ranks import MAX_EACH
+
 Picture = npt.NDArray[np.uint8]
 
 CELL_HEIGHT = 36
@@ -23,7 +25,10 @@ def who_got_what(sizes: npt.NDArray[np.int64], first_step: int) -> Picture:
     Returns:
         An RGB picture `(height, width, 3)`.
     """
-    num_steps, num_ranks = sizes.shape
+    num_steps, num_all = sizes.shape
+    # Of many ranks a few, from the first to the last: parts are larger on the first ones.
+    ranks = np.linspace(0, num_all - 1, min(num_all, MAX_EACH)).astype(int)
+    sizes, num_ranks = sizes[:, ranks], len(ranks)
     cell_width = max(1, min(48, (MAX_WIDTH - MARGIN_LEFT) // num_steps))
     if cell_width == 1:  # more steps than pixels
         sizes = sizes[:: -(-num_steps // (MAX_WIDTH - MARGIN_LEFT))]
@@ -34,7 +39,7 @@ def who_got_what(sizes: npt.NDArray[np.int64], first_step: int) -> Picture:
     draw.text((4, 6), f"samples per rank and step: {sizes.min()} (pale) to {sizes.max()}", BLACK)
     for rank in range(num_ranks):
         top = MARGIN_TOP + CELL_HEIGHT * rank
-        draw.text((4, top + CELL_HEIGHT // 2 - 6), f"rank {rank}", BLACK)
+        draw.text((4, top + CELL_HEIGHT // 2 - 6), f"rank {ranks[rank]}", BLACK)
         for column, size in enumerate(sizes[:, rank]):
             left = MARGIN_LEFT + cell_width * column
             share = int(size) / max(int(sizes.max()), 1)

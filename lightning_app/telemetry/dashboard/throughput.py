@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.telemetry.many_ranks import curves
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
 
 
@@ -54,7 +55,7 @@ class Throughput(Callback):
         by_run = ([size * count for size in sizes] for sizes, count in runs)
         by_rank = [sum(column) / elapsed_s for column in zip(*by_run, strict=True)]
         metrics = {"throughput/samples_per_s": sum(by_rank)}
-        metrics |= {f"throughput/rank_{rank}": rate for rank, rate in enumerate(by_rank)}
+        metrics |= curves("throughput", by_rank)
         if (waited_s := _waited_s(trainer)) is not None:
             metrics["throughput/data_wait_share"] = (waited_s - self._waited_s) / elapsed_s
         for device in getattr(trainer.strategy, "parallel_devices", None) or []:
