@@ -32,7 +32,6 @@ from lightning_app.checkpoint.heartbeat import Heartbeat, largest_of_all
 from lightning_app.checkpoint.io import last_path
 from lightning_app.checkpoint.loadable import what_is_refused
 from lightning_app.inside import follow, give_back
-from lightning_app.processes import slurm
 from lightning_app.processes.signals import (
     SIGNALS,
     Stopped,
@@ -169,9 +168,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_s = time.monotonic()
         if stop:
             leave_to_this_end()
-            if self.requeue and path and trainer.is_global_zero:
-                slurm.requeue(stop)
-            raise Stopped(stop, path, agreed=True)
+            raise Stopped(stop, path, agreed=True, requeue=self.requeue and path is not None)
 
     def _may_save(self, trainer: Trainer) -> bool:
         """Keep weights that nothing can be learnt from out of the place of others.

@@ -26,15 +26,7 @@ from lightning_app.checkpoint.io import LAST, AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.config_text import overflows
-from lightning_app.cli.continuing import (
-    CONTINUE,
-    Found,
-    agree_on,
-    file_of,
-    in_words,
-    look_for,
-    path_of,
-)
+from lightning_app.cli.continuing import CONTINUE, begins_with, in_words
 from lightning_app.cli.flags import (
     add_run_flags,
     add_short_flags,
@@ -214,28 +206,15 @@ class CommandLine(LightningCLI):
 
     def _find_checkpoint(self, asked: Any, placing: Placing) -> None:
         """Have `--ckpt_path` name what the run begins with, and see whether it can be."""
-        flag = self._own("ckpt_path")
-        found = look_for(flag, asked.default_root_dir, asked.logger) if flag else Found()
-        is_here = True
-        if placing.is_shared:
-            modules = (file_of(self.model), file_of(self.datamodule))
-            limit_s = self._own("start_timeout_s")
-            chosen = agree_on(found, placing.flags["plugins"][-1], modules, limit_s)
-            is_here, found = found == chosen, chosen
-        elif flag == CONTINUE and placing.flags["num_nodes"] > 1:
-            raise UsageError(
-                f"--ckpt_path {CONTINUE}: on several hosts, start the run by torchrun or srun"
-            )
-        if flag is None:
-            return
-        path = path_of(found)
+        flag, limit_s = self._own("ckpt_path"), self._own("start_timeout_s")
+        begun = begins_with(flag, asked, placing, (self.model, self.datamodule), limit_s)
         for config in (self.config, self.config_init):
-            config[self._chosen].ckpt_path = path
-        if line := in_words(flag, path, asked.default_root_dir):
+            config[self._chosen].ckpt_path = begun.path
+        if line := in_words(flag, begun.path, asked.default_root_dir):
             rank_zero_only(print)(line)
-        if path is not None and is_here:
-            self._read_checkpoint(path)
-            check_model(path, self.model, self._checkpoint)
+        if begun.path is not None and begun.is_here:
+            self._read_checkpoint(begun.path)
+            check_model(begun.path, self.model, self._checkpoint)
 
     def _read_checkpoint(self, path: str) -> None:
         self._checkpoint = read_checkpoint(path, self._trusted, to_train=self._chosen == "fit")

@@ -13,9 +13,9 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.environments import ClusterEnvironment
 
 from lightning_app.checkpoint.io import find_checkpoint, is_local, runs_folder
+from lightning_app.cli.placing import Placing
 from lightning_app.errors import UsageError
 from lightning_app.processes.placement import restarts
 from lightning_app.processes.rendezvous import meet_early
@@ -39,6 +39,52 @@ class Found:
     changed_s: float = 0.0
     num_bytes: int = 0
     refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run begins with.
+
+    Attributes:
+        path: Of the checkpoint; `None` if it begins anew.
+        is_here: Whether this host has that file; if not, another sends it.
+    """
+
+    path: str | None
+    is_here: bool = True
+
+
+def begins_with(
+    asked: str | None, flags: Any, placing: Placing, parts: tuple[Any, ...], limit_s: float
+) -> Begun:
+    """Find what `--ckpt_path` names, the same on all hosts: their processes meet here.
+
+    Args:
+        asked: A path or URL, `last`, `best` or `continue`.
+        flags: The Trainer's.
+        placing: Where this process is.
+        parts: The model and the data, whose code is to be the same everywhere.
+        limit_s: Seconds to wait for the other processes.
+
+    Raises:
+        UsageError: There is none, and there has to be one.
+    """
+    if not placing.is_shared:
+        if asked == CONTINUE and placing.flags["num_nodes"] > 1:
+            raise UsageError(
+                f"--ckpt_path {CONTINUE}: on several hosts, start the run by torchrun or srun"
+            )
+        if asked not in WORDS:
+            return Begun(asked)
+    own = look_for(asked, flags.default_root_dir, flags.logger) if asked else Found()
+    found = own
+    if placing.is_shared:
+        modules, environment = tuple(map(file_of, parts)), placing.flags["plugins"][-1]
+        met = meet_early(environment, asdict(own), newest, modules, limit_s)
+        found = Found(**met.answer)
+    if found.path is None and found.refused:
+        raise UsageError(found.refused)
+    return Begun(found.path, is_here=found == own)
 
 
 def look_for(asked: str, root: str | None, logger: Any) -> Found:
@@ -76,21 +122,6 @@ def _file(path: str) -> Found | None:
     return Found(path, state.st_mtime, state.st_size)
 
 
-def agree_on(
-    found: Found, environment: ClusterEnvironment, modules: tuple[str | None, ...], limit_s: float
-) -> Found:
-    """Meet the other processes, and begin with what all of them begin with.
-
-    Args:
-        found: On this host.
-        environment: Tells this process's place.
-        modules: Files of the user's code.
-        limit_s: Seconds to wait for them.
-    """
-    met = meet_early(environment, asdict(found), newest, modules, limit_s)
-    return Found(**met.answer)
-
-
 def newest(said: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The newest that is on any host, of what `Found`s say, by rank."""
     return max(said, key=lambda one: (one["path"] is not None, one["changed_s"]))
@@ -102,18 +133,7 @@ def file_of(thing: Any) -> str | None:
     return getattr(module, "__file__", None) if thing is not None else None
 
 
-def path_of(found: Found) -> str | None:
-    """The path; none where a run may begin anew.
-
-    Raises:
-        UsageError: There has to be one.
-    """
-    if found.path is None and found.refused:
-        raise UsageError(found.refused)
-    return found.path
-
-
-def in_words(asked: str, path: str | None, root: str | None) -> str | None:
+def in_words(asked: str | None, path: str | None, root: str | None) -> str | None:
     """What the user is told of it, in a line; nothing of a path that was given."""
     if asked not in WORDS:
         return None

@@ -64,28 +64,27 @@ class Liveness:
     def tell_own(self, reason: str) -> None:
         """Leave for the others why this rank ends."""
         with suppress(RuntimeError):
-            self._store.set(f"left/{self._rank}", reason)
+            self._store.set(f"left/{self._rank}", json.dumps([self.step, reason]))
 
     def why(self, is_timeout: bool) -> str | None:
         """As the function of this name."""
         try:
-            self._store.set(f"left/{self._rank}", "")
+            self._store.set(f"left/{self._rank}", json.dumps([self.step, ""]))
             left, earlier = self._hear(), self._alive()
-            if is_timeout and len(left) < len(self._of_ranks) and not any(left.values()):
+            if is_timeout and len(left) < len(self._of_ranks) and not _causes(left):
                 time.sleep(BEAT_S * MISSED)
                 left = self._left()
             later = self._alive()
         except RuntimeError:
             return self._of_lost_store() if self._speaks({0}) else ""
-        causes = {rank: cause for rank, cause in left.items() if cause}
+        causes = _causes(left)
         missing = [rank for rank in range(len(self._of_ranks)) if rank not in left]
         if not causes and not missing:
             return None
         if not self._speaks({*causes, *missing}):
             return ""
         if causes:
-            rank, cause = next(iter(causes.items()))
-            step = later[rank][1] if rank in later else 0
+            rank, (step, cause) = next(iter(causes.items()))
             return f"{self._name(rank)} ended at step {step}: {cause}"
         lines = (
             self._of_missing(rank, earlier.get(rank), later.get(rank), is_timeout)
@@ -116,18 +115,18 @@ class Liveness:
             f"is rank {self._rank}, at step {self.step}"
         )
 
-    def _hear(self) -> dict[int, str]:
+    def _hear(self) -> dict[int, Any]:
         """Who ends as well, and why; waits for a first cause."""
         deadline = time.monotonic() + HEARSAY_S
         while True:
             left = self._left()
-            is_enough = any(left.values()) or len(left) == len(self._of_ranks)
+            is_enough = _causes(left) or len(left) == len(self._of_ranks)
             if is_enough or time.monotonic() > deadline:
                 return left
             time.sleep(BEAT_S / 20)
 
-    def _left(self) -> dict[int, str]:
-        return {rank: text.decode() for rank, text in self._all("left")}
+    def _left(self) -> dict[int, Any]:
+        return {rank: json.loads(text) for rank, text in self._all("left")}
 
     def _alive(self) -> dict[int, list[Any]]:
         return {rank: json.loads(text) for rank, text in self._all("alive")}
@@ -145,6 +144,11 @@ class Liveness:
     def _name(self, rank: int) -> str:
         own = self._of_ranks[rank]
         return f"rank {rank} on {own['host']} (pid {own['pid']})"
+
+
+def _causes(left: Mapping[int, Any]) -> dict[int, Any]:
+    """Of the ranks that end those with a reason of their own, with their steps."""
+    return {rank: told for rank, told in left.items() if told[1]}
 
 
 def begin(store: Any, rank: int, of_ranks: Sequence[Mapping[str, Any]]) -> Liveness:

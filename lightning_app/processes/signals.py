@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from lightning_app.processes.placement import global_rank, local_rank
+from lightning_app.processes import slurm
+from lightning_app.processes.placement import SLURM, global_rank, local_rank, placement
 from lightning_app.processes.ranks import say
 
 SIGNALS = tuple(
@@ -42,13 +43,17 @@ class Stopped(BaseException):
     Attributes:
         signum: The signal that told it.
         agreed: Whether all ranks stop by it.
+        requeue: Whether Slurm is to queue the job again, as the last that the run does.
     """
 
-    def __init__(self, signum: int, path: str | None = None, agreed: bool = False) -> None:
+    def __init__(
+        self, signum: int, path: str | None = None, agreed: bool = False, requeue: bool = False
+    ) -> None:
         saved = f"saved {path}; continue with --ckpt_path last" if path else "nothing to save"
         super().__init__(f"stopped by {signal.Signals(signum).name}: {saved}")
         self.signum = signum
         self.agreed = agreed
+        self.requeue = requeue
 
 
 class _Waiting:
@@ -95,9 +100,11 @@ def listening() -> Iterator[None]:
         yield
     except Stopped as stop:
         if _is_first():
-            print(f"train.py: {stop}", file=sys.stderr)
+            print(f"train.py: {stop}", file=sys.stderr, flush=True)
+            if stop.requeue:
+                slurm.requeue(stop.signum)
         # A launcher takes another rank's status for a crash, and kills the first one.
-        status = 0 if stop.agreed and local_rank(os.environ) else 128 + stop.signum
+        status = 0 if stop.agreed and _leaves_status() else 128 + stop.signum
         raise SystemExit(status) from None
     finally:
         _Waiting.has_end = False
@@ -109,6 +116,13 @@ def listening() -> Iterator[None]:
 
 def _is_first() -> bool:
     return global_rank(os.environ) == 0
+
+
+def _leaves_status() -> bool:
+    """Whether another rank's status is the run's: torchrun's on each host go by their own."""
+    placed = placement(os.environ)
+    is_slurms = placed is not None and placed.launcher == SLURM
+    return bool(global_rank(os.environ) if is_slurms else local_rank(os.environ))
 
 
 def is_left_alone(signum: int) -> bool:

@@ -19,6 +19,8 @@ def requeue(signum: int) -> None:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or signal.Signals(signum).name not in AHEAD_OF_LIMIT:
         return
+    # Before: with the job, Slurm ends this process, and what it has not shown yet is lost.
+    print(f"train.py: has Slurm queue job {job} again", file=sys.stderr, flush=True)
     try:
         call = subprocess.run(
             ["scontrol", "requeue", job], capture_output=True, timeout=LIMIT_S, encoding="utf-8"
@@ -28,5 +30,3 @@ def requeue(signum: int) -> None:
         failed = str(error)
     if failed:
         print(f"train.py: job {job} is not queued again: {failed}", file=sys.stderr)
-    else:
-        print(f"train.py: job {job} is queued again", file=sys.stderr)

@@ -44,7 +44,9 @@ def test_ranges_are_all_of_the_ranks(values: list[int]) -> None:
 
 
 shapes = st.lists(st.integers(0, 2**40), min_size=1, max_size=4).map(tuple)
-steps = st.one_of(st.just({}), st.builds(lambda i, o: {0: Sizes(i, o)}, shapes, shapes))
+steps: st.SearchStrategy[dict[int, Sizes]] = st.one_of(
+    st.just({}), st.builds(lambda i, o: {0: Sizes(i, o)}, shapes, shapes)
+)
 
 
 @given(st.lists(st.tuples(steps, st.integers(1, 10**6)), max_size=6))
