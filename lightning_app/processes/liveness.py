@@ -63,11 +63,27 @@ class Liveness:
 
     def tell_own(self, reason: str) -> None:
         """Leave for the others why this rank ends."""
-        with suppress(RuntimeError):
-            self._store.set(f"left/{self._rank}", json.dumps([self.step, reason]))
+
+        def tell() -> None:
+            with suppress(RuntimeError):
+                self._store.set(f"left/{self._rank}", json.dumps([self.step, reason]))
+
+        telling = threading.Thread(target=tell, daemon=True)
+        telling.start()
+        telling.join(STORE_S)
 
     def why(self, is_timeout: bool) -> str | None:
         """As the function of this name."""
+        # A store that cannot be reached is asked for ever: its client has no limit of its own.
+        found: list[str | None] = []
+        asks = threading.Thread(target=lambda: found.append(self._why(is_timeout)), daemon=True)
+        asks.start()
+        asks.join(HEARSAY_S + BEAT_S * MISSED + STORE_S)
+        if found:
+            return found[0]
+        return self._of_lost_store() if self._speaks({0}) else ""
+
+    def _why(self, is_timeout: bool) -> str | None:
         try:
             self._store.set(f"left/{self._rank}", json.dumps([self.step, ""]))
             left, earlier = self._hear(), self._alive()
