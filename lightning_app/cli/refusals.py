@@ -182,10 +182,12 @@ def another_rank_told(error: BaseException) -> bool:
     store = _store()
     if not is_of_another(error) or store is None:
         return False
-    try:  # not by the store's own wait, which writes to stderr where it was in vain
+
+    def has_told() -> bool:
+        # Not by the store's own wait, which writes to stderr where it was in vain.
         return _wait(lambda: store.check(["told"]), HEARSAY_S) and store.add("heard", 1) > 0
-    except RuntimeError:  # the first rank has ended
-        return False
+
+    return bool(liveness.in_time(has_told, HEARSAY_S + liveness.STORE_S))
 
 
 def _store() -> Any:

@@ -10,10 +10,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 BEAT_S = 2.0
 MISSED = 3  # beats, after which a rank is taken for gone
@@ -63,36 +65,23 @@ class Liveness:
 
     def tell_own(self, reason: str) -> None:
         """Leave for the others why this rank ends."""
-
-        def tell() -> None:
-            with suppress(RuntimeError):
-                self._store.set(f"left/{self._rank}", json.dumps([self.step, reason]))
-
-        telling = threading.Thread(target=tell, daemon=True)
-        telling.start()
-        telling.join(STORE_S)
+        told = json.dumps([self.step, reason])
+        in_time(lambda: self._store.set(f"left/{self._rank}", told), STORE_S)
 
     def why(self, is_timeout: bool) -> str | None:
         """As the function of this name."""
-        # A store that cannot be reached is asked for ever: its client has no limit of its own.
-        found: list[str | None] = []
-        asks = threading.Thread(target=lambda: found.append(self._why(is_timeout)), daemon=True)
-        asks.start()
-        asks.join(HEARSAY_S + BEAT_S * MISSED + STORE_S)
-        if found:
-            return found[0]
-        return self._of_lost_store() if self._speaks({0}) else ""
+        found = in_time(lambda: (self._why(is_timeout),), HEARSAY_S + BEAT_S * MISSED + STORE_S)
+        if found is None:
+            return self._of_lost_store() if self._speaks({0}) else ""
+        return found[0]
 
     def _why(self, is_timeout: bool) -> str | None:
-        try:
-            self._store.set(f"left/{self._rank}", json.dumps([self.step, ""]))
-            left, earlier = self._hear(), self._alive()
-            if is_timeout and len(left) < len(self._of_ranks) and not _causes(left):
-                time.sleep(BEAT_S * MISSED)
-                left = self._left()
-            later = self._alive()
-        except RuntimeError:
-            return self._of_lost_store() if self._speaks({0}) else ""
+        self._store.set(f"left/{self._rank}", json.dumps([self.step, ""]))
+        left, earlier = self._hear(), self._alive()
+        if is_timeout and len(left) < len(self._of_ranks) and not _causes(left):
+            time.sleep(BEAT_S * MISSED)
+            left = self._left()
+        later = self._alive()
         causes = _causes(left)
         missing = [rank for rank in range(len(self._of_ranks)) if rank not in left]
         if not causes and not missing:
@@ -160,6 +149,25 @@ class Liveness:
     def _name(self, rank: int) -> str:
         own = self._of_ranks[rank]
         return f"rank {rank} on {own['host']} (pid {own['pid']})"
+
+
+def in_time(ask: Callable[[], T], limit_s: float) -> T | None:
+    """What a store answers; `None` if it does not, in time: its client has no limit of its own.
+
+    Args:
+        ask: Asks it.
+        limit_s: Seconds to wait.
+    """
+    found: list[T] = []
+
+    def run() -> None:
+        with suppress(RuntimeError):  # it has ended
+            found.append(ask())
+
+    asking = threading.Thread(target=run, daemon=True)
+    asking.start()
+    asking.join(limit_s)
+    return found[0] if found else None
 
 
 def _causes(left: Mapping[int, Any]) -> dict[int, Any]:
