@@ -33,6 +33,7 @@ def callbacks(
     monitor: str | None = None,
     mode: Mode | None = None,
     log_shapes: LogShapes | None = None,
+    requeue: bool = False,
 ) -> list[Callback]:
     """The callbacks that `train.py` adds to a Trainer's, in the order in which they are called.
 
@@ -52,6 +53,7 @@ def callbacks(
         monitor: `--monitor`.
         mode: `--mode`.
         log_shapes: `--log_shapes`.
+        requeue: `--requeue`.
     """
     shapes = ShapeLogger(log_shapes)
     found: list[Callback] = []
@@ -69,5 +71,6 @@ def callbacks(
         found.append(PredictionWriter())
     found += [Surroundings(), Resume(), AgreedStop()]
     if checkpoints:
-        found += [BestCheckpoint(monitor, mode), LastCheckpoint(save_every_s, on_nonfinite_loss)]
+        last = LastCheckpoint(save_every_s, on_nonfinite_loss, requeue)
+        found += [BestCheckpoint(monitor, mode), last]
     return found

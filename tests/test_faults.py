@@ -160,13 +160,13 @@ def test_a_second_signal_ends_a_long_step(tmp_path: Path) -> None:
     program = Program(*ALONE, *WAITS, "--model.first_s", "60", cwd=tmp_path)
     program.until((tmp_path / "in_step_0").exists)
     for _ in range(2):  # both at once are one, as a launcher passes on what its group has got
-        program.signal(signal.SIGTERM)
+        program.signal(signal.SIGINT)
     time.sleep(1.5)
     assert program.process.is_alive()
-    program.signal(signal.SIGTERM)
-    code = exit_code("a second signal, a second or more later", signal.SIGTERM)
+    program.signal(signal.SIGINT)
+    code = exit_code("a second signal, a second or more later", signal.SIGINT)
     assert program.end(5) == code
-    assert program.lines == ["train.py: stopped by a second SIGTERM, at once: not saved"]
+    assert program.lines == ["train.py: stopped by a second SIGINT, at once: not saved"]
 
 
 def test_a_misconfiguration_in_a_step_is_a_bug(tmp_path: Path) -> None:

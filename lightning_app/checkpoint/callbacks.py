@@ -36,6 +36,7 @@ from lightning_app.processes.signals import (
     SIGNALS,
     Stopped,
     is_left_alone,
+    leave_to_this_end,
     may_wait,
     second_signal_ends,
     stop_at_once,
@@ -50,9 +51,16 @@ class LastCheckpoint(Checkpoint):
     Args:
         every_s: Seconds after which to save within an epoch, too; never if not given.
         on_nonfinite: What to do where weights are NaN or infinite; they are never saved.
+        requeue: Have Slurm queue the job again after a signal that tells that time is nearly up.
     """
 
-    def __init__(self, every_s: float | None = None, on_nonfinite: Choice = "stop") -> None:
+    def __init__(
+        self,
+        every_s: float | None = None,
+        on_nonfinite: Choice = "stop",
+        requeue: bool = False,
+    ) -> None:
+        self.requeue = requeue
         self.every_s = every_s
         self.on_nonfinite = on_nonfinite
         self._signum = 0
@@ -143,7 +151,8 @@ class LastCheckpoint(Checkpoint):
             self._check_once(trainer, path)
         self._saved_s = time.monotonic()
         if stop:
-            raise Stopped(stop, path, agreed=True)
+            leave_to_this_end()
+            raise Stopped(stop, path, agreed=True, requeue=self.requeue and path is not None)
 
     def _may_save(self, trainer: Trainer) -> bool:
         """Keep weights that nothing can be learnt from out of the place of others.

@@ -12,9 +12,7 @@ from itertools import pairwise
 from pydoc import locate
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -28,31 +26,29 @@ from lightning_app.checkpoint.io import AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.completion import print_completion
+from lightning_app.cli.continuing import CONTINUE, begins_with, in_words
 from lightning_app.cli.flags import (
     add_run_flags,
     add_short_flags,
     check_run_flags,
     check_trainer_flags,
     check_value,
-    find_last_or_best,
-    find_strategy,
-    find_virtual_ranks,
     in_config_files,
 )
-from lightning_app.cli.layout import Layout, resolve
 from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
+from lightning_app.cli.placing import Placing
 from lightning_app.cli.refusals import about_optimizer, refusal
 from lightning_app.cli.run_config import SaveConfigOnce
 from lightning_app.cli.run_logger import run_logger
 from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_ranks_so
 from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
-from lightning_app.limits import max_processes
 from lightning_app.masking import first_masked
 from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import start_ranks_so
 from lightning_app.processes.waiting import say_if_slow
 from lightning_app.speed.profiler import NoProfiler
+from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
 from lightning_app.telemetry.describe import num_processes
 from lightning_app.telemetry.progress import RunProgress
@@ -127,11 +123,9 @@ class CommandLine(LightningCLI):
         config.weights_only = not self._trusted  # for whoever would choose something else
         if config.ckpt_path and config.weights_from:
             raise UsageError("--ckpt_path and --weights_from: a run begins with one of them")
-        if config.ckpt_path in ("last", "best"):
-            return  # to be looked for where the loggers keep their runs
-        if config.ckpt_path is not None:
-            self._read_checkpoint(config.ckpt_path)
-        elif self._chosen != "fit" and config.weights_from is None:
+        if config.ckpt_path == CONTINUE and self._chosen != "fit":
+            raise UsageError(f"{self._chosen} --ckpt_path {CONTINUE}: use last")
+        if config.ckpt_path is None and self._chosen != "fit" and config.weights_from is None:
             rank_zero_only(print)("No --ckpt_path: with the weights that the model begins with")
 
     def _is_data_chosen(self, args: list[str]) -> bool:
@@ -201,23 +195,14 @@ class CommandLine(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         asked = self._get(self.config_init, "trainer")
-        layout, warning = resolve(
-            Layout(
-                asked.accelerator, asked.devices, asked.num_nodes, find_strategy(asked.strategy)
-            ),
-            torch.cuda.device_count(),
-            MPSAccelerator.is_available(),
-            max_processes(),
-        )
-        if warning:
+        placing = Placing(asked, self._own("virtual_ranks"))
+        if warning := placing.warning:
             self._beginning.later(lambda: rank_zero_only(print)(warning, file=sys.stderr))
-        self._find_checkpoint(asked)
-        kwargs |= vars(layout)
+        self._find_checkpoint(asked, placing)
+        kwargs |= placing.flags
         limits = ("max_epochs", "min_epochs", "min_steps", "max_time")
         if all(asked[limit] is None for limit in limits) and asked.max_steps == -1:
             kwargs["max_epochs"] = DEFAULT_MAX_EPOCHS
-        if (num_ranks := self._own("virtual_ranks")) is not None:
-            kwargs["strategy"] = find_virtual_ranks(num_ranks, layout)
         if asked.barebones:  # which takes no logger and no callbacks
             return super().instantiate_trainer(**kwargs)
         if asked.enable_progress_bar is None and not _has(ProgressBar, asked.callbacks):
@@ -235,15 +220,17 @@ class CommandLine(LightningCLI):
     def _own(self, flag: str) -> Any:
         return self._get(self.config, flag)
 
-    def _find_checkpoint(self, asked: Any) -> None:
-        """Make a path of `--ckpt_path last` or `best`, and see whether the model is the same."""
-        if (which := self._own("ckpt_path")) in ("last", "best"):
-            path = find_last_or_best(which, asked.default_root_dir, asked.logger)
-            for config in (self.config, self.config_init):
-                config[self._chosen].ckpt_path = path
-            self._read_checkpoint(path)
-        if self._checkpoint is not None:
-            check_model(self._own("ckpt_path"), self.model, self._checkpoint)
+    def _find_checkpoint(self, asked: Any, placing: Placing) -> None:
+        """Have `--ckpt_path` name what the run begins with, and see whether it can be."""
+        flag, limit_s = self._own("ckpt_path"), self._own("start_timeout_s")
+        begun = begins_with(flag, asked, placing, (self.model, self.datamodule), limit_s)
+        for config in (self.config, self.config_init):
+            config[self._chosen].ckpt_path = begun.path
+        if line := in_words(flag, begun.path, asked.default_root_dir):
+            rank_zero_only(print)(line)
+        if begun.path is not None and begun.is_here:
+            self._read_checkpoint(begun.path)
+            check_model(begun.path, self.model, self._checkpoint)
 
     def _read_checkpoint(self, path: str) -> None:
         self._checkpoint = read_checkpoint(path, self._trusted, to_train=self._chosen == "fit")
@@ -274,6 +261,7 @@ class CommandLine(LightningCLI):
             predictions=keeps,
             checkpoints=config["enable_checkpointing"] is not False,
             save_every_s=self._own("save_every_s"),
+            requeue=self._own("requeue"),
             monitor=self._own("monitor"),
             mode=self._own("mode"),
             log_shapes=self._own("log_shapes"),
@@ -291,6 +279,9 @@ class CommandLine(LightningCLI):
 
     def _prepared(self, trainer: Trainer) -> Trainer:
         inside.check_names(trainer)
+        if isinstance(trainer.strategy, MeetingRanks):
+            trainer.strategy.start_timeout_s = self._own("start_timeout_s")
+            trainer.strategy.step_timeout_s = self._own("step_timeout_s")
         start_ranks_so(trainer)
         start_spawned_ranks_so(trainer)
         inside.leave_sigterm_alone(trainer)

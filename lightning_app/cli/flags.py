@@ -9,19 +9,14 @@ from typing import Any
 import yaml
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
-from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lightning_app import strategies
 from lightning_app.checkpoint.best import Mode
 from lightning_app.checkpoint.finite import Choice
-from lightning_app.checkpoint.io import find_checkpoint, runs_folder
 from lightning_app.cli.config_text import overflows
-from lightning_app.cli.layout import Layout, count_devices
 from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
-from lightning_app.strategies.virtual import VirtualRanks, too_many_devices
+from lightning_app.limits import WAIT_S
 from lightning_app.telemetry.shapes import LogShapes
 
 
@@ -39,6 +34,25 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         default=None,
         help="Seconds after which to save a checkpoint within an epoch, too.",
     )
+    parser.add_argument(
+        "--start_timeout_s",
+        type=PositiveFloat,
+        default=WAIT_S,
+        help="Seconds to wait, as the run starts, for the processes of all ranks.",
+    )
+    parser.add_argument(
+        "--step_timeout_s",
+        type=PositiveFloat | None,
+        default=None,
+        help="Seconds to wait for another rank once the first step is done (600 if not given).",
+    )
+    parser.add_argument(
+        "--requeue",
+        type=bool,
+        default=False,
+        help="Have Slurm queue the job again once SIGUSR1 or SIGUSR2 has saved and stopped it.",
+    )
+    _allow_bare(parser, "--requeue", True)
     parser.add_argument(
         "--steps_per_execution",
         type=PositiveInt,
@@ -252,49 +266,3 @@ def in_config_files(key: str, paths: Any) -> bool:
     """
     contents = (path and yaml.safe_load(path.get_content()) for path in paths or [])
     return any(content is None or key in content for content in contents)
-
-
-def find_last_or_best(which: str, root: str | None, logger: Any) -> str:
-    """The path of the checkpoint that `--ckpt_path last` or `best` asks for.
-
-    Args:
-        which: `last` or `best`.
-        root: The Trainer's `default_root_dir`.
-        logger: The Trainer's, as it was asked for: an object, several, or whether to have one.
-
-    Raises:
-        UsageError: There is none that was written to its end.
-    """
-    loggers = logger if isinstance(logger, list) else [logger]
-    own = next((logger for logger in loggers if isinstance(logger, Logger)), None)
-    path = find_checkpoint(which, root or ".", own)
-    if path is None:
-        runs = runs_folder(root or ".", own).removeprefix("./")
-        if which == "best" and find_checkpoint("last", root or ".", own):
-            raise UsageError(
-                f"--ckpt_path best: no run in {runs} has kept a best checkpoint, as none has "
-                "logged a metric to go by: name one by --monitor, or use --ckpt_path last"
-            )
-        raise UsageError(
-            f"--ckpt_path {which}: no checkpoint in {runs}; leave it out to start anew, or name a "
-            "file"
-        )
-    rank_zero_only(print)(f"From {path}")
-    return path
-
-
-def find_virtual_ranks(num_ranks: int, layout: Layout) -> VirtualRanks:
-    """The strategy that runs virtual ranks on a layout.
-
-    Raises:
-        UsageError: None does, or there are more devices than virtual ranks.
-    """
-    num_devices = (count_devices(layout.devices) or 1) * layout.num_nodes
-    if num_devices > num_ranks:
-        raise UsageError(too_many_devices(num_ranks, num_devices))
-    strategy = strategies.with_virtual_ranks(layout.strategy, num_ranks)
-    if strategy is None:
-        raise UsageError(
-            f"--virtual_ranks with --strategy {layout.strategy}: it is for one device and ddp"
-        )
-    return strategy

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lightning_app.processes.placement import SLURM, TORCHRUN, Placement
+
 DOCTOR = "python -m lightning_app.doctor"
 
 Devices = int | list[int] | str
@@ -23,6 +25,66 @@ class Layout:
     devices: Devices = "auto"
     num_nodes: int = 1
     strategy: Any = "auto"
+
+
+_STARTED_BY_LIGHTNING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+
+
+def follow(asked: Layout, placed: Placement | None, starts_nodes: bool = False) -> Layout:
+    """Take the ranks that a launcher has started; flags that were left out follow it.
+
+    Args:
+        asked: The layout asked for.
+        placed: Where the launcher has put this process; `None` without one.
+        starts_nodes: Whether, without one, it is told how several hosts find each other.
+
+    Returns:
+        The layout asked for, with the launcher's numbers.
+
+    Raises:
+        ValueError: A flag contradicts the launcher, or there are several nodes and none.
+    """
+    if placed is None:
+        if asked.num_nodes > 1 and asked.strategy != "dp" and not starts_nodes:
+            per_node = count_devices(asked.devices) or 1
+            raise ValueError(
+                f"--num_nodes {asked.num_nodes}: nothing here starts the other nodes' processes; "
+                f"on each node: torchrun --nnodes {asked.num_nodes} --nproc-per-node {per_node} "
+                "--rdzv-backend c10d --rdzv-endpoint FIRST_NODE:29400 train.py …, without "
+                "--num_nodes and --devices"
+            )
+        return asked
+    name, here = placed.launcher, placed.local_world_size
+    count, wants = count_devices(asked.devices), {TORCHRUN: "--nproc-per-node"}
+    if count not in (None, here) and (placed.world_size > 1 or asked.strategy != "dp"):
+        option = wants.get(name, "--ntasks-per-node")
+        raise ValueError(
+            f"--devices {_text(asked.devices)}: {name} has started {_processes(here)} on this "
+            f"host; leave the flag out, or start as many by `{name} {option} {count}`"
+        )
+    if asked.num_nodes not in (1, placed.num_nodes):
+        option = "-N" if name == SLURM else "--nnodes"
+        raise ValueError(
+            f"--num_nodes {asked.num_nodes}: {name} has started the run on {placed.num_nodes}; "
+            f"leave the flag out, or start it by `{name} {option} {asked.num_nodes}`"
+        )
+    if placed.world_size == 1:
+        return asked if count else replace(asked, devices=1, num_nodes=1)
+    if asked.strategy in ("dp", "single_device", *_STARTED_BY_LIGHTNING):
+        raise ValueError(
+            f"--strategy {asked.strategy}: {name} has started {_processes(placed.world_size)}, "
+            "which train together under `--strategy ddp`: use that, or leave the flag out"
+        )
+    return replace(
+        asked,
+        devices=asked.devices if count else here,
+        num_nodes=placed.num_nodes,
+        strategy="ddp" if asked.strategy == "auto" else asked.strategy,
+    )
+
+
+def _processes(number: int) -> str:
+    return f"{number} process{'' if number == 1 else 'es'}"
 
 
 def resolve(

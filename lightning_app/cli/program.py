@@ -21,7 +21,7 @@ from lightning_app.processes.streams import streams_that_may_close
 from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
 
 DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+SUBCOMMANDS = ("fit", "validate", "test", "predict", "plan")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,6 +46,7 @@ def _run(arguments: list[str], parent: int) -> None:
     with suppress(FileNotFoundError):  # the folder may have been deleted
         sys.path.append(os.getcwd())  # the user's classes may be there, and the program elsewhere
     subcommand = arguments.pop(0) if arguments[:1] and arguments[0] in SUBCOMMANDS else "fit"
+    with_defaults = [DEFAULT_MODEL, DEFAULT_DATA, *arguments]
     say_if_slow("making the model and the data")
     strategies.register()
     config_text.register()
@@ -54,7 +55,12 @@ def _run(arguments: list[str], parent: int) -> None:
     try:
         # The first of several `--model`: not a default of the parser, whose `lr`, say, would
         # become that of a user's class.
-        CommandLine(subcommand, [DEFAULT_MODEL, DEFAULT_DATA, *arguments])
+        if subcommand == "plan":
+            from lightning_app.cli.plan import PlanLine  # with what no run needs
+
+            PlanLine(with_defaults, arguments)
+        else:
+            CommandLine(subcommand, with_defaults)
     except (ArgumentError, UsageError) as error:
         if isinstance(error, ArgumentError) and (bug := users_bug(error)):
             raise bug from None

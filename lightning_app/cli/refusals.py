@@ -17,8 +17,10 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint.input import about_objects
 from lightning_app.command import program
-from lightning_app.errors import frames_of, is_users, module_of, what_it_says
-from lightning_app.processes import ranks
+from lightning_app.errors import first_line, frames_of, is_users, module_of, what_it_says
+from lightning_app.processes import liveness, ranks
+from lightning_app.processes.placement import local_rank
+from lightning_app.processes.signals import deaf
 
 
 def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) -> str | None:
@@ -113,6 +115,7 @@ def tell(line: str, parent: int) -> None:
     """
     rank: int = getattr(rank_zero_only, "rank", 0)
     store = _store()
+    liveness.write_error_file(line)
     if rank == 0:
         print(f"{program()}: error: {line}", file=sys.stderr)
         if store is not None:  # which ends with this process
@@ -120,7 +123,9 @@ def tell(line: str, parent: int) -> None:
             _wait(lambda: store.add("heard", 0) >= dist.get_world_size() - 1)
         return
     if store is None:
-        told = _wait(lambda: os.getppid() != parent)
+        # The first of a host tells it there; the others of that host are soon ended.
+        limit_s = PATIENCE_S * (4 if local_rank(os.environ) else 1)
+        told = _wait(lambda: os.getppid() != parent, limit_s)
     else:
         try:
             told = _wait(lambda: store.check(["told"])) and store.add("heard", 1) > 0
@@ -148,17 +153,46 @@ def tell_traceback(error: Exception) -> int:
     store = _store()
     if store is None or dist.get_world_size() == 1:
         return 0
-    if is_of_another(error) and (found := ranks.failed(within_s=HEARSAY_S)):
-        print(f"{program()}: error: {found[0]}", file=sys.stderr)
-        return found[1]
-    print(f"{where()}:\n{''.join(traceback.format_exception(error))}", end="", file=sys.stderr)
+    text = "".join(traceback.format_exception(error))
+    with deaf():
+        if is_of_another(error):
+            if found := ranks.failed(within_s=HEARSAY_S):
+                print(f"{program()}: error: {found[0]}", file=sys.stderr)
+                return found[1]
+            if (line := liveness.why(is_timeout(error))) is not None:
+                if line:
+                    print(f"{program()}: error: {line}", file=sys.stderr)
+                    liveness.write_error_file(line, text)
+                return 1
+        cause = f"{type(error).__name__}: {first_line(error)}"
+        liveness.tell_own(cause)
+        liveness.write_error_file(cause, text)
+        print(f"{where()}:\n{text}", end="", file=sys.stderr)
     return 1
 
 
+_ENDED = (
+    "closed by peer",
+    "reset by peer",
+    "Broken pipe",
+    "No route to host",
+    "Connection refused",
+)
+_IN_VAIN = ("Timed out waiting", "timed out", "Connection timed out", "Watchdog caught")
+
+
 def is_of_another(error: BaseException) -> bool:
-    """Whether an error is that the connection to another rank has ended."""
-    texts = ("closed by peer", "reset by peer", "Broken pipe")
-    return isinstance(error, ConnectionError) or any(text in str(error) for text in texts)
+    """Whether an error is that another rank has ended, or was waited for in vain."""
+    if any(map(is_users, frames_of(error)[-1:])):
+        return False
+    is_ended = isinstance(error, ConnectionError) or any(text in str(error) for text in _ENDED)
+    return is_ended or is_timeout(error)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether an error is that another rank was waited for in vain."""
+    is_collective = isinstance(error, (RuntimeError, TimeoutError))
+    return is_collective and any(text in str(error) for text in (*_IN_VAIN, "waited"))
 
 
 def another_rank_told(error: BaseException) -> bool:
@@ -166,10 +200,12 @@ def another_rank_told(error: BaseException) -> bool:
     store = _store()
     if not is_of_another(error) or store is None:
         return False
-    try:  # not by the store's own wait, which writes to stderr where it was in vain
+
+    def has_told() -> bool:
+        # Not by the store's own wait, which writes to stderr where it was in vain.
         return _wait(lambda: store.check(["told"]), HEARSAY_S) and store.add("heard", 1) > 0
-    except RuntimeError:  # the first rank has ended
-        return False
+
+    return bool(liveness.in_time(has_told, HEARSAY_S + liveness.STORE_S))
 
 
 def _store() -> Any:

@@ -12,6 +12,7 @@ from lightning_app.inside.loaders import (
     predict_loader,
     running_iterators,
     takes_loaders_in_turn,
+    tell_epoch,
     training_iterators,
 )
 from lightning_app.inside.logged import (
@@ -125,6 +126,7 @@ __all__ = [
     "set_value_of_step",
     "skips_backward",
     "takes_loaders_in_turn",
+    "tell_epoch",
     "training_iterators",
     "training_results",
     "validates_by_time",

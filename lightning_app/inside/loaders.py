@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import Trainer
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 
@@ -68,3 +69,8 @@ def predict_loader(trainer: Trainer, index: int) -> Any:
     """One of the loaders that are predicted."""
     combined: Any = trainer.predict_loop._combined_loader
     return combined.flattened[index]
+
+
+def tell_epoch(loader: object, epoch: int) -> None:
+    """Tell a loader's samplers their epoch, as Lightning does where an epoch begins."""
+    _set_sampler_epoch(loader, epoch)

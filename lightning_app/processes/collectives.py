@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
@@ -32,3 +33,21 @@ def all_objects(value: T) -> list[T]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_numbers(numbers: list[int], device: torch.device) -> list[list[int]]:
+    """Every process's whole numbers, in rank order, on the first rank; none on the others.
+
+    Args:
+        numbers: As many as there are. All processes have to call this, and there are several.
+        device: Where the ranks' backend takes tensors.
+    """
+    longest = torch.tensor(len(numbers), device=device)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+    own = torch.full((int(longest) + 1,), 0, dtype=torch.int64)
+    own[: len(numbers) + 1] = torch.tensor([len(numbers), *numbers])
+    own = own.to(device)
+    rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    is_first = dist.get_rank() == 0
+    dist.gather(own, rows if is_first else None)
+    return [row[1 : int(row[0]) + 1].tolist() for row in rows] if is_first else []

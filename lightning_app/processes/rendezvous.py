@@ -1,11 +1,19 @@
-"""How the processes of a run find each other: in limited time, and never in silence."""
+"""How the processes of a run find each other: in limited time, and never in silence.
 
+They meet in a store of torch's. A launcher's store may hold what an earlier start of the same run
+has left, so the first rank gives the meeting a name of its own, and all that follows is kept under
+it. Each then tells of itself, and gets one answer, the same for all.
+"""
+
+import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,23 +24,53 @@ from torch.distributed.rendezvous import rendezvous
 from lightning_app.command import program
 from lightning_app.errors import UsageError
 from lightning_app.limits import WAIT_S
+from lightning_app.processes.start_check import difference, facts
 
 SAYS_SO_S = 10.0
 ADDRESS_S = 30.0  # a name may become known only after a process has started
+POLL_S = 0.02
+MAX_NAMED = 4  # of the ranks that are missing
+
+Answer = Callable[[list[Any]], Any]
 
 
-def meet(environment: ClusterEnvironment) -> Any:
+@dataclass(frozen=True)
+class Meeting:
+    """The processes of a run, once they have met.
+
+    Attributes:
+        store: That they share, for this start of the run alone.
+        of_ranks: What each has told of itself, by rank: its host, its pid, …
+        answer: What the first rank has answered to all.
+    """
+
+    store: Any
+    of_ranks: list[dict[str, Any]]
+    answer: Any
+
+
+_early: list[Meeting] = []  # of this process, before there is a strategy that asks for it
+
+
+def meet(
+    environment: ClusterEnvironment,
+    says: Any = None,
+    answer: Answer = lambda said: None,
+    modules: tuple[str | None, ...] = (),
+    limit_s: float = WAIT_S,
+) -> Meeting:
     """Wait for the run's processes.
 
     Args:
         environment: Tells this one's place.
-
-    Returns:
-        The store that they share, for `init_process_group`.
+        says: What this process has to say, as JSON takes it.
+        answer: Makes of what all have said, by rank, what all get to know; called on the first.
+        modules: Files of the user's code, which are to be the same everywhere.
+        limit_s: Seconds to wait for them.
 
     Raises:
-        UsageError: This one has no place among them, their address is not known, or they are not
-            all there in time.
+        UsageError: This one has no place among them, their address is not known, they are not
+            all there in time, or differ in what has to be the same.
     """
     rank, world_size = environment.global_rank(), environment.world_size()
     if not 0 <= rank < world_size:
@@ -42,19 +80,86 @@ def meet(environment: ClusterEnvironment) -> Any:
         )
     address, port = environment.main_address, environment.main_port
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
-    with _told(f"rank {rank} waits for all {world_size} processes at {address}:{port}"):
+    place = f"{address}:{port}"
+    with _told(f"rank {rank} waits for all {world_size} processes at {place}", limit_s):
         _look_up(address)
+        deadline = time.monotonic() + limit_s
         try:
-            return next(
-                rendezvous(
-                    f"env://?rank={rank}&world_size={world_size}",
-                    timeout=timedelta(seconds=WAIT_S),
-                )
-            )[0]
-        except (dist.DistStoreError, dist.DistNetworkError) as error:
+            found = rendezvous(
+                f"env://?rank={rank}&world_size={world_size}", timeout=timedelta(seconds=limit_s)
+            )
+            shared = next(found)[0]
+            own = {"facts": facts(modules), "says": says}
+            if rank:
+                return _join(shared, rank, own, deadline)
+            return _lead(shared, world_size, own, answer, deadline)
+        except (dist.DistStoreError, dist.DistNetworkError, TimeoutError) as error:
             raise UsageError(
                 f"rank {rank} of {world_size} at MASTER_ADDR={address}, MASTER_PORT={port}: {error}"
             ) from None
+
+
+def meet_early(*args: Any, **kwargs: Any) -> Meeting:
+    """Meet before there is a strategy; the next that asks for the meeting gets this one."""
+    _early[:] = [meet(*args, **kwargs)]
+    return _early[0]
+
+
+def meeting(environment: ClusterEnvironment, limit_s: float = WAIT_S) -> Meeting:
+    """The early meeting, or one now."""
+    return _early.pop() if _early else meet(environment, limit_s=limit_s)
+
+
+def _lead(shared: Any, world_size: int, own: Any, answer: Answer, deadline: float) -> Meeting:
+    """The first rank: name the meeting to all who ask, hear them, and answer."""
+    name = uuid.uuid4().hex
+    store = dist.PrefixStore(name, shared)  # type: ignore[attr-defined]
+    answered: set[str] = set()
+    missing = list(range(1, world_size))
+    while missing:
+        for rank in missing:
+            if shared.check([f"asks/{rank}"]):
+                asker = shared.get(f"asks/{rank}").decode()
+                if asker not in answered:  # of an earlier start, it may be
+                    answered.add(asker)
+                    shared.set(f"named/{asker}", name)
+        missing = [rank for rank in missing if not store.check([f"said/{rank}"])]
+        if missing and time.monotonic() > deadline:
+            some = ", ".join(map(str, missing[:MAX_NAMED])) + ", …" * (len(missing) > MAX_NAMED)
+            raise TimeoutError(f"rank {some} did not come")
+        time.sleep(POLL_S if missing else 0)
+    said = [own, *(json.loads(store.get(f"said/{rank}")) for rank in range(1, world_size))]
+    of_ranks = [one["facts"] for one in said]
+    refused = difference(of_ranks)
+    told = None if refused else answer([one["says"] for one in said])
+    store.set("answer", json.dumps([refused, of_ranks, told]))
+    return _result(store, refused, of_ranks, told)
+
+
+def _join(shared: Any, rank: int, own: Any, deadline: float) -> Meeting:
+    """A later rank: ask for the meeting's name, tell of itself, and hear the answer."""
+    asker = uuid.uuid4().hex
+    shared.set(f"asks/{rank}", asker)
+    name = _get(shared, f"named/{asker}", deadline).decode()
+    store = dist.PrefixStore(name, shared)  # type: ignore[attr-defined]
+    store.set(f"said/{rank}", json.dumps(own))
+    return _result(store, *json.loads(_get(store, "answer", deadline)))
+
+
+def _result(store: Any, refused: str | None, of_ranks: list[Any], told: Any) -> Meeting:
+    if refused:
+        raise UsageError(refused)
+    return Meeting(store, of_ranks, told)
+
+
+def _get(store: Any, key: str, deadline: float) -> bytes:
+    """Not by the store's own wait, which writes to stderr where it was in vain."""
+    while not store.check([key]):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the first rank did not answer")
+        time.sleep(POLL_S)
+    value: bytes = store.get(key)
+    return value
 
 
 def _look_up(address: str) -> None:
@@ -72,9 +177,9 @@ def _look_up(address: str) -> None:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: str, limit_s: float) -> Iterator[None]:
     """Say for what this process waits, once it has waited for some time."""
-    line = f"{program()}: {what}, for at most {WAIT_S:g} s\n"
+    line = f"{program()}: {what}, for at most {limit_s:g} s\n"
     timer = threading.Timer(SAYS_SO_S, os.write, (2, line.encode()))
     timer.daemon = True
     timer.start()

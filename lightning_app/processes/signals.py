@@ -1,4 +1,5 @@
-"""Signals that end a run: SIGTERM, Ctrl-C (SIGINT), and SIGHUP, of a terminal that is closed.
+"""Signals that end a run: SIGTERM, Ctrl-C (SIGINT), SIGHUP, of a terminal that is closed, and
+SIGUSR1 and SIGUSR2, by which a batch system tells that time is nearly up.
 
 The first one is a wish. Training takes it up where nothing is pending, saves, and stops (see
 `checkpoint/callbacks.py`); whatever else a program is in ends at once. A second one ends the
@@ -17,12 +18,19 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from lightning_app.command import program
+from lightning_app.processes import slurm
+from lightning_app.processes.placement import SLURM, global_rank, local_rank, placement
 from lightning_app.processes.ranks import say
 
 SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
 )
-SAME_S = 1.0  # a launcher passes on what its whole group has got: one wish, not two
+# A launcher passes on what its whole group has got: one wish, not two. Somebody who presses Ctrl-C
+# again means it; what torchrun, Slurm and Kubernetes send may come again seconds later.
+SAME_S = {signal.SIGINT: 1.0}
+USUALLY_SAME_S = 10.0
 HEED_S = 2.0  # in which a main thread takes up a signal, unless it is in C++
 PATIENCE_S = 10.0  # with its end, then
 
@@ -36,13 +44,17 @@ class Stopped(BaseException):
     Attributes:
         signum: The signal that told it.
         agreed: Whether all ranks stop by it.
+        requeue: Whether Slurm is to queue the job again, as the last that the run does.
     """
 
-    def __init__(self, signum: int, path: str | None = None, agreed: bool = False) -> None:
+    def __init__(
+        self, signum: int, path: str | None = None, agreed: bool = False, requeue: bool = False
+    ) -> None:
         saved = f"saved {path}; continue with --ckpt_path last" if path else "nothing to save"
         super().__init__(f"stopped by {signal.Signals(signum).name}: {saved}")
         self.signum = signum
         self.agreed = agreed
+        self.requeue = requeue
 
 
 class _Waiting:
@@ -55,8 +67,15 @@ class _Waiting:
 
 def stop_at_once(signum: int, frame: FrameType | None) -> None:
     """The handler for all but training."""
+    if _Waiting.is_heeded:
+        return  # it ends by an earlier one
     _Waiting.is_heeded = True
     raise Stopped(signum)
+
+
+def leave_to_this_end() -> None:
+    """Have further signals not disturb an end by one that all ranks have agreed on."""
+    _Waiting.is_heeded = True
 
 
 @contextmanager
@@ -82,9 +101,11 @@ def listening() -> Iterator[None]:
         yield
     except Stopped as stop:
         if _is_first():
-            print(f"{program()}: {stop}", file=sys.stderr)
+            print(f"{program()}: {stop}", file=sys.stderr, flush=True)
+            if stop.requeue:
+                slurm.requeue(stop.signum)
         # A launcher takes another rank's status for a crash, and kills the first one.
-        status = 0 if stop.agreed and not _is_first() else 128 + stop.signum
+        status = 0 if stop.agreed and _leaves_status() else 128 + stop.signum
         raise SystemExit(status) from None
     finally:
         _Waiting.has_end = False
@@ -95,7 +116,14 @@ def listening() -> Iterator[None]:
 
 
 def _is_first() -> bool:
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+    return global_rank(os.environ) == 0
+
+
+def _leaves_status() -> bool:
+    """Whether another rank's status is the run's: torchrun's on each host go by their own."""
+    placed = placement(os.environ)
+    is_slurms = placed is not None and placed.launcher == SLURM
+    return bool(global_rank(os.environ) if is_slurms else local_rank(os.environ))
 
 
 def is_left_alone(signum: int) -> bool:
@@ -113,6 +141,24 @@ def second_signal_ends() -> bool:
     return _Waiting.has_end
 
 
+def same_s(signum: int) -> float:
+    """Seconds in which a signal is taken for the one before."""
+    return SAME_S.get(signal.Signals(signum), USUALLY_SAME_S)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Within, SIGTERM is ignored: a launcher ends what tells why it ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
 def _insist(reader: socket.socket) -> None:
     """End the process by its second signal, or if the first one does not."""
     with reader, suppress(EOFError):
@@ -124,7 +170,7 @@ def _insist(reader: socket.socket) -> None:
             signum = _next(reader, None if _Waiting.is_allowed else limit_s)
             if signum is None and not _Waiting.is_allowed:
                 _end(first, str(Stopped(first)))
-            elif signum is not None and time.monotonic() - heard_s > SAME_S:
+            elif signum is not None and time.monotonic() - heard_s > same_s(signum):
                 name = signal.Signals(signum).name
                 _end(signum, f"stopped by a second {name}, at once: not saved")
 

@@ -15,18 +15,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.connected import ConnectedProcesses
 from lightning_app.strategies.first_steps import FirstSteps
 from lightning_app.strategies.gathering import check_shapes
+from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.local_sum import LocalSum
 from lightning_app.strategies.loss_weight import LossWeight, common_shard, mean_over
+from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.refused import (
     check_metrics,
@@ -39,7 +39,7 @@ from lightning_app.strategies.spare_step import nothing_stays
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
 
 
-class DDPStrategy(ConnectedProcesses):
+class DDPStrategy(GlobalBatch, MeetingRanks):
     """Trains in one process per device; each rank gets its shard of every global batch.
 
     A rank's loss counts as its samples do in the batch. A module whose loss is a mean over
@@ -89,7 +89,7 @@ class DDPStrategy(ConnectedProcesses):
             and not self.model._comm_hooks  # none of the user's own
         ):
             if self._local_sum is None:
-                self._local_sum = LocalSum(self._timeout or default_pg_timeout)
+                self._local_sum = LocalSum(self.step_timeout)
             self.model.register_comm_hook(dist.group.WORLD, self._local_sum.hook)
 
     @override

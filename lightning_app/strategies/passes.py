@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from typing_extensions import Self, override
 
+from lightning_app import inside
 from lightning_app.strategies.randomness import OwnRandomness, is_known
 from lightning_app.strategies.sharding import Shard, shard_bounds
 
@@ -79,6 +80,9 @@ class Pass:
         shards = self.shards
         self.epoch = shards.epoch()
         self.position = shards.start(self)
+        if self.epoch and shards.begun is None and shards.loader.num_workers:
+            # Of a run that is continued: workers draw before Lightning tells the epoch.
+            inside.tell_epoch(shards.loader, self.epoch)
         self.skips_idle = shards.skips_idle and shards.is_in_turn()
         self.note = [self.epoch, shards.round_of(self.epoch), 0, 0]
         self.generators = [generator.get_state() for generator in shards.generators]

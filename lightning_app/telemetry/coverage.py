@@ -7,14 +7,17 @@ a run that is continued at another place than it stopped, are seen by this. What
 Lightning's own `DDPStrategy`, by class path, the samples that its sampler repeats to fill the last
 batch are counted as what they are.
 
-Costs a note per step, eight bytes of memory per sample on the first rank and four on each other,
-and at each epoch's end a sum of these over all ranks (at each checkpoint, too).
+Costs a note per step, and eight bytes of memory per sample on the first rank and four on each
+other. At each epoch's end and each checkpoint the ranks add up how many visits there were, and
+two sums of hashes of the samples: where these are those of the plan, nothing is missing. Only where
+they are not, the counts of all samples are added up.
 
 Not covered: streams and other loaders without indices, and several training loaders at once.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,17 +34,26 @@ from lightning_app.strategies.passes import Indices, Pass
 from lightning_app.strategies.sharding import Shard
 from lightning_app.telemetry.metrics import Smooths
 
+_SALTS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
 MAX_NOTES = 64
 MAX_NUMBER = 2**24  # or a few times the data set's length
 
 
 class Tally:
-    """How often each index was named."""
+    """How often each index was named.
+
+    Attributes:
+        numbers: By the index, int32, of indices that are whole numbers from 0.
+        others: Of what else there is: names.
+        fingerprint: How many there are, and two sums of hashes `(3,)`, int64, that add up over
+            tallies: those of equal tallies are equal.
+    """
 
     def __init__(self, limit: int = MAX_NUMBER) -> None:
         self._limit = limit  # larger indices are names, which need no table up to the largest
-        self.numbers = torch.zeros(0, dtype=torch.int32)  # by the index
-        self.others: Counter[Any] = Counter()  # indices that are not whole numbers from 0: names
+        self.numbers = torch.zeros(0, dtype=torch.int32)
+        self.others: Counter[Any] = Counter()
+        self.fingerprint = torch.zeros(1 + len(_SALTS), dtype=torch.int64)
 
     def add(self, batches: Iterable[Indices]) -> None:
         """Count what is in some batches."""
@@ -50,9 +62,12 @@ class Tally:
             if isinstance(batch, np.ndarray) and not (batch.size and batch.max() >= self._limit):
                 arrays.append(batch)
             else:
-                self.others.update(map(_as_saved, batch))
+                names = Counter(map(_as_saved, batch))
+                self.others.update(names)
+                self._note_names(names)
         numbers = torch.from_numpy(np.concatenate(arrays)) if arrays else torch.empty(0)
         if len(numbers):
+            self._note(numbers.numpy())
             self.grow(int(numbers.max()) + 1)
             self.numbers.index_add_(0, numbers, torch.ones_like(numbers, dtype=torch.int32))
 
@@ -62,6 +77,24 @@ class Tally:
             larger = torch.zeros(length, dtype=torch.int32)
             larger[: len(self.numbers)] = self.numbers
             self.numbers = larger
+
+    def restore(self, numbers: torch.Tensor, others: Mapping[Any, int]) -> None:
+        """Take up what was counted before."""
+        self.numbers, self.others = numbers, Counter(others)
+        indices = numbers.nonzero().flatten()
+        self._note(np.repeat(indices.numpy(), numbers[indices].numpy()))
+        self._note_names(self.others)
+
+    def _note(self, indices: Any) -> None:
+        for place, salt in enumerate(_SALTS, 1):
+            self.fingerprint[place] += torch.from_numpy(_mixed(indices, salt)).sum()
+        self.fingerprint[0] += len(indices)
+
+    def _note_names(self, names: Counter[Any]) -> None:
+        for name, count in names.items():
+            digest = hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
+            halves = torch.tensor(np.frombuffer(digest, np.int64))
+            self.fingerprint += torch.cat([torch.ones(1, dtype=torch.int64), halves]) * count
 
     def beyond(self, other: "Tally") -> int:
         """How often indices are named here more often than in another tally."""
@@ -130,6 +163,21 @@ class Coverage(Callback):
         parts = zip(batches, shards, strict=True)
         self._visits.add(batch[shard.start : shard.stop] for batch, shard in parts)
 
+    def _is_all(self, trainer: Trainer) -> bool:
+        """Whether all ranks together have visited what was planned; all of them have to call this.
+
+        The sums of a few numbers tell it, whatever the number of samples.
+        """
+        self._count()
+        balance = self._visits.fingerprint.clone()
+        if self._is_first:
+            balance -= self._plan.fingerprint
+            if self._visited_before is not None:
+                balance += self._visited_before.fingerprint
+        strategy = trainer.strategy
+        balance = strategy.reduce(balance.to(strategy.root_device), reduce_op="sum")
+        return not bool(balance.any())
+
     def _all_visits(self, trainer: Trainer) -> Tally:
         """How often each sample was visited on all ranks; all of them have to call this."""
         self._count()
@@ -149,14 +197,21 @@ class Coverage(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loader is None:
             return
+        is_foreign = isinstance(self._loader.sampler, DistributedSampler)
+        if not is_foreign and (self._pass is None or self._is_all(trainer)):
+            self._log(trainer, 0, 0)
+            return
         visits = self._all_visits(trainer)
         has_visits = self._pass is not None or self._visited_before is not None
         if not (trainer.is_global_zero and has_visits):  # else it stops before the first step
             return
         plan = _plan_of_foreign(self._loader, trainer, visits) or self._plan
-        if self._pass is None:  # a run that is continued after the epoch's last batch
-            plan = visits
-        missing, repeated = plan.beyond(visits), visits.beyond(plan)
+        self._log(trainer, plan.beyond(visits), visits.beyond(plan))
+
+    @staticmethod
+    def _log(trainer: Trainer, missing: int, repeated: int) -> None:
+        if not trainer.is_global_zero:
+            return
         metrics: dict[str, float] = {"coverage/missing": missing, "coverage/repeated": repeated}
         trainer.callback_metrics.update({tag: torch.tensor(n) for tag, n in metrics.items()})
         for logger in trainer.loggers:
@@ -168,7 +223,7 @@ class Coverage(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if self._loader is not None:
-            visits = self._all_visits(trainer)
+            visits = self._plan if self._is_all(trainer) else self._all_visits(trainer)
             checkpoint["coverage_visits"] = visits.numbers
             checkpoint["coverage_names"] = dict(visits.others)
 
@@ -179,8 +234,7 @@ class Coverage(Callback):
         # What all ranks had visited, whatever their number was.
         if "coverage_visits" in checkpoint:
             self._visited_before = before = Tally()
-            before.numbers = checkpoint["coverage_visits"]
-            before.others = Counter(checkpoint.get("coverage_names", {}))
+            before.restore(checkpoint["coverage_visits"], checkpoint.get("coverage_names", {}))
 
 
 def _as_numbers(batch: Any) -> Any:
@@ -193,6 +247,14 @@ def _as_numbers(batch: Any) -> Any:
     if is_numbers and not (array.size and array.min() < 0):
         return array.astype(np.int64, copy=False)
     return batch
+
+
+def _mixed(indices: Any, salt: int) -> Any:
+    """A hash of each index, int64: splitmix64's last steps."""
+    mixed = indices.astype(np.uint64) * np.uint64(salt) + np.uint64(salt)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (mixed ^ (mixed >> np.uint64(31))).view(np.int64)
 
 
 def _as_saved(index: Any) -> Any:

@@ -9,6 +9,7 @@ from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.strategies.loader import ShardedLoader
 from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
 from lightning_app.strategies.virtual import NUM_THREADS, VirtualRanks
+from lightning_app.telemetry.many_ranks import sum_in_words
 
 
 def describe_layout(trainer: Trainer) -> str:
@@ -28,7 +29,7 @@ def describe_layout(trainer: Trainer) -> str:
     if batch is None:
         return line
     parts = chunk_sizes(batch, ranks) if replicas else shard_sizes(batch, ranks)
-    return f"{line}, global batch {batch}" + (f" = {' + '.join(map(str, parts))}" * (ranks > 1))
+    return f"{line}, global batch {batch}" + (f" = {sum_in_words(parts)}" * (ranks > 1))
 
 
 def run_name(trainer: Trainer) -> str:

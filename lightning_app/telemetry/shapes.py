@@ -22,8 +22,15 @@ from lightning_app.modules import called_modules
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.strategies.virtual import VirtualRanks
+from lightning_app.telemetry.many_ranks import (
+    MAX_EACH,
+    curves,
+    each_alone,
+    in_words,
+    runs_of_ranks,
+)
 from lightning_app.telemetry.metrics import Smooths
-from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank
+from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank, gather_runs
 
 PREFIX = "batch_size/"
 LogShapes = Literal["every", "change", "off"]
@@ -53,6 +60,7 @@ class ShapeLogger(Callback):
         self._num_shown_so_far = 0  # splits
         self._num_hidden = 0  # splits of this epoch that were not shown
         self._next_step = 0
+        self._devices: list[str] = []  # by rank; on the first rank
         # Told, on the first rank, what is logged: the first step, and the steps' sizes.
         self.listeners: list[Callable[[int, list[SizeRun]], None]] = []
 
@@ -63,6 +71,13 @@ class ShapeLogger(Callback):
         self._recorder = SizeRecorder(called_modules(pl_module), pl_module, replicas_only)
         if isinstance(strategy, DataParallelStrategy):
             strategy.listeners.append(self._recorder.note_replica)
+        devices = gather_objects(str(strategy.root_device))
+        if isinstance(strategy, DataParallelStrategy):
+            devices = [str(device) for device in strategy.parallel_devices]
+        elif isinstance(strategy, VirtualRanks):
+            owners = zip(devices, strategy.ranges, strict=False)  # devices are the first rank's
+            devices = [device for device, own in owners for _ in own]
+        self._devices = devices
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -113,17 +128,12 @@ class ShapeLogger(Callback):
 
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._recorder is not None
-        device = str(trainer.strategy.root_device)
-        gathered = gather_objects((self._recorder.take(), device))
+        gathered = gather_runs(self._recorder.take(), trainer.strategy.root_device)
         if not trainer.is_global_zero:
             return
-        devices = [device for _, device in gathered]
-        if isinstance(trainer.strategy, DataParallelStrategy):
-            devices = [str(device) for device in trainer.strategy.parallel_devices]
-        has_virtual_ranks = isinstance(trainer.strategy, VirtualRanks)
-        if isinstance(trainer.strategy, VirtualRanks):
-            devices = [devices[i] for i, own in enumerate(trainer.strategy.ranges) for _ in own]
-        steps = list(by_rank([runs for runs, _ in gathered], has_virtual_ranks))
+        devices = self._devices
+        are_numbered = isinstance(trainer.strategy, VirtualRanks)
+        steps = list(by_rank(gathered, are_numbered))
         first_step = self._next_step
         self._next_step += sum(count for _, count in steps)
         if not any(sizes for sizes, _ in steps):
@@ -167,8 +177,7 @@ Scalars = dict[str, float]
 
 def _scalars(split: list[int]) -> Scalars:
     """A step's sizes, by their tags."""
-    ranks = {f"{PREFIX}rank_{rank}": float(size) for rank, size in enumerate(split)}
-    return {f"{PREFIX}global": float(sum(split))} | ranks
+    return {f"{PREFIX}global": float(sum(split))} | curves(PREFIX.rstrip("/"), split)
 
 
 def _log_each(logger: Logger, step: int, runs: list[tuple[Scalars, int]]) -> None:
@@ -194,10 +203,14 @@ def _log_curves(
 
 def _transcript(step: dict[int, Sizes], devices: list[str]) -> Iterator[str]:
     """The tutorial's lines for one step, each rank's and then the global one."""
-    for rank, sizes in step.items():
+    ranks = list(step)
+    alike = [(sizes, devices[rank]) for rank, sizes in step.items()]
+    runs = runs_of_ranks(alike) if len(step) > MAX_EACH else each_alone(alike)
+    for places, (sizes, device) in runs:
+        named = in_words(range(ranks[places[0]], ranks[places[-1]] + 1))
         yield (
             f"\tIn Model: input size {torch.Size(sizes.input)} "
-            f"output size {torch.Size(sizes.output)}  (rank {rank}, {devices[rank]})"
+            f"output size {torch.Size(sizes.output)}  ({named}, {device})"
         )
     given, made = next(iter(step.values()))
     num_in = sum(sizes.input[0] for sizes in step.values())

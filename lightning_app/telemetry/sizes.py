@@ -4,11 +4,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_app import inside
+from lightning_app.processes.collectives import gather_numbers
 from lightning_app.strategies.replicas import replica_rank
 from lightning_app.strategies.spare_step import is_spare
 
@@ -122,6 +125,43 @@ def _first_shape(values: Any) -> Shape | None:
         if (shape := _first_shape(value)) is not None:
             return shape
     return None
+
+
+def gather_runs(runs: list[StepRun], device: torch.device) -> list[list[StepRun]]:
+    """Every process's runs of steps, in rank order, on the first rank; none on the others.
+
+    Args:
+        runs: This process's. All processes have to call this.
+        device: Where the ranks' backend takes tensors.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [runs]
+    return [_decoded(numbers) for numbers in gather_numbers(_encoded(runs), device)]
+
+
+def _encoded(runs: list[StepRun]) -> list[int]:
+    """Numbers: how many steps, how many ranks, and of each its number and its two shapes."""
+    numbers: list[int] = []
+    for step, count in runs:
+        numbers += [count, len(step)]
+        for rank, sizes in step.items():
+            numbers.append(rank)
+            for shape in sizes:
+                numbers += [len(shape), *shape]
+    return numbers
+
+
+def _decoded(numbers: list[int]) -> list[StepRun]:
+    left = iter(numbers)
+
+    def shape() -> Shape:
+        return tuple(next(left) for _ in range(next(left)))
+
+    runs: list[StepRun] = []
+    for count in left:
+        ranks = (next(left) for _ in range(next(left)))
+        runs.append(({rank: Sizes(shape(), shape()) for rank in ranks}, count))
+    return runs
 
 
 def by_rank(processes: list[list[StepRun]], are_numbered: bool = False) -> Iterator[StepRun]:

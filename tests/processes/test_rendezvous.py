@@ -28,7 +28,6 @@ def _free_port() -> int:
 def test_ranks_that_do_not_find_each_other_end(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rendezvous, "WAIT_S", 2.0)
     monkeypatch.setattr(rendezvous, "SAYS_SO_S", 0.2)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")  # put back afterwards
@@ -36,7 +35,7 @@ def test_ranks_that_do_not_find_each_other_end(
     environment = alone()
     port = environment.main_port
     with pytest.raises(UsageError, match=rf"^rank 0 of 2 at MASTER_ADDR=127.0.0.1, .*={port}: "):
-        rendezvous.meet(environment)
+        rendezvous.meet(environment, limit_s=2.0)
     told = f"train.py: rank 0 waits for all 2 processes at 127.0.0.1:{port}, for at most 2 s\n"
     assert told in capfd.readouterr().err
 

@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.connected import ConnectedProcesses
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.idle_metrics import align_shapes
 from lightning_app.strategies.loader import (
@@ -29,6 +28,7 @@ from lightning_app.strategies.loader import (
     view_of,
     why_not_split,
 )
+from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.single_device import SingleDeviceStrategy
 from lightning_app.strategies.telling import TellOnce
@@ -214,7 +214,7 @@ class VirtualSingleDeviceStrategy(VirtualRanks, SingleDeviceStrategy):
     """All virtual ranks on one device."""
 
 
-class VirtualDDPStrategy(VirtualRanks, ConnectedProcesses):  # type: ignore[misc]
+class VirtualDDPStrategy(VirtualRanks, MeetingRanks):  # type: ignore[misc]
     """Some virtual ranks in each of several processes, with a device each."""
 
     @override

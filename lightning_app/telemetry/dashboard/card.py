@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lightning_app.masking import masked_arguments
+from lightning_app.telemetry.many_ranks import MAX_EACH, runs_of_ranks, sum_in_words
 
 
 def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
@@ -22,7 +23,7 @@ def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
     command = [Path(sys.argv[0]).name, *masked_arguments(sys.argv[1:])]
     rows: dict[str, str | None] = {
         "layout": layout,
-        "devices": ", ".join(devices),
+        "devices": _names(list(devices)),
         "seed": None if seed is None else str(seed),
         "command": f"`python {shlex.join(command)}`",
         "git commit": git_commit(),
@@ -33,6 +34,13 @@ def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
     return _table(("", "this run"), [(name, text) for name, text in rows.items() if text])
 
 
+def _names(devices: list[str]) -> str:
+    """Of each rank; of many, how many are alike in a row."""
+    if len(devices) <= MAX_EACH:
+        return ", ".join(devices)
+    return ", ".join(f"{len(ranks)} × {name}" for ranks, name in runs_of_ranks(devices))
+
+
 def splits_table(splits: Mapping[tuple[int, ...], tuple[int, int, int]]) -> str:
     """A Markdown table of the distinct splits.
 
@@ -41,7 +49,7 @@ def splits_table(splits: Mapping[tuple[int, ...], tuple[int, int, int]]) -> str:
     """
     rows = (
         (
-            " + ".join(map(str, sizes)) if len(sizes) > 1 else "not split",
+            sum_in_words(sizes) if len(sizes) > 1 else "not split",
             str(sum(sizes)),
             f"{first} to {last}",
             str(num_steps),

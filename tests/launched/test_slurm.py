@@ -1,0 +1,91 @@
+"""Runs under Slurm: a real one of two nodes where there can be one; its variables alone."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command import ROOT
+from tests.launched.hosts import environment, loopback
+from tests.launched.slurm import CAN_HAVE_SLURM, NO_SLURM, Slurm, slurm
+from tests.launched.test_two_hosts import FLAGS, assert_same, one_process
+from tests.ranks import free_port
+
+SCRIPTS = ROOT / "configs" / "slurm"
+LAST = Path("lightning_logs", "version_0", "checkpoints", "last.ckpt")
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[Slurm]:
+    bin_folder = str(Path(sys.executable).parent)
+    own = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "STARTS": str(tmp_path / "starts.txt")}
+    # n1 and n2 are no host names here.
+    own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "PACE_S": "0.1"}
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    with slurm(tmp_path / "slurm", environment() | own) as real:
+        yield real
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CAN_HAVE_SLURM, reason=NO_SLURM)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("script", ["one_task_per_device", "torchrun"])
+def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: Path) -> None:
+    epochs = 40
+    whole = one_process(tmp_path / "whole", epochs)
+    flags = " ".join((*FLAGS, "--max_epochs", str(epochs), "--save_every_s", "1"))
+    text = (SCRIPTS / f"{script}.sbatch").read_text().replace('"$@"', flags)
+    job = real.submit(text, tmp_path)
+
+    def output() -> str:
+        file = tmp_path / f"slurm-{job}.out"
+        return file.read_text() if file.exists() else ""
+
+    real.until(job, "RUNNING")
+    real.wait_for((tmp_path / LAST).exists, output)
+    real.run("scancel", "-s", "USR1", job, cwd=tmp_path)  # as `--signal=USR1@120` does
+    real.wait_for(lambda: f"train.py: has Slurm queue job {job} again" in output(), output)
+    assert "train.py: stopped by SIGUSR1: saved " in output()
+    real.until(job, "RUNNING", seconds=200)
+    real.wait_for(lambda: (tmp_path / "starts.txt").exists(), output)
+    assert "restarts so far: 1" in output()
+    if script == "torchrun":
+        real.run("scontrol", "requeue", job, cwd=tmp_path)  # as another job takes its place
+        real.wait_for(lambda: "stopped by SIGTERM: saved " in output(), output)
+        real.until(job, "RUNNING", seconds=200)
+    real.until(job, "COMPLETED", seconds=300)
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
+    assert_same(tmp_path / LAST.parent.parent, whole, epochs)
+
+
+@pytest.mark.timeout(200)
+def test_slurms_variables_alone_place_the_tasks(tmp_path: Path) -> None:
+    """Three tasks on two nodes, 2 + 1, of which nothing says so but the variables."""
+    flags = [*FLAGS, "--max_epochs", "1"]
+    step = {
+        "SLURM_JOB_ID": "77",
+        "SLURM_STEP_ID": "0",
+        "SLURM_JOB_NAME": "bash",
+        "SLURM_NTASKS": "3",
+        "SLURM_STEP_NUM_TASKS": "3",
+        "SLURM_STEP_TASKS_PER_NODE": "2,1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": str(free_port()),
+    }
+    places = [("0", "0", "0"), ("1", "1", "0"), ("2", "0", "1")]  # task, local, node
+    with loopback(tmp_path) as hosts:
+        started = [
+            hosts.start(
+                0,
+                [sys.executable, str(ROOT / "train.py"), *flags],
+                env=step | {"SLURM_PROCID": task, "SLURM_LOCALID": local, "SLURM_NODEID": node},
+            )
+            for task, local, node in places
+        ]
+        assert [one.end() for one in started] == [0, 0, 0], started[0].text + started[2].text
+    assert "3 CPU processes, ddp, global batch 13 = 5 + 4 + 4" in started[0].text
+    assert [one.text for one in started[1:]] == ["", ""]
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]

@@ -1,0 +1,181 @@
+"""Runs over two hosts: the numbers of one process, and what happens when one is lost."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.events import scalars
+from tests.forking import train
+from tests.launched.hosts import CAN_HAVE_HOSTS, NO_HOSTS, Hosts, Started, loopback, two_hosts
+
+FLAGS = (
+    *("--accelerator", "cpu", "--precision", "64-true", "--log_every_n_steps", "5"),
+    *("--data.length", "101", "--data.batch_size", "13", "--data.val_length", "30"),
+    *("--model", "tests.launched.paced.Paced"),
+)
+NUM_STEPS = 8  # of an epoch
+needs_hosts = pytest.mark.skipif(not CAN_HAVE_HOSTS, reason=NO_HOSTS)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    monkeypatch.setenv("STARTS", str(tmp_path / "starts.txt"))
+    with two_hosts(tmp_path) as hosts:
+        yield hosts
+
+
+def one_process(folder: Path, max_epochs: int) -> Path:
+    """The folder of a run of one process that loses nothing."""
+    folder.mkdir()
+    outcome = train(*FLAGS, "--max_epochs", str(max_epochs), cwd=folder)
+    assert outcome.status == 0, outcome.stderr
+    return folder / "lightning_logs" / "version_0"
+
+
+def assert_same(run: Path, whole: Path, max_epochs: int) -> None:
+    """Assert that a run has the weights of the other, has visited all, and has whole curves."""
+    weights, expected = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (run, whole)
+    )
+    for name, weight in expected.items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-12, atol=1e-12)
+    assert_whole(scalars(run), scalars(whole), max_epochs)
+
+
+def assert_whole(
+    curves: dict[str, dict[int, float]], others: dict[str, dict[int, float]], max_epochs: int
+) -> None:
+    assert list(curves["batch_size/global"]) == list(range(NUM_STEPS * max_epochs))
+    for tag in ("coverage/missing", "coverage/repeated"):
+        assert list(curves[tag].values()) == [0] * max_epochs
+    for tag in ("train/loss", "val/loss"):
+        assert curves[tag] == pytest.approx(others[tag], rel=1e-6)
+
+
+@needs_hosts
+@pytest.mark.timeout(240)
+def test_hosts_that_share_no_folder(hosts: Hosts, tmp_path: Path) -> None:
+    whole = one_process(tmp_path / "whole", 2)
+    folders = [tmp_path / "on_node1", tmp_path / "on_node2"]
+    for folder in folders:
+        folder.mkdir()
+
+    def both(max_epochs: int) -> list[Started]:
+        flags = (*FLAGS, "--max_epochs", str(max_epochs), "--ckpt_path", "continue")
+        both = [hosts.torchrun(n, flags, ranks=n + 1, cwd=folders[n]) for n in (0, 1)]
+        assert [one.end() for one in both] == [0, 0], both[0].text + both[1].text
+        return both
+
+    texts = [one.text for one in both(1)]
+    writer = next(n for n in (0, 1) if (folders[n] / "lightning_logs").exists())
+    assert not (folders[1 - writer] / "lightning_logs").exists()
+    assert "No checkpoint in lightning_logs yet: from the beginning" in texts[writer]
+    assert "3 CPU processes, ddp, global batch 13 = 5 + 4 + 4" in texts[writer]
+    assert "In Model" not in texts[1 - writer]  # told from one place
+    # The first rank, which writes, may be the other host's in a later start.
+    (folders[writer] / "lightning_logs").rename(folders[1 - writer] / "lightning_logs")
+    texts = [one.text for one in both(2)]
+    assert any("From lightning_logs/version_0/checkpoints/last.ckpt" in text for text in texts)
+    starts = (tmp_path / "starts.txt").read_text().splitlines()
+    assert starts == [f"3 {NUM_STEPS}"] * 3
+    run = folders[writer] / "lightning_logs" / "version_0"
+    weights, expected = (
+        torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for f in (run, whole)
+    )
+    for name, weight in expected.items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-12, atol=1e-12)
+
+
+@needs_hosts
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_goes_on_when_workers_and_hosts_are_lost_and_join(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    epochs = 100
+    whole = one_process(tmp_path / "whole", epochs)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    flags = [*FLAGS, "--max_epochs", str(epochs), "--ckpt_path", "continue"]
+    flags += ["--save_every_s", "1", "--data.num_workers", "1"]
+    last = shared / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+
+    def start(host: int, pace_s: float = 0.15) -> Started:
+        pace = {"PACE_S": str(pace_s)}
+        return hosts.torchrun(host, flags, nnodes="1:2", restarts=3, cwd=shared, env=pace)
+
+    def starts() -> list[str]:
+        file = tmp_path / "starts.txt"
+        return file.read_text().splitlines() if file.exists() else []
+
+    first, second = start(0), start(1)
+    first.until(last.exists)
+    os.kill(min(second.workers()), signal.SIGKILL)
+    first.until(lambda: len(starts()) == 2)  # both have gone on
+    time.sleep(3)
+    second.kill()
+    first.until(lambda: len(starts()) == 3, 120)
+    time.sleep(3)
+    third = start(1)
+    first.until(lambda: len(starts()) == 5, 120)
+    time.sleep(3)
+    for one in (first, third):  # to everyone, twice
+        for _ in range(2):
+            for pid in (one.process.pid, *one.workers()):
+                os.kill(pid, signal.SIGTERM)
+    assert first.end() != 0
+    assert third.end() != 0
+    told = [line for one in (first, third) for line in one.said if "stopped by SIGTERM" in line]
+    assert len(told) == 2, first.text + third.text  # one as the host joined
+    assert all(": saved " in line for line in told)
+    both = [start(0, 0.0), start(1, 0.0)]
+    assert [one.end(300) for one in both] == [0, 0], both[0].text + both[1].text
+    assert [line.split()[0] for line in starts()] == ["2", "2", "1", "2", "2", "2", "2"]
+    assert [path.name for path in (shared / "lightning_logs").iterdir()] == ["version_0"]
+    assert_same(last.parent.parent, whole, epochs)
+
+
+@needs_hosts
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_cut_cable_is_told_in_time(hosts: Hosts, tmp_path: Path) -> None:
+    flags = (*FLAGS, "--max_epochs", "1000", "--step_timeout_s", "8")
+    both = [hosts.torchrun(host, flags) for host in (0, 1)]
+    both[0].until((tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt").exists)
+    hosts.cable("down")
+    deadline = time.monotonic() + 45
+    while not all(one.said for one in both) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    lines = [line for one in both for line in one.said]
+    lost = {n: [line for line in lines if f"rank {n - 1} on node{n} (pid " in line] for n in (1, 2)}
+    assert [len(found) for found in lost.values()] == [1, 1], both[0].text + both[1].text
+    assert all("does not answer" in line for line in lines)
+    time.sleep(5)
+    assert [one.workers() for one in both] == [[], []]
+
+
+@pytest.mark.timeout(200)
+def test_a_rank_that_hangs_is_named_with_its_host_and_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hang").touch()
+    flags = (*FLAGS, "--max_epochs", "1000", "--step_timeout_s", "4")
+    monkeypatch.setenv("STARTS", str(tmp_path / "starts.txt"))
+    with loopback(tmp_path) as hosts:
+        env = {"HANG_FILE": str(tmp_path / "no"), "HANGS": "1", "PACE_S": "0.05"}
+        both = [hosts.torchrun(host, flags, env=env) for host in (0, 1)]
+        both[0].until((tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt").exists)
+        (tmp_path / "no").touch()
+        assert both[0].end(60) == 1
+        both[1].kill()
+    lines = [line for one in both for line in one.said]
+    assert len(lines) == 1, lines
+    assert "train.py: error: rank 1 on " in lines[0]
+    assert "is alive and does not come to where the others have waited for it for 4 s" in lines[0]
