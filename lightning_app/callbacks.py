@@ -16,6 +16,7 @@ from lightning_app.telemetry.dashboard import Dashboard, Throughput
 from lightning_app.telemetry.loss import LossLogger
 from lightning_app.telemetry.predictions import PredictionWriter
 from lightning_app.telemetry.shapes import ShapeLogger
+from lightning_app.telemetry.surroundings import Surroundings
 
 
 def callbacks(
@@ -59,7 +60,7 @@ def callbacks(
     found += [Dashboard(shapes), Console()]
     if predictions:
         found.append(PredictionWriter())
-    found += [Resume(), AgreedStop()]
+    found += [Surroundings(), Resume(), AgreedStop()]
     if checkpoints:
         found += [BestCheckpoint(), LastCheckpoint(save_every_s, on_nonfinite_loss)]
     return found

@@ -22,6 +22,7 @@ BEFORE = [
     ("LossLogger", "Console"),
     ("Coverage", "Console"),
     ("Resume", "LastCheckpoint"),
+    ("Surroundings", "LastCheckpoint"),
     ("AgreedStop", "LastCheckpoint"),
 ]
 
@@ -31,7 +32,7 @@ def test_what_gives_comes_before_what_takes() -> None:
         compile_modules=True, data_on_device=True, steps_per_execution=2, predictions=True
     )
     names = [type(callback).__name__ for callback in everything]
-    assert len(set(names)) == len(names) == 15
+    assert len(set(names)) == len(names) == 16
     for first, second in BEFORE:
         assert names.index(first) < names.index(second), (first, second)
     assert "DirectStep" not in {type(c).__name__ for c in callbacks(plain_steps=True)}

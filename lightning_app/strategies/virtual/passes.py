@@ -176,7 +176,7 @@ class SeededSamples:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """For `isinstance`, that of the data set."""
         return type(self._dataset)

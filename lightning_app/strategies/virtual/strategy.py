@@ -29,17 +29,13 @@ from lightning_app.strategies.loader import (
     view_of,
     why_not_split,
 )
-from lightning_app.strategies.loss_weight import MEAN_OVER, mean_over
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.single_device import SingleDeviceStrategy
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.trained import check_ranks_agree
 from lightning_app.strategies.virtual import refused
-from lightning_app.strategies.virtual.buffers import Buffers, Result
 from lightning_app.strategies.virtual.determinism import Determinism
 from lightning_app.strategies.virtual.exchange import Exchange
-from lightning_app.strategies.virtual.gradients import Flat, Gradients, add
-from lightning_app.strategies.virtual.part_logs import PartLogs
 from lightning_app.strategies.virtual.passes import (
     Parts,
     Split,
@@ -47,16 +43,8 @@ from lightning_app.strategies.virtual.passes import (
     VirtualShards,
     ranges_of,
 )
-from lightning_app.strategies.virtual.step import (
-    Done,
-    Note,
-    Shares,
-    joined_output,
-    mean_loss,
-    run_part,
-)
+from lightning_app.strategies.virtual.runner import Asked, Runner
 from lightning_app.strategies.virtual.streams import given_back, seed_of, seed_streams
-from lightning_app.strategies.virtual.tree import Node, tree_sum, whole_nodes
 
 
 class VirtualRanks(GlobalBatch):
@@ -76,8 +64,6 @@ class VirtualRanks(GlobalBatch):
         self._determinism = Determinism()
         self._tell = TellOnce()
         self._in_part = False
-        self._sums: Flat = []  # of the last training step's gradients
-        self._gradients: Gradients | None = None
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -86,9 +72,7 @@ class VirtualRanks(GlobalBatch):
         refused.check_run(trainer, self.virtual_ranks, world_size, syncs_batchnorm)
         self._determinism.begin(self.root_device)
         super().setup(trainer)
-        self._exchange = Exchange(self.root_device)
-        self._buffers = Buffers(trainer.lightning_module)
-        self._logs = PartLogs(trainer)
+        self._runner = Runner(trainer, self._tell)
         if names := ", ".join(refused.hooks_of_batches(trainer)):
             self._tell(
                 f"--virtual_ranks: {names}: a batch is the list of this device's parts of it"
@@ -97,7 +81,7 @@ class VirtualRanks(GlobalBatch):
 
     def _epoch_ended(self) -> None:
         model = self._trainer.lightning_module
-        if self._exchange.world_size > 1:
+        if self._runner.exchange.world_size > 1:
             check_ranks_agree(model) if self._trainer.training else align_shapes(model)
 
     @override
@@ -138,7 +122,7 @@ class VirtualRanks(GlobalBatch):
         parts, its_pass = Parts(), self._its_pass(batch)
         with given_back(self.root_device):
             for part, own in zip(
-                self._split(its_pass).own(self._exchange.rank), batch, strict=True
+                self._split(its_pass).own(self._runner.exchange.rank), batch, strict=True
             ):
                 self._begin_streams(its_pass, "transfer", part)
                 parts.append(super().batch_to_device(own, device, dataloader_idx))
@@ -169,114 +153,20 @@ class VirtualRanks(GlobalBatch):
         self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         batch, *rest = args
-        its_pass, model = self._its_pass(batch), self._trainer.lightning_module
+        its_pass = self._its_pass(batch)
         split = self._split(its_pass)
-        own = split.own(self._exchange.rank)
-        batches = dict(zip(own, batch, strict=True))
-        told = {part: mean_over(model, batch) for part, batch in batches.items()}
-        is_training, done = hook == "training_step", Done()
-        shares = self._shares(split, told) if is_training else []
-        learns = is_training and not inside.skips_backward(self._trainer)
-        gradients = self._new_gradients() if learns else None
 
-        def run(part: int) -> None:
-            self._begin_streams(its_pass, hook, part)
-            backward = partial(self._backward, shares[part], learns) if is_training else None
-            size = split.part_size(part)
-            one_step = partial(self._step_of_part, step, rest, kwargs, split)
-            run_part(model, one_step, batches[part], part, size, told[part], backward, done)
+        def step_of_part(part: Any) -> Any:
+            self._in_part = True
+            try:
+                with refused_by_batchnorm(split.size, f"{self.virtual_ranks} virtual ranks"):
+                    return step(part, *rest, **kwargs)
+            finally:
+                self._in_part = False
 
-        nodes = [whole_nodes(split.own(r), split.filled) for r in range(self._exchange.world_size)]
-        sums, first_buffers = self._run_parts(nodes[self._exchange.rank], run, gradients)
-        notes = self._share(done, gradients, first_buffers)
-        if gradients is not None:
-            self._sums = self._sum(sums, nodes, split.filled, gradients)
-        self._log(notes, done, split)
-        if is_training:
-            return joined_output(done, mean_loss(notes, shares).to(self.root_device))
-        return done.outputs if any(output is not None for output in done.outputs) else None
-
-    def _shares(self, split: Split, told: dict[int, float | None]) -> Shares:
-        """What each part counts in the mean of the step."""
-        if not hasattr(self.lightning_module, MEAN_OVER):
-            return [split.part_size(part) / split.size for part in split.filled]
-        counts = {part: n for own in self._exchange.gather(told) for part, n in own.items()}
-        numbers = [counts[part] or 0.0 for part in split.filled]
-        return [n / sum(numbers) if n else 0.0 for n in numbers]
-
-    def _new_gradients(self) -> Gradients:
-        model = self._trainer.lightning_module
-        refused.check_parameters(model)
-        self._gradients = Gradients(model.parameters(), self._exchange.world_size)
-        return self._gradients
-
-    def _run_parts(
-        self, nodes: list[Node], run: Callable[[int], None], gradients: Gradients | None
-    ) -> tuple[list[Flat], Result]:
-        """Run this process's parts; give the sums of its nodes, and the first part's buffers."""
-        first_buffers: Result = []
-
-        def leaf(node: Node) -> Flat | None:
-            nonlocal first_buffers
-            if len(node) > 1:
-                return None
-            if node.start != nodes[0].start:
-                self._buffers.put_back()
-            run(node.start)
-            if node.start == 0:
-                first_buffers = self._buffers.result()
-            return [] if gradients is None else gradients.take()
-
-        self._buffers.begin()
-        try:
-            with given_back(self.root_device), refused.refused_by_determinism():
-                sums = [tree_sum(node, leaf, add) for node in nodes]
-        finally:
-            if gradients is not None:
-                gradients.give_back()
-        self._buffers.end_with(first_buffers)
-        return sums, first_buffers
-
-    def _step_of_part(
-        self, step: Callable[..., Any], rest: list[Any], kwargs: Any, split: Split, batch: Any
-    ) -> Any:
-        self._in_part = True
-        try:
-            with refused_by_batchnorm(split.size, f"{self.virtual_ranks} virtual ranks"):
-                return step(batch, *rest, **kwargs)
-        finally:
-            self._in_part = False
-
-    def _backward(self, share: float, learns: bool, loss: Tensor) -> None:
-        """The backward pass of a part's mean loss; none of what counts nothing, and may be NaN."""
-        if learns and share:
-            weighed = loss / self._trainer.accumulate_grad_batches * share
-            scaler = getattr(self.precision_plugin, "scaler", None)
-            weighed = weighed if scaler is None else scaler.scale(weighed)
-            model = self._trainer.lightning_module
-            self.precision_plugin.backward(weighed, model, self._trainer.optimizers[0])
-
-    def _share(self, done: Done, gradients: Gradients | None, first_buffers: Result) -> list[Note]:
-        """Tell the other processes what the parts have given; all parts' notes, in order."""
-        changed = [(name, t.shape, t.dtype) for name, t, _ in first_buffers if t is not None]
-        missing = set() if gradients is None else gradients.missing
-        ranks = self._exchange.gather((done.notes, missing, changed))
-        if gradients is not None:
-            gradients.missing = set.intersection(*(missing for _, missing, _ in ranks))
-        self._exchange.broadcast([self._buffers.at(*of_first) for of_first in ranks[0][2]])
-        return [note for notes, _, _ in ranks for note in notes.values()]
-
-    def _sum(
-        self, sums: list[Flat], nodes: list[list[Node]], root: Node, gradients: Gradients
-    ) -> Flat:
-        by_dtype = zip(*(sums or [gradients.zeros()]), strict=True)
-        return [self._exchange.sum(list(own), nodes, root) for own in by_dtype]
-
-    def _log(self, notes: list[Note], done: Done, split: Split) -> None:
-        told = [note.mean_over for note in notes if note.mean_over is not None]
-        sizes = [float(note.num_samples) for note in notes]
-        self._logs.merge([note.logged for note in notes], sizes, told or None, done.objects)
-        inside.results(self._trainer).batch_size = split.size  # for what later hooks log
+        batches = dict(zip(split.own(self._runner.exchange.rank), batch, strict=True))
+        begin_streams = partial(self._begin_streams, its_pass, hook)
+        return self._runner.run(Asked(hook, step_of_part, split, batches, begin_streams))
 
     @override
     def backward(
@@ -286,9 +176,7 @@ class VirtualRanks(GlobalBatch):
         model = self._trainer.lightning_module
         self.pre_backward(closure_loss)
         closure_loss = self.precision_plugin.pre_backward(closure_loss, model)
-        assert self._gradients is not None
-        self._gradients.place(self._sums)
-        self._sums, self._gradients = [], None
+        self._runner.place_gradients()
         closure_loss = self.precision_plugin.post_backward(closure_loss, model)
         self.post_backward(closure_loss)
         return closure_loss

@@ -28,7 +28,7 @@ def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
         "git commit": git_commit() or "none",
         "Python": platform.python_version(),
     }
-    for package in ("torch", "lightning", "lightning-any-devices"):
+    for package in ("torch", "numpy", "lightning", "lightning-any-devices"):
         rows[package] = _version(package)
     return _table(("", "this run"), rows.items())
 

@@ -79,7 +79,7 @@ def test_the_order_of_sums_and_each_stream_matter(monkeypatch: pytest.MonkeyPatc
     assert short_run() == expected
 
     def other_seed(*purpose: Any) -> int:
-        return seed_of(*purpose) + (purpose[-1] == 5)
+        return seed_of(*purpose) + int(purpose[-1] == 5)
 
     with monkeypatch.context() as patch:
         patch.setattr(strategy, "seed_of", other_seed)  # of one virtual rank

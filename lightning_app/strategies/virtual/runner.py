@@ -1,0 +1,174 @@
+"""Runs this process's parts of a global batch, and puts together what all parts have given."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_app import inside
+from lightning_app.strategies.loss_weight import MEAN_OVER, mean_over
+from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.virtual import refused
+from lightning_app.strategies.virtual.attributes import Attributes
+from lightning_app.strategies.virtual.buffers import Buffers, Result
+from lightning_app.strategies.virtual.exchange import Exchange
+from lightning_app.strategies.virtual.gradients import Flat, Gradients, add
+from lightning_app.strategies.virtual.part_logs import PartLogs
+from lightning_app.strategies.virtual.passes import Split
+from lightning_app.strategies.virtual.step import (
+    Done,
+    Note,
+    Shares,
+    joined_output,
+    mean_loss,
+    run_part,
+)
+from lightning_app.strategies.virtual.streams import given_back
+from lightning_app.strategies.virtual.tree import Node, tree_sum, whole_nodes
+
+
+class Asked(NamedTuple):
+    """A step that the Trainer asks for.
+
+    Attributes:
+        hook: Its name.
+        step: Runs the model's step on the batch of a part.
+        split: How the global batch is split.
+        batches: Those of this process's parts, by their numbers.
+        begin_streams: Begins the random streams of a part.
+    """
+
+    hook: str
+    step: Callable[[Any], Any]
+    split: Split
+    batches: dict[int, Any]
+    begin_streams: Callable[[int], None]
+
+
+class Runner:
+    """Runs one step after the other.
+
+    Args:
+        trainer: Whose; its model is on its device.
+        tell: Tells a line.
+
+    Attributes:
+        exchange: Connects the processes.
+    """
+
+    def __init__(self, trainer: Trainer, tell: TellOnce) -> None:
+        self._trainer, self._model = trainer, trainer.lightning_module
+        self._device = trainer.strategy.root_device
+        self.exchange = Exchange(self._device)
+        self._buffers = Buffers(self._model)
+        self._attributes = Attributes(self._model, tell)
+        self._logs = PartLogs(trainer)
+        self._summed: tuple[Gradients, Flat] | None = None  # of the last training step
+
+    def run(self, asked: Asked) -> Any:
+        """Run a step; give what the Trainer gets for its output."""
+        split = asked.split
+        told = {part: mean_over(self._model, batch) for part, batch in asked.batches.items()}
+        is_training, done = asked.hook == "training_step", Done()
+        shares = self._shares(split, told) if is_training else []
+        learns = is_training and not inside.skips_backward(self._trainer)
+        gradients = self._new_gradients() if learns else None
+
+        def run(part: int) -> None:
+            asked.begin_streams(part)
+            backward = partial(self._backward, shares[part], learns) if is_training else None
+            batch, size = asked.batches[part], split.part_size(part)
+            run_part(self._model, asked.step, batch, part, size, told[part], backward, done)
+
+        world_size = self.exchange.world_size
+        nodes = [whole_nodes(split.own(rank), split.filled) for rank in range(world_size)]
+        sums, first_buffers = self._run_parts(nodes[self.exchange.rank], run, gradients)
+        notes = self._share(done, gradients, first_buffers)
+        if gradients is not None:
+            self._summed = gradients, self._sum(sums, nodes, split.filled, gradients)
+        self._log(notes, done, split)
+        if is_training:
+            return joined_output(done, mean_loss(notes, shares).to(self._device))
+        return done.outputs if any(output is not None for output in done.outputs) else None
+
+    def place_gradients(self) -> None:
+        """Make the parameters' gradients those of the last training step, or add them."""
+        assert self._summed is not None
+        gradients, sums = self._summed
+        self._summed = None
+        gradients.place(sums)
+
+    def _shares(self, split: Split, told: dict[int, float | None]) -> Shares:
+        """What each part counts in the mean of the step."""
+        if not hasattr(self._model, MEAN_OVER):
+            return [split.part_size(part) / split.size for part in split.filled]
+        counts = {part: n for own in self.exchange.gather(told) for part, n in own.items()}
+        numbers = [counts[part] or 0.0 for part in split.filled]
+        return [n / sum(numbers) if n else 0.0 for n in numbers]
+
+    def _new_gradients(self) -> Gradients:
+        refused.check_parameters(self._model)
+        return Gradients(self._model.parameters(), self.exchange.world_size)
+
+    def _run_parts(
+        self, nodes: list[Node], run: Callable[[int], None], gradients: Gradients | None
+    ) -> tuple[list[Flat], Result]:
+        """Run this process's parts; give the sums of its nodes, and the first part's buffers."""
+        first_buffers: Result = []
+
+        def leaf(node: Node) -> Flat | None:
+            nonlocal first_buffers
+            if len(node) > 1:
+                return None
+            if node.start != nodes[0].start:
+                self._buffers.put_back()
+            run(node.start)
+            self._attributes.part_ended()
+            if node.start == 0:
+                first_buffers = self._buffers.result()
+            return [] if gradients is None else gradients.take()
+
+        self._buffers.begin()
+        self._attributes.begin()
+        try:
+            with given_back(self._device), refused.refused_by_determinism():
+                sums = [tree_sum(node, leaf, add) for node in nodes]
+        finally:
+            if gradients is not None:
+                gradients.give_back()
+        self._buffers.end_with(first_buffers)
+        self._attributes.end()
+        return sums, first_buffers
+
+    def _backward(self, share: float, learns: bool, loss: Tensor) -> None:
+        """The backward pass of a part's mean loss; none of what counts nothing, and may be NaN."""
+        if learns and share:
+            weighed = loss / self._trainer.accumulate_grad_batches * share
+            precision = self._trainer.precision_plugin
+            scaler = getattr(precision, "scaler", None)
+            weighed = weighed if scaler is None else scaler.scale(weighed)
+            precision.backward(weighed, self._model, self._trainer.optimizers[0])
+
+    def _share(self, done: Done, gradients: Gradients | None, first_buffers: Result) -> list[Note]:
+        """Tell the other processes what the parts have given; all parts' notes, in order."""
+        changed = [(name, t.shape, t.dtype) for name, t, _ in first_buffers if t is not None]
+        missing = set() if gradients is None else gradients.missing
+        ranks = self.exchange.gather((done.notes, missing, changed))
+        if gradients is not None:
+            gradients.missing = set.intersection(*(missing for _, missing, _ in ranks))
+        self.exchange.broadcast([self._buffers.at(*of_first) for of_first in ranks[0][2]])
+        return [note for notes, _, _ in ranks for note in notes.values()]
+
+    def _sum(
+        self, sums: list[Flat], nodes: list[list[Node]], root: Node, gradients: Gradients
+    ) -> Flat:
+        by_dtype = zip(*(sums or [gradients.zeros()]), strict=True)
+        return [self.exchange.sum(list(own), nodes, root) for own in by_dtype]
+
+    def _log(self, notes: list[Note], done: Done, split: Split) -> None:
+        told = [note.mean_over for note in notes if note.mean_over is not None]
+        sizes = [float(note.num_samples) for note in notes]
+        self._logs.merge([note.logged for note in notes], sizes, told or None, done.objects)
+        inside.results(self._trainer).batch_size = split.size  # for what later hooks log
