@@ -54,6 +54,13 @@ ERRORS = {
     "--strategy dp --num_nodes 2": "--strategy dp --num_nodes 2: replicas live in one process",
     "--strategy dp --sync_batchnorm --accelerator cpu": "--sync_batchnorm does nothing",
     "--compile nope": "--compile nope: it must be bool",
+    "--virtual_ranks 0": "--virtual_ranks 0: it must be",
+    "--virtual_ranks 2 --devices 3": "--virtual_ranks 2: 3 devices: at most 2 devices can share",
+    "--virtual_ranks 4 --strategy dp": "--virtual_ranks with --strategy dp: it is for one device",
+    "--virtual_ranks 4 --strategy fsdp": "--virtual_ranks with --strategy fsdp: it is for one dev",
+    "--virtual_ranks 4 --compile": "--virtual_ranks and --compile: choose one of them",
+    "--virtual_ranks 4 --data_on_device": "--virtual_ranks and --data_on_device: choose one of",
+    "--virtual_ranks 4 --steps_per_execution 2": "--virtual_ranks and --steps_per_execution: choo",
     "--strategy dp --accelerator cpu --compile": "--compile: torch.compile does not know",
 }
 

@@ -40,7 +40,7 @@ def loader(batch_size: int, rank: int | None = None) -> DataLoader[Any]:
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(128, 5, generator=generator, dtype=torch.float64)
     data = TensorDataset(x, x[:, :2] * 2)
-    sampler = None if rank is None else DistributedSampler(data, 4, rank, shuffle=False)
+    sampler: Any = None if rank is None else DistributedSampler(data, 4, rank, shuffle=False)
     return DataLoader(data, batch_size, sampler=sampler)
 
 
@@ -88,6 +88,10 @@ class Words(Submodule):
         self.log("loss_each", loss, on_step=True, on_epoch=True)
         return loss
 
+    @override
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", cross_entropy(self.body(batch[0]), self.targets(batch)))
+
     def targets(self, batch: Any) -> Tensor:
         """Some parts of a batch have none."""
         x, y = batch
@@ -105,7 +109,7 @@ def both(model: Any, virtual_ranks: int = 8, **flags: Any) -> tuple[Run, Run]:
     runs = []
     for strategy in (with_ranks, "single_device"):
         torch.manual_seed(1)
-        runs.append(fit(strategy, 1, model(), Shuffled(batch_size=10), **flags))
+        runs.append(fit(strategy, 1, model(), Shuffled(40, 10), **flags))
     run, plain = runs
     for each in (run, plain):  # one says how it was split
         each.curves = {k: v for k, v in each.curves.items() if not k.startswith("batch_size/rank")}
@@ -154,6 +158,7 @@ class Noted(Submodule):
         super().__init__()
         self.calls: list[str] = []
         self.num_steps = 0
+        self.seen: Tensor
         self.register_buffer("seen", torch.zeros(()))
 
     @override
