@@ -66,7 +66,7 @@ def surroundings(trainer: Trainer) -> dict[str, str] | None:
     return {
         "--virtual_ranks": str(strategy.virtual_ranks),
         "the device": device_names(trainer)[0],
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "NumPy": np.__version__,
         "the CPU's kernels": torch.backends.cpu.get_cpu_capability(),
     }

@@ -20,6 +20,7 @@ VARIANTS = {
     "users_file": {"plain Trainer", "train.py", "train.py, K = 50"},
     "loader": {"DataLoader defaults", "this project"},
     "telemetry": {"both on", "no ShapeLogger", "no Coverage"},
+    "virtual_ranks": {"plain", "1 virtual", "8 virtual"},
     "scaling": {"this project, 1,000", "DataLoader defaults, 1,000", "order, 1,000,000,000"},
     "step_cost": {
         "a plain loop",
@@ -30,7 +31,7 @@ VARIANTS = {
         "e' data on device",
     },
 }
-FLAGS = {"step_cost": ["--processes=1"]}
+FLAGS = {"step_cost": ["--processes=1"], "virtual_ranks": ["--processes=1"]}
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -63,14 +63,14 @@ def train(
     asked = "single_device" if devices == 1 else "ddp"
     defaults = {"precision": "32-true", "max_epochs": 3}
     callbacks = [Resume(), *([StopsAt(*stop)] if stop else [])]
-    trainer = make_trainer(
-        strategies.with_virtual_ranks(asked, V),
-        devices,
-        callbacks=callbacks,
-        **(defaults | flags | more),
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        trainer = make_trainer(
+            strategies.with_virtual_ranks(asked, V),
+            devices,
+            callbacks=callbacks,
+            **(defaults | flags | more),
+        )
         trainer.fit(model, users.Data(batch_size, **data), ckpt_path=path)
     assert isinstance(trainer.logger, MemoryLogger)
     return Ended(users.sha256(trainer), trainer.logger.curves)
