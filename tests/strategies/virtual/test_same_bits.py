@@ -44,7 +44,8 @@ def test_all_on_any_number_of_devices(world_size: int) -> None:
 
 def stop_twice(name: str, folder: Path, world_sizes: list[int]) -> list[Ended]:
     """Train a case that is stopped in mid-epoch twice, and goes on on another layout each time."""
-    stops: list[tuple[int, str] | None] = [(2, str(folder / "a")), (6, str(folder / "b")), None]
+    first, second = (1, 3) if name == "accumulated" else (2, 6)
+    stops = [(first, str(folder / "a")), (second, str(folder / "b")), None]
     path, ended = None, []
     for world_size, stop in zip(world_sizes, stops, strict=True):
         if world_size == 1:
@@ -69,7 +70,7 @@ def test_a_run_that_is_stopped_twice_and_goes_on_on_other_layouts(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sorted({*CASES} - {"short"}))
 def test_all_cases_when_they_are_stopped(name: str, tmp_path: Path) -> None:
     assert_continued(stop_twice(name, tmp_path, [3, 1, 5]), train(name))
 

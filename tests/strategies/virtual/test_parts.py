@@ -1,0 +1,204 @@
+"""What each virtual rank begins with, and what is given back: streams, buffers, settings."""
+
+import os
+import pickle
+import random
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.virtual import refused
+from lightning_app.strategies.virtual.attributes import Attributes
+from lightning_app.strategies.virtual.buffers import Buffers
+from lightning_app.strategies.virtual.determinism import Determinism
+from lightning_app.strategies.virtual.gradients import Gradients, add
+from lightning_app.strategies.virtual.part_logs import Logged, _mean
+from lightning_app.strategies.virtual.passes import Drawn, SeededSamples
+from lightning_app.strategies.virtual.streams import given_back, seed_of, seed_streams
+from lightning_app.telemetry.surroundings import changes
+
+
+def draw() -> tuple[float, float, float]:
+    return float(torch.rand(())), random.random(), float(np.random.rand())
+
+
+def test_streams_are_those_of_their_purpose_and_are_given_back() -> None:
+    draw()
+    outside = [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()]  # type: ignore[index]
+    with given_back():
+        seed_streams(seed_of(1, "training_step", 0, 0, 7, 3))
+        first = draw()
+        draw()
+        seed_streams(seed_of(1, "training_step", 0, 0, 7, 3))
+        assert draw() == first
+        seed_streams(seed_of(1, "training_step", 0, 0, 7, 4))
+        others = draw()
+        assert all(a != b for a, b in zip(first, others, strict=True))
+    inside = [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()]  # type: ignore[index]
+    assert torch.equal(inside[0], outside[0])
+    assert inside[1:] == outside[1:]
+
+
+class Augmented(Dataset[Any]):
+    """Draws for each sample; has an attribute that may be set."""
+
+    scale = 1.0
+
+    def __getitem__(self, index: int) -> Any:
+        return index * self.scale + torch.rand(())
+
+    def __len__(self) -> int:
+        return 4
+
+
+def test_a_seeded_data_set_is_the_data_set_but_for_its_streams() -> None:
+    data = Augmented()
+    seeded: Any = SeededSamples(data)
+    assert type(seeded) is not Augmented
+    assert isinstance(seeded, type(data))
+    assert len(seeded) == 4
+    seeded = cast(Any, seeded)
+    with given_back():
+        first = seeded[Drawn(1, 5)]
+        assert torch.equal(first, seeded[Drawn(1, 5)])
+        assert not torch.equal(first, seeded[Drawn(1, 6)])
+        seeded.scale = 2.0  # as a `worker_init_fn` may
+        assert data.scale == 2.0
+        assert not hasattr(seeded, "__getitems__")
+        subset: Any = SeededSamples(Subset(data, [3, 2]))
+        assert len(subset.__getitems__([Drawn(0, 1), Drawn(1, 2)])) == 2
+        copy = pickle.loads(pickle.dumps(seeded))
+        assert torch.equal(copy[Drawn(1, 5)], seeded[Drawn(1, 5)])
+    assert isinstance(DataLoader(data).dataset, Augmented)
+
+
+def test_buffers_begin_alike_and_the_first_ranks_are_kept() -> None:
+    model: Any = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    buffers, mean = Buffers(model), model[0].running_mean
+    buffers.begin()
+    model(torch.randn(4, 2))
+    first = buffers.result()
+    assert {name for name, *_ in first} >= {("0", "running_mean"), ("1", "num_batches_tracked")}
+    kept = model[0].running_mean.clone()
+    buffers.put_back()
+    assert model[0].running_mean.eq(0).all()
+    model[0].running_mean = torch.ones(2)  # another tensor, by the second part
+    buffers.end_with(first)
+    assert model[0].running_mean is mean
+    assert torch.equal(mean, kept)
+    assert model[1].num_batches_tracked == 1
+    new = buffers.at(("0", "running_mean"), torch.Size([3]), torch.float64)
+    assert model[0].running_mean is new
+    assert new.shape == (3,)
+
+
+def test_attributes_that_parts_set(capsys: pytest.CaptureFixture[str]) -> None:
+    model: Any = LightningModule()
+    model.body = nn.Linear(1, 1)
+    model.count = 5
+    attributes = Attributes(model, TellOnce())
+
+    def step(sizes: list[int]) -> None:
+        attributes.begin()
+        for size in sizes:
+            model.count += 1
+            vars(model.body)["last"] = float(size)
+            attributes.part_ended()
+        attributes.end()
+
+    step([4, 4])
+    assert (model.count, model.body.last) == (6, 4.0)
+    assert capsys.readouterr().err == ""
+    step([4, 3])
+    assert (model.count, model.body.last) == (7, 4.0)
+    assert "LightningModule: steps set body.last, each virtual rank" in capsys.readouterr().err
+    for _ in range(20):
+        step([4, 3])
+    assert model.count == 27
+
+
+def test_gradients_are_taken_summed_and_added_to_what_there_was() -> None:
+    used, unused = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2))
+    half = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    used.grad = torch.full((2, 3), 10.0)
+    gradients = Gradients([used, unused, half], divisor=4)
+    total = None
+    for factor in (1.0, 2.0):
+        loss: Any = (used * factor).sum() + (half * factor).sum()
+        loss.backward()
+        taken = gradients.take()
+        assert [(len(flat), flat.dtype) for flat in taken] == [
+            (8, torch.float32),
+            (4, torch.bfloat16),
+        ]
+        total = taken if total is None else add(total, taken)
+    gradients.give_back()
+    assert used.grad.eq(10).all()
+    assert half.grad is None
+    assert total is not None
+    gradients.place(total)
+    assert used.grad.eq(13).all()
+    assert unused.grad is None
+    assert half.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("weights", "mean", "weight"),
+    [
+        ((4, 3, 3), 1.9, 10),  # the sizes of parts
+        ((30, 30, 30), 1.9, 30),  # that of the whole batch, or of any
+        ((1, 1, 1), 1.9, 1),
+        ((None, None, None), 1.9, 10),  # not known
+        ((2, 1, 1), 1.75, 4),  # something else, as words
+    ],
+)
+def test_what_a_logged_value_weighs(weights: Any, mean: float, weight: float) -> None:
+    parts = [
+        Logged((), value, w, torch.float32, False)
+        for value, w in zip((1.0, 2.0, 3.0), weights, strict=True)
+    ]
+    found = _mean(parts, [4.0, 3.0, 3.0], [4.0, 3.0, 3.0])
+    assert found == pytest.approx((mean, weight))
+
+
+def test_kernels_are_fixed_for_a_gpu_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    cudnn = torch.backends.cudnn
+
+    def settings() -> tuple[Any, ...]:
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision(),
+            (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic),
+            os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        )
+
+    before, determinism = settings(), Determinism()
+    determinism.begin(torch.device("cuda", 0))
+    assert settings() == (True, "highest", (False, False, True), ":4096:8")
+    determinism.end()
+    assert settings() == before
+
+
+def test_what_torch_cannot_do_in_a_fixed_order_is_named() -> None:
+    text = "cumsum_cuda does not have a deterministic implementation, but you set 'torch.use_…"
+    line = r"^--virtual_ranks: cumsum_cuda has no deterministic"
+    with pytest.raises(Exception, match=line), refused.refused_by_determinism():
+        raise RuntimeError(text)
+
+
+def test_what_a_continued_run_tells() -> None:
+    saved = {"--virtual_ranks": "8", "the device": "a", "torch": "2.12"}
+    assert list(changes(saved, saved)) == []
+    assert list(changes({}, {})) == []
+    line, *others = changes(saved, saved | {"torch": "2.13"})
+    assert line.startswith("torch was 2.12 and is 2.13, so the numbers differ")
+    assert not others
+    assert next(changes({}, saved)).startswith("--virtual_ranks was not set and is 8")
+    assert next(changes(saved, {})).startswith("--virtual_ranks was 8 and is not set")
