@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from lightning.pytorch import LightningModule
 from torch import nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from lightning_app.strategies.first_steps import NUM_STEPS
 from lightning_app.strategies.telling import TellOnce
@@ -85,7 +85,7 @@ class Attributes:
         return {
             (module, name): value
             for module in self._model.modules()
-            if not isinstance(module, Metric)  # which adds up what all parts give
+            if not isinstance(module, (Metric, MetricCollection))  # which add up all parts
             for name, value in vars(module).items()
             if name not in own
         }

@@ -50,9 +50,9 @@ class Exchange:
         text = len(data).to_bytes(HEADER, "little") + data[: self._room]
         own = torch.frombuffer(bytearray(text.ljust(HEADER + self._room)), dtype=torch.uint8)
         own = own.to(self._device)
-        rows = own.new_empty(self.world_size * len(own))
-        dist.all_gather_into_tensor(rows, own)
-        return [row.numpy().tobytes() for row in rows.cpu().view(self.world_size, -1)]
+        rows = own.new_empty(self.world_size, len(own))
+        dist.all_gather(list(rows), own)
+        return [row.numpy().tobytes() for row in rows.cpu()]
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Make tensors what they are on the first process; all processes have to call this."""
@@ -91,9 +91,9 @@ class Exchange:
                 slices[nodes[rank][turn]] = part
         own.clear()
         total = tree_sum(root, slices.get, torch.Tensor.add_)
-        whole = like.new_empty(size * self.world_size)
-        dist.all_gather_into_tensor(whole.view(torch.uint8), total.view(torch.uint8))
-        return whole
+        whole = like.new_empty(self.world_size, size)
+        dist.all_gather(list(whole.view(torch.uint8)), total.view(torch.uint8))
+        return whole.view(-1)
 
 
 def _all_to_all(received: Tensor, sent: Tensor, sizes: list[int], own_sizes: list[int]) -> None:

@@ -23,6 +23,7 @@ CASES: dict[str, tuple[Any, int, dict[str, Any], dict[str, Any]]] = {
     "augmented": (users.CNN, 30, {"augments": True}, {}),
     "workers": (users.CNN, 30, {"augments": True, "num_workers": 2}, {}),
     "bf16": (users.Transformer, 30, {}, {"precision": "bf16-mixed"}),
+    "lbfgs": (users.Searches, 30, {}, {}),
     "accumulated": (users.CNN, 30, {}, {"accumulate_grad_batches": 3} | CLIPPED),
     # Fewer samples than virtual ranks.
     "short": (users.CNN, 5, {"augments": True}, {"limit_train_batches": 2, "max_epochs": 1}),
@@ -65,6 +66,7 @@ def train(
     callbacks = [Resume(), *([StopsAt(*stop)] if stop else [])]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", "`torch.distributed", FutureWarning)
         trainer = make_trainer(
             strategies.with_virtual_ranks(asked, V),
             devices,

@@ -72,6 +72,14 @@ class CNN(Classifier):
         return self.body(x.view(-1, 1, 8, 8))  # type: ignore[no-any-return]
 
 
+class Searches(CNN):
+    """Has its optimizer ask for the loss of a batch again and again."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        return torch.optim.LBFGS(self.parameters(), max_iter=3, line_search_fn="strong_wolfe")
+
+
 class Transformer(Classifier):
     """Dropout, and a mask of what is padding."""
 
