@@ -119,11 +119,13 @@ class VirtualRanks(GlobalBatch):
     ) -> Any:
         if not isinstance(batch, Parts):
             return super().batch_to_device(batch, device, dataloader_idx)
+        if self._hooks_are_idle:
+            transfer = super().batch_to_device  # `super()` is not known in a generator
+            return Parts(transfer(own, device, dataloader_idx) for own in batch)
         parts, its_pass = Parts(), self._its_pass(batch)
+        first = self._split(its_pass).own(self._runner.exchange.rank).start
         with given_back(self.root_device):
-            for part, own in zip(
-                self._split(its_pass).own(self._runner.exchange.rank), batch, strict=True
-            ):
+            for part, own in enumerate(batch, first):
                 self._begin_streams(its_pass, "transfer", part)
                 parts.append(super().batch_to_device(own, device, dataloader_idx))
         return parts

@@ -54,7 +54,7 @@ class Classifier(LightningModule):
 
 
 class CNN(Classifier):
-    """BatchNorm and dropout."""
+    """BatchNorm, dropout, and noise that is added on the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +70,11 @@ class CNN(Classifier):
     @override
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x.view(-1, 1, 8, 8))  # type: ignore[no-any-return]
+
+    @override
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x, y = batch
+        return (x + 0.1 * torch.randn_like(x) if self.trainer.training else x), y
 
 
 class Searches(CNN):
