@@ -158,6 +158,7 @@ def two_hosts(folder: Path) -> Iterator[Hosts]:
     names = [f"f{os.getpid()}n{number}" for number in (1, 2)]
     net = f"10.{os.getpid() % 200 + 20}.7"
     ends = [f"v{os.getpid() % 100000}n{number}" for number in (1, 2)]
+    started: list[Started] = []
     _ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
     try:
         for number, (name, end) in enumerate(zip(names, ends, strict=True), 1):
@@ -174,7 +175,7 @@ def two_hosts(folder: Path) -> Iterator[Hosts]:
             ]
             for number, name in enumerate(names, 1)
         ]
-        hosts = Hosts(f"{net}.1", prefixes, folder)
+        hosts = Hosts(f"{net}.1", prefixes, folder, started=started)
         # Names that each host knows: torchrun asks for its own.
         for name in names:
             etc = Path("/etc/netns") / name
@@ -186,10 +187,13 @@ def two_hosts(folder: Path) -> Iterator[Hosts]:
         for name in names:
             pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
             for pid in pids.stdout.split():
-                subprocess.run(["kill", "-KILL", pid], capture_output=True)
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
             shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
         subprocess.run(["ip", "link", "del", ends[0]], capture_output=True)
+        for one in started:
+            one.process.wait(10)
 
 
 @contextmanager
