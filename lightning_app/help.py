@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from lightning_app.command import command
 
 _TEXT = """\
-usage: {command} [fit | validate | test | predict] [flags]
+usage: {command} [fit | validate | test | predict | plan] [flags]
 
 Trains a model on any devices, and shows how every batch is split over them.
-Without a subcommand: fit.
+Without a subcommand: fit. `plan` tells what a run would be on devices that are not here.
 
 where it runs
   --devices N               how many, or which: 2, 0,1 or -1 for all
   --accelerator NAME        auto, gpu, cpu or mps
   --strategy NAME           ddp: a process per device; dp: replicas in one process
   --precision NAME          32-true, 16-mixed, bf16-mixed, 64-true
+  --virtual_ranks V         the numbers of V ranks, bit for bit, on up to V devices
 
 what it trains
   --model CLASS             import path of a LightningModule; --model.NAME VALUE for its arguments
@@ -32,11 +33,12 @@ how long
   --fast_dev_run            one batch of everything; writes nothing
 
 what is kept
-  --ckpt_path FILE          goes on from a checkpoint: last, best or a file
+  --ckpt_path FILE          goes on from a checkpoint: last, best, continue or a file
   --weights_from FILE       a new run that begins with a file's weights
   --save_every_s S          saves within an epoch, too, every S seconds
   --default_root_dir FOLDER where lightning_logs is; here, unless given
   --logger CLASS            in place of TensorBoard; false for none
+  --monitor NAME            the metric of the best checkpoint; --mode min | max
 
 faster
   --steps_per_execution K   K optimizer steps in one iteration of the Trainer's loop

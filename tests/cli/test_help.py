@@ -22,7 +22,7 @@ MEANT = {
     "--model.learning_rate 3": "--model.learning_rate is not a flag: is it --model.lr?",
     "--resume_from_checkpoint a": "--resume_from_checkpoint is not a flag: is it --ckpt_path?",
     "--model examples.text.LetterModel --hidden 3": "is it --model.hidden_size?",
-    "train --fast_dev_run": "train is neither a flag nor fit, validate, test or predict",
+    "train --fast_dev_run": "train is neither a flag nor fit, validate, test, predict or plan",
     "--nothing_like_it 3": "unrecognized arguments: --nothing_like_it 3; `python train.py --help",
     "--print_completion fish": "--print_completion fish: it must be one of bash, zsh, tcsh",
 }
@@ -44,7 +44,7 @@ def test_the_short_help_shows_flags_that_there_are(capsys: pytest.CaptureFixture
     for arguments in (["--help"], ["test", "-h"], ["--devices", "2", "--help"]):
         main(arguments)
         short = capsys.readouterr().out
-        assert "usage: python train.py [fit | validate | test | predict]" in short
+        assert "usage: python train.py [fit | validate | test | predict | plan]" in short
         assert len(short.splitlines()) < 60
         assert max(map(len, short.splitlines())) <= 100
     with pytest.raises(SystemExit) as end:
