@@ -210,7 +210,7 @@ def _stream(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * (_HIDDEN_MAP + 1) + number)
 
 
-def _check_positive(**sizes: int) -> None:
+def _check_positive(**sizes: int | None) -> None:
     for name, size in sizes.items():
-        if size < 1:
+        if size is None or size < 1:  # a flag may be null
             raise ValueError(f"{name} is {size}: it must be 1 or more")

@@ -48,12 +48,12 @@ UNION = """Parser key "{key}":
         ("two\n  lines", "two lines"),
         (
             "unrecognized arguments: --x 1",
-            "unrecognized arguments: --x 1; `python train.py --help` lists every flag",
+            "unrecognized arguments: --x 1; `python train.py --help all` lists every flag",
         ),
         (
             "argument --trainer.devices/--trainer.devices+/--devices/--devices+: expected one "
             "argument",
-            "--trainer.devices: expected one argument; `python train.py --help` lists every flag",
+            "--trainer.devices: expected one argument; `python train.py --help all` lists every flag",
         ),
     ],
 )

@@ -58,4 +58,6 @@ def test_the_wheel_trains_without_the_checkout(tmp_path: Path) -> None:
     )
     assert list(folder.iterdir()) == []
     shown = _run(sys.executable, train, "--help", cwd=folder, site=site)
-    assert shown.stdout.startswith("usage: train-any [fit | validate | test | predict | plan] [flags]")
+    assert shown.stdout.startswith(
+        "usage: train-any [fit | validate | test | predict | plan] [flags]"
+    )

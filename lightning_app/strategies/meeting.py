@@ -30,6 +30,8 @@ class MeetingRanks(DDPStrategy):
             strategy was made with, or else a usual time.
     """
 
+    strategy_name = "ddp"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.start_timeout_s = WAIT_S

@@ -12,7 +12,9 @@ from tests.wild.recording import Curves, Result
 
 TOLERANCE = 1e-12
 # What is added to a user's run; `hp_metric` is a placeholder of Lightning's own logger.
-ADDED = re.compile(r"(at_epoch_end/|batch_size/|coverage/|workload/|train/loss(_step)?$|hp_metric$)")
+ADDED = re.compile(
+    r"(at_epoch_end/|batch_size/|coverage/|workload/|train/loss(_step)?$|hp_metric$)"
+)
 
 OF_THE_LAYOUT = ("batch_size/rank_", "workload/", "at_epoch_end/")
 

@@ -36,7 +36,7 @@ def test_the_tutorial_as_on_eight_devices(
     assert "coverage/missing 0  coverage/repeated 0" in outcome.stdout
     folder = tmp_path / "lightning_logs" / "version_0"
     curves = scalars(folder)
-    assert [curves[f"batch_size/rank_{rank}"][3] for rank in range(8)] == [2, 2, *[1] * 6]
+    assert [curves[f"batch_size/rank_{rank}"][2] for rank in range(8)] == [*[4] * 6, 3, 3]
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["virtual_ranks"]["--virtual_ranks"] == "8"
     outcome = run(tutorial, "--virtual_ranks", "4", "--ckpt_path", "last", "--max_epochs", "2")
