@@ -102,7 +102,7 @@ def _takes_up(frames: list[FrameType]) -> bool:
 
 
 PATIENCE_S = 5.0  # of a rank with the others, at its end
-HEARSAY_S = 1.0  # another rank has told before it ended, and Lightning soon kills this one
+HEARSAY_S = 3.0  # another rank tells before it ends, on a busy machine a little later
 
 
 def tell(line: str, parent: int) -> None:

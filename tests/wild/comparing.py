@@ -47,7 +47,7 @@ def check(case: Case, layout: str, results: list[Result], plain: Result) -> None
         _assert_equal(result.modes, plain.modes, f"{who}modes and requires_grad")
         _assert_equal(result.facts, plain.facts, f"{who}the Trainer")
     first = results[0]
-    assert first.repeated == [], "points of curves were logged twice"
+    assert first.repeated == [], f"points of curves were logged twice: {first.repeated}"
     _assert_curves(first.curves, plain.curves, tolerances)
     for tag in ("coverage/missing", "coverage/repeated"):
         assert set(first.curves.get(tag, {}).values()) <= {0}, f"{tag}: {first.curves[tag]}"

@@ -52,6 +52,7 @@ class Dashboard(Callback):
         self._tags: set[str] = set()  # that the charts' layout was made for
         self._graph: GraphRecorder | None = None
         self._described = self._has_validated = False
+        self._last_step = 0  # at the end of the last epoch
 
     @override
     def on_save_checkpoint(
@@ -143,6 +144,9 @@ class Dashboard(Callback):
         if not self._has_validated:
             values = {k: v for k, v in values.items() if k not in names_of_validation(trainer)}
         self._has_validated = False
+        if trainer.global_step == self._last_step:
+            return  # an epoch of no steps
+        self._last_step = trainer.global_step
         first = {FIRST + name: value for name, value in list(values.items())[:MAX_FIRST]}
         trainer.logger.log_metrics(first, trainer.global_step - 1)  # type: ignore[union-attr]
 
