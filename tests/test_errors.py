@@ -53,7 +53,8 @@ UNION = """Parser key "{key}":
         (
             "argument --trainer.devices/--trainer.devices+/--devices/--devices+: expected one "
             "argument",
-            "--trainer.devices: expected one argument; `python train.py --help all` lists every flag",
+            "--trainer.devices: expected one argument; "
+            "`python train.py --help all` lists every flag",
         ),
     ],
 )

@@ -144,6 +144,7 @@ _LEAST = {
     "min_steps": 0,
     "num_sanity_val_steps": -1,
 }
+_MAY_BE_NULL = _LEAST.keys() - {"accumulate_grad_batches"}
 _MAX_SEED = 2**32 - 1  # numpy's
 
 
@@ -203,7 +204,10 @@ def check_trainer_flags(flags: Any) -> None:
     if not hasattr(flags, "keys"):
         raise UsageError(f"trainer: {flags}: it must be flags of the Trainer and their values")
     for flag, least in _LEAST.items():
-        if flags[flag] is not None and not flags[flag] >= least:  # nor is NaN
+        value = flags[flag]
+        if (value is None and flag not in _MAY_BE_NULL) or (
+            value is not None and not value >= least
+        ):
             raise UsageError(f"--{flag} {flags[flag]}: it must be {least} or more")
     every = flags["val_check_interval"]
     if isinstance(every, (int, float)) and every <= 0:

@@ -57,7 +57,8 @@ def _about_unknown(message: str, parser: ArgumentParser, arguments: Sequence[str
     else:
         return None
     if unknown.isidentifier():
-        return f"{unknown} is not a flag; a subcommand comes first: fit, validate, test, predict or plan"
+        subcommands = "fit, validate, test, predict or plan"
+        return f"{unknown} is not a flag; a subcommand comes first: {subcommands}"
     flags = {flag for flag in parser._option_string_actions if re.fullmatch(r"--\w+", flag)}
     for group in ("model", "data"):
         names = _parameters(last_given(f"--{group}", arguments))

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.testing._internal.distributed.fake_pg  # registers the backend "fake"
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from lightning_app.processes.launched import LaunchedEnvironment
@@ -84,6 +85,7 @@ def step_of_rank(
     placed = Placement(
         TORCHRUN, rank, world_size, rank % per_node, per_node, rank // per_node, num_nodes, "", 0
     )
+    own_rank = getattr(rank_zero_only, "rank", 0)  # of this process, which lends itself
     strategy = AloneStrategy(cluster_environment=LaunchedEnvironment(placed))
     watch = _Watch(strategy)
     trainer = Trainer(
@@ -103,6 +105,7 @@ def step_of_rank(
     try:
         trainer.fit(model, data)
     finally:
+        rank_zero_only.rank = own_rank  # type: ignore[attr-defined]
         if dist.is_initialized():
             dist.destroy_process_group()
     shard = watch.shard

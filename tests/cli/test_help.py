@@ -22,7 +22,7 @@ MEANT = {
     "--model.learning_rate 3": "--model.learning_rate is not a flag: is it --model.lr?",
     "--resume_from_checkpoint a": "--resume_from_checkpoint is not a flag: is it --ckpt_path?",
     "--model examples.text.LetterModel --hidden 3": "is it --model.hidden_size?",
-    "train --fast_dev_run": "train is not a flag; a subcommand comes first: fit, validate, test, predict or plan",
+    "train --fast_dev_run": "train is not a flag; a subcommand comes first: fit",
     "--nothing_like_it 3": "unrecognized arguments: --nothing_like_it 3; `python train.py --help",
     "--print_completion fish": "--print_completion fish: it must be one of bash, zsh, tcsh",
 }
