@@ -4,7 +4,6 @@ import sys
 
 from lightning_app.help import shows_help
 from lightning_app.processes.environment import check_environment
-from lightning_app.processes.leaving import leave
 from lightning_app.processes.ranks import end_with_parent
 from lightning_app.processes.signals import listening
 from lightning_app.processes.waiting import say_if_slow
@@ -25,7 +24,6 @@ def main() -> None:
         from lightning_app.cli import main as run
 
         run()
-    leave()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The command line: argv → Trainer, model and data; every user error ends here, in one line.
 
-It is Lightning's own CLI, with four differences: no subcommand means `fit`; the Trainer's flags
+It is Lightning's own CLI, with some differences: no subcommand means `fit`; the Trainer's flags
 also work without `--trainer.`, booleans also without a value; the layout asked for is resolved
 into one this machine has; a model and data come along.
 """

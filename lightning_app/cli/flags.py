@@ -186,6 +186,11 @@ def check_run_flags(flags: Any) -> None:
         raise UsageError("--mode needs --monitor, the metric that it is about")
     if flags["plain_steps"] and flags["steps_per_execution"] > 1:
         raise UsageError("--plain_steps and --steps_per_execution: choose one of them")
+    if flags.get("run_name") and flags.get("ckpt_path") == "continue":
+        raise UsageError(
+            "--run_name and --ckpt_path continue: choose one of them: a run that is started again "
+            "before its first checkpoint would find its own folder taken"
+        )
     if flags["virtual_ranks"] is not None:
         others = {"compile": False, "data_on_device": False, "steps_per_execution": 1}
         for name in (name for name, default in others.items() if flags[name] != default):

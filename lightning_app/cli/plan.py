@@ -51,6 +51,8 @@ class PlanLine(CommandLine):
         per_node, num_nodes = count_devices(asked.devices) or 1, asked.num_nodes
         if num_nodes < 1:
             raise UsageError(f"--num_nodes {num_nodes}: it must be 1 or more")
+        if self._own("virtual_ranks") is not None or asked.strategy == "dp":
+            raise UsageError("plan: it is for ddp: leave out --virtual_ranks and --strategy dp")
         rank, world_size = self._own("rank"), per_node * num_nodes
         if rank is not None and not 0 <= rank < world_size:
             raise UsageError(f"--rank {rank}: there are {world_size} ranks, from 0 up")

@@ -37,7 +37,6 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "_combined_loader",
         "_combined_loader_states_to_load",
         "_data_fetcher",
-        "_load_combined_loader_states",
         "_restarting",
         "on_advance_end",
         "on_advance_start",
@@ -67,7 +66,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
 }
 # Likewise, from those objects on that a Trainer has not made yet as a run starts.
 NEEDED_LATER: Mapping[str, Sequence[str]] = {
-    "combined_loader": ("_iterator", "_mode"),
+    "combined_loader": ("_iterator", "_load_state_dicts", "_mode"),
     "combined_loader._iterator": ("_iterator_idx", "iterators"),
     "logged_value": ("_computed", "_forward_cache", "_update_count"),
     "model_checkpoint": ("_every_n_train_steps",),

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+from lightning_app.command import program
+
 LIMIT_S = 60.0
 # `#SBATCH --signal=USR1@120` sends them ahead of the limit. SIGTERM is also that of `scancel`.
 AHEAD_OF_LIMIT = ("SIGUSR1", "SIGUSR2")
@@ -20,7 +22,7 @@ def requeue(signum: int) -> None:
     if job is None or signal.Signals(signum).name not in AHEAD_OF_LIMIT:
         return
     # Before: with the job, Slurm ends this process, and what it has not shown yet is lost.
-    print(f"train.py: has Slurm queue job {job} again", file=sys.stderr, flush=True)
+    print(f"{program()}: has Slurm queue job {job} again", file=sys.stderr, flush=True)
     try:
         call = subprocess.run(
             ["scontrol", "requeue", job], capture_output=True, timeout=LIMIT_S, encoding="utf-8"
@@ -29,4 +31,4 @@ def requeue(signum: int) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         failed = str(error)
     if failed:
-        print(f"train.py: job {job} is not queued again: {failed}", file=sys.stderr)
+        print(f"{program()}: job {job} is not queued again: {failed}", file=sys.stderr)

@@ -8,10 +8,12 @@ it is put together in a copy, and the copy's value compared with the mean.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 from torchmetrics.aggregation import BaseAggregator
 
@@ -63,8 +65,9 @@ def _returned(
     for name, metric in objects.items():
         value = getattr(metric, "_forward_cache", None)
         if metric.update_count == 1 and isinstance(value, Tensor) and value.numel() == 1:
-            tags = (tag for tag, v in logged.items() if math.isclose(v, value, rel_tol=TOLERANCE))
-            yield from ((tag, name, float(value)) for tag in tags)
+            given = float(value.detach())
+            tags = (tag for tag, v in logged.items() if math.isclose(v, given, rel_tol=TOLERANCE))
+            yield from ((tag, name, given) for tag in tags)
 
 
 def _state(metric: Metric) -> dict[str, Any]:
@@ -76,13 +79,21 @@ def _state(metric: Metric) -> dict[str, Any]:
     }
 
 
+def _copy(metric: Metric) -> Metric:
+    """A copy whose values have no part in a backward pass: torch copies none that have."""
+    held = (leaf for part in metric.modules() for leaf in tree_leaves(vars(part)))
+    computed = [leaf for leaf in held if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
+    return deepcopy(metric, {id(tensor): tensor.detach().clone() for tensor in computed})
+
+
 def _is_mean(metric: Metric, parts: list[tuple[int, float, dict[str, Any]]]) -> bool:
     """Whether the value over all parts, of which its own is the first, is the mean of theirs."""
     mean = sum(size * value for size, value, _ in parts) / sum(size for size, _, _ in parts)
-    together = metric.clone().cpu()
+    together = _copy(metric).cpu()
     together.distributed_available_fn = lambda: False
     with suppress(RuntimeError, TypeError, ValueError):  # of objects that cannot be put together
         for _, _, state in parts[1:]:
             together.merge_state(state)
-        return math.isclose(float(together.compute()), mean, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        value = float(together.compute().detach())
+        return math.isclose(value, mean, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     return True

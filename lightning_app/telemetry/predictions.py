@@ -166,7 +166,7 @@ def _save(folder: str, loaders: list[Any], batches: list[int]) -> str:
     except OSError as error:
         raise NotSaved(f"predictions not saved in {path}: {error.strerror or error}") from error
     except Exception as error:  # of an object that cannot be pickled
-        return f"Predictions not saved: {first_line(error)}"
+        raise NotSaved(f"predictions not saved in {path}: {first_line(error)}") from error
     parts = [describe(*pair) for pair in zip(loaders, batches, strict=True)]
     what = parts[0] if len(parts) == 1 else f"a list of {len(parts)}, by loader: {'; '.join(parts)}"
     has_objects = inside.is_local_file(path) and get_unsafe_globals_in_checkpoint(path)

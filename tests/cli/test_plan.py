@@ -67,6 +67,16 @@ def test_what_is_not_a_plan_is_one_line(
     assert capsys.readouterr().err.startswith(f"train.py: error: {flags[0]} {flags[1]}: ")
 
 
+@pytest.mark.parametrize("flags", [("--virtual_ranks", "8"), ("--strategy", "dp")])
+def test_what_is_not_planned_is_one_line(
+    flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", *flags])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("train.py: error: plan: it is for ddp")
+
+
 def test_what_the_launcher_tells_is_left_out_of_the_command() -> None:
     given = (
         "--devices 8 --data.length 5 --num_nodes=4 --trainer.strategy ddp --fast_dev_run --rank 3"

@@ -1,4 +1,4 @@
-"""A wait is said at a terminal, and the end of a process is quick and loses nothing."""
+"""A wait is said at a terminal."""
 
 import os
 import pty
@@ -38,20 +38,3 @@ def test_a_terminal_is_told_what_is_waited_for() -> None:
     assert said_at_a_terminal(LOCAL_RANK="1") == "."  # the first rank tells for all
     pipe = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, check=True)
     assert pipe.stderr == b""
-
-
-LEAVES = """
-import atexit, threading, time
-from lightning_app.processes.leaving import leave
-atexit.register(print, "at exit")
-threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
-class Slow:
-    def __del__(self): print("taken apart")
-slow = Slow()
-leave()
-"""
-
-
-def test_what_is_to_be_done_at_the_end_is_done() -> None:
-    done = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "thread\nat exit\n", "")

@@ -29,7 +29,8 @@ MAKE: dict[str, Any] = {
 def told(kind: str, monkeypatch: pytest.MonkeyPatch, offset: float = 0.0) -> list[str]:
     """The lines of the first of two ranks, whose objects measure their parts."""
     models, values = [], []
-    for scores, labels in zip(torch.split(SCORES, SIZES), torch.split(LABELS, SIZES), strict=True):
+    trained = SCORES.clone().requires_grad_() * 1  # as what a training step gives
+    for scores, labels in zip(torch.split(trained, SIZES), torch.split(LABELS, SIZES), strict=True):
         metric: Metric = MAKE[kind]()
         if kind == "mean":
             value = metric(scores.mean())
@@ -38,7 +39,7 @@ def told(kind: str, monkeypatch: pytest.MonkeyPatch, offset: float = 0.0) -> lis
                 scores.round().int() if isinstance(metric, MulticlassAccuracy) else scores, labels
             )
         models.append(nn.ModuleDict({"metric": metric}))
-        values.append({"value": float(value) + offset, "loss": 0.123})
+        values.append({"value": float(value.detach()) + offset, "loss": 0.123})
     sent: list[Any] = []
     lines: list[str] = []
 

@@ -65,6 +65,7 @@ class PartLogs:
         self,
         parts: list[dict[str, Logged]],
         sizes: list[float],
+        full_size: int | None,
         mean_over: list[float] | None,
         objects: dict[str, Any],
     ) -> None:
@@ -73,6 +74,7 @@ class PartLogs:
         Args:
             parts: By the number of the part.
             sizes: Samples of each part.
+            full_size: Samples of a full batch; `None` if this is not known.
             mean_over: What the model's means are over in each part; `None`: samples.
             objects: The values that torchmetrics objects had in this process's first part.
         """
@@ -94,8 +96,8 @@ class PartLogs:
             else:
                 numbers = [i for _, i in own]
                 shares = [(mean_over or sizes)[i] for i in numbers]
-                own_sizes = [sizes[i] for i in numbers]
-                _add([logged for logged, _ in own], metric, own_sizes, shares)
+                of_parts = [sizes[i] for i in numbers], shares, full_size
+                _add([logged for logged, _ in own], metric, *of_parts)
             inside.renew(metric)
             metric.has_reset = False
 
@@ -115,12 +117,18 @@ class PartLogs:
             )
 
 
-def _add(logged: list[Logged], metric: Any, sizes: list[float], shares: list[float]) -> None:
+def _add(
+    logged: list[Logged],
+    metric: Any,
+    sizes: list[float],
+    shares: list[float],
+    full_size: int | None,
+) -> None:
     """Add a step's value to what the epoch has so far, as `self.log` does."""
     meta, dtype = metric.meta, logged[0].dtype
     values = [each.value for each in logged if each.value is not None]
     if meta.is_mean_reduction:
-        mean, weight = _mean(logged, sizes, shares)
+        mean, weight = _mean(logged, sizes, shares, full_size)
         if not weight:
             return  # a mean over nothing
         value = torch.tensor(mean, dtype=dtype, device=metric.value.device)
@@ -140,18 +148,18 @@ def _add(logged: list[Logged], metric: Any, sizes: list[float], shares: list[flo
 
 
 def _mean(
-    logged: list[Logged], sizes: list[float], shares: list[float]
+    logged: list[Logged], sizes: list[float], shares: list[float], full_size: int | None
 ) -> tuple[float, float | int]:
     """A step's mean over its parts, and what it weighs among steps.
 
-    A `batch_size` that was passed counts as it is, unless it is the same in all parts: then it is
-    that of the whole batch, and tells nothing of its parts.
+    A `batch_size` that was passed counts as it is, unless it is 1 or that of a full batch in all
+    parts: then it tells nothing of them.
     """
     pairs_of = zip(logged, sizes, strict=True)
     given = [size if each.weight is None else each.weight for each, size in pairs_of]
     if given == sizes:
         weights, weight = shares, sum(sizes)
-    elif len(set(given)) == 1:
+    elif len(set(given)) == 1 and given[0] in (1, full_size):
         weights, weight = shares, given[0]
     else:
         weights, weight = given, sum(given)

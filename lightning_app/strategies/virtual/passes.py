@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -25,11 +26,13 @@ class Split(NamedTuple):
         size: Samples in the batch.
         num_parts: How many parts they were split into; parts behind the last sample are empty.
         ranges: Of each process, the virtual ranks that it runs.
+        full_size: Samples of a full batch; `None` if this is not known.
     """
 
     size: int
     num_parts: int
     ranges: list[range]
+    full_size: int | None = None
 
     @property
     def filled(self) -> range:
@@ -92,7 +95,7 @@ class VirtualShards(Shards):
 
     def split(self, size: int) -> Split:
         """How a batch of so many samples is split."""
-        return Split(size, self.num_parts, self._ranges)
+        return Split(size, self.num_parts, self._ranges, self.full_size)
 
 
 class VirtualPass(Pass):
@@ -126,6 +129,14 @@ class VirtualPass(Pass):
     def _own_bounds(self, shard: Shard) -> list[tuple[int, int]]:
         split = self.shards.split(shard.global_size)
         return [split.bounds(part) for part in split.own(self.shards.rank)]
+
+    @override
+    def _check_ready_made(self, index: object) -> None:
+        raise MisconfigurationException(
+            f"--virtual_ranks: the loader has batch_size=None, and {index!r} asks for one whole "
+            "batch, which cannot be split: give the loader a batch_size or a sampler of lists of "
+            "indices"
+        )
 
     @override
     def _timed(self, fetched: Iterable[Any]) -> Iterator[Any]:

@@ -7,10 +7,11 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torchmetrics import Metric
 
+from lightning_app import inside
+from lightning_app.hooks import has_hook
 from lightning_app.strategies.loader import step_over_iterator
 
 ASKED_BY = "--virtual_ranks"
@@ -45,8 +46,13 @@ def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm
         )
     if step := step_over_iterator(trainer):
         raise _refusal(f"{step} takes the loader's iterator, of which no part can be given")
+    if world_size > 1 and inside.validates_by_time(trainer):
+        raise _refusal(
+            "a --val_check_interval by time is decided by a clock, which differs on each process: "
+            "give it in batches, or as a share of an epoch"
+        )
     for owner in (model, datamodule):
-        if owner is not None and is_overridden("on_before_batch_transfer", owner):
+        if owner is not None and has_hook(owner, "on_before_batch_transfer"):
             raise _refusal(
                 f"{type(owner).__name__}.on_before_batch_transfer gets a whole batch, which there "
                 "is not: use `on_after_batch_transfer`, or `collate_fn`"
@@ -80,9 +86,8 @@ def hooks_of_batches(trainer: Trainer) -> Iterator[str]:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     for owner in (trainer.lightning_module, *callbacks):
         for hook in BATCH_HOOKS:
-            method = getattr(owner, hook, None)
-            acts = method is not None and is_overridden(hook, owner)
-            if acts and not method.__module__.startswith(("lightning_app.", "lightning.")):
+            module = getattr(getattr(owner, hook, None), "__module__", None) or ""
+            if has_hook(owner, hook) and not module.startswith(("lightning_app.", "lightning.")):
                 yield f"{type(owner).__name__}.{hook}"
 
 

@@ -170,5 +170,6 @@ class Runner:
     def _log(self, notes: list[Note], done: Done, split: Split) -> None:
         told = [note.mean_over for note in notes if note.mean_over is not None]
         sizes = [float(note.num_samples) for note in notes]
-        self._logs.merge([note.logged for note in notes], sizes, told or None, done.objects)
+        logged = [note.logged for note in notes]
+        self._logs.merge(logged, sizes, split.full_size, told or None, done.objects)
         inside.results(self._trainer).batch_size = split.size  # for what later hooks log

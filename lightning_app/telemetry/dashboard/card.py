@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from lightning_app.command import command
 from lightning_app.masking import masked_arguments
 from lightning_app.telemetry.many_ranks import MAX_EACH, runs_of_ranks, sum_in_words
 
@@ -20,12 +21,11 @@ def run_card(layout: str, devices: Iterable[str], seed: int | None) -> str:
         devices: Their names, in rank order.
         seed: What `seed_everything` was called with.
     """
-    command = [Path(sys.argv[0]).name, *masked_arguments(sys.argv[1:])]
     rows: dict[str, str | None] = {
         "layout": layout,
         "devices": _names(list(devices)),
         "seed": None if seed is None else str(seed),
-        "command": f"`python {shlex.join(command)}`",
+        "command": f"`{command()} {shlex.join(masked_arguments(sys.argv[1:]))}`",
         "git commit": git_commit(),
         "Python": platform.python_version(),
     }

@@ -152,7 +152,8 @@ def test_gradients_are_taken_summed_and_added_to_what_there_was() -> None:
     ("weights", "mean", "weight"),
     [
         ((4, 3, 3), 1.9, 10),  # the sizes of parts
-        ((30, 30, 30), 1.9, 30),  # that of the whole batch, or of any
+        ((30, 30, 30), 1.9, 30),  # that of a full batch
+        ((7, 7, 7), 2.0, 21),  # of parts alike, as words are
         ((1, 1, 1), 1.9, 1),
         ((None, None, None), 1.9, 10),  # not known
         ((2, 1, 1), 1.75, 4),  # something else, as words
@@ -163,7 +164,7 @@ def test_what_a_logged_value_weighs(weights: Any, mean: float, weight: float) ->
         Logged((), value, w, torch.float32, False)
         for value, w in zip((1.0, 2.0, 3.0), weights, strict=True)
     ]
-    found = _mean(parts, [4.0, 3.0, 3.0], [4.0, 3.0, 3.0])
+    found = _mean(parts, [4.0, 3.0, 3.0], [4.0, 3.0, 3.0], full_size=30)
     assert found == pytest.approx((mean, weight))
 
 

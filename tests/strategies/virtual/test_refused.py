@@ -91,6 +91,14 @@ class Two(LightningDataModule):
         return DataLoader(Samples(20), 10)
 
 
+class ReadyMade(LightningDataModule):
+    """An index asks for a whole batch."""
+
+    @override
+    def train_dataloader(self) -> Any:
+        return DataLoader(Samples(20), batch_size=None)
+
+
 REFUSED = [
     ("TwoOptimizers", "Shuffled", "TwoOptimizers optimizes by hand"),
     ("Sparse", "Shuffled", "table has sparse=True"),
@@ -101,6 +109,7 @@ REFUSED = [
     ("Hooked", "Shuffled", "body.0.weight has a hook after its gradient is accumulated"),
     ("Submodule", "Stream", "NumberStream is an IterableDataset"),
     ("Submodule", "Two", "takes its batch of several loaders at once"),
+    ("Submodule", "ReadyMade", "the loader has batch_size=None, and 0 asks for one whole batch"),
     ("OverIterator", "Shuffled", "OverIterator.training_step takes the loader's iterator"),
 ]
 
