@@ -3,6 +3,7 @@ one line there, too, and not the text of a traceback that another process hands 
 """
 
 import os
+import signal
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -36,6 +37,8 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
             if line is None:
                 raise
             discard_empty_run(trainer)
+            # To its end: torch ends this rank as soon as another has ended.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             tell(line, parent)
             raise SystemExit(REFUSED) from None
 
