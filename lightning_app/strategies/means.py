@@ -73,7 +73,7 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         look = self._looks.get(func)
         if look is not None and not torch.compiler.is_compiling():
-            # What cannot be looked at, as within torch.func.vmap, or is no call of that function.
+            # Not what vmap hides, nor what is not a call of that function.
             with suppress(RuntimeError, TypeError, AttributeError):
                 look(func.__name__, *args, **kwargs)
         result = func(*args, **kwargs)

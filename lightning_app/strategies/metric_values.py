@@ -1,4 +1,4 @@
-"""Tells of values that torchmetrics objects return for a batch, and that are no means over samples.
+"""Tells of values that torchmetrics objects return for a batch, and that are not means of samples.
 
 `self.log("f1", self.f1(scores, y))` logs on each rank the F1 of its shard, and no mean of these is
 that of the batch. After an object's first step, the ranks' objects together hold one whole batch:
@@ -31,7 +31,7 @@ def tell_of_values(
         model: Whose attributes the objects are.
         logged: What this rank has logged as plain values, by name.
         num_samples: That this rank had.
-        tell: Is given a line for each value that is no mean.
+        tell: Is given a line for each value that is not a mean.
     """
     objects = {
         name: part
@@ -52,9 +52,9 @@ def tell_of_values(
         is_returned = len(parts) == len(ranks) and any(v not in (0, 1) for _, v, _ in parts)
         if is_returned and not _is_mean(objects[name], parts):
             tell(
-                f"{tag}: what a {type(objects[name]).__name__} returns for a batch is no mean over "
-                "samples, so its mean over processes and batches depends on the number of devices: "
-                f"log the object, self.log({tag!r}, self.{name})"
+                f"{tag}: what a {type(objects[name]).__name__} returns for a batch is not a mean "
+                "over samples, so its mean over processes and batches depends on the number of "
+                f"devices: log the object, self.log({tag!r}, self.{name})"
             )
 
 

@@ -247,7 +247,7 @@ def has_samples_elsewhere(module: nn.Module) -> bool:
 
 
 def looks_like_states(module: nn.Module, sizes: Sequence[int]) -> bool:
-    """Whether shards are as many as layers of an RNN, whose states (layers, B, H) are no rows."""
+    """Whether shards are as many as layers of an RNN, whose states (layers, B, H) are not rows."""
     return len(set(sizes)) == 1 and any(
         isinstance(m, nn.RNNBase) and m.num_layers * (1 + m.bidirectional) == sizes[0]
         for m in module.modules()

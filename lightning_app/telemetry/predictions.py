@@ -155,7 +155,7 @@ def _save(folder: str, loaders: list[Any], batches: list[int]) -> str:
         batches: How many batches each had.
 
     Raises:
-        NotSaved: There is no room for them, say.
+        NotSaved: The disk is full, say, or one of them cannot be pickled.
     """
     if not any(leaf is not None for leaf in tree_leaves(loaders)):
         return "No predictions to save: predict_step has returned None for every batch"

@@ -1,4 +1,4 @@
-"""A loss that is no mean over samples is told, where this can be seen."""
+"""A loss that is not a mean over samples is told, where this can be seen."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What torchmetrics objects return for a batch is told where it is no mean over samples."""
+"""What torchmetrics objects return for a batch is told where it is not a mean over samples."""
 
 from typing import Any
 

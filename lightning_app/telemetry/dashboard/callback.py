@@ -1,4 +1,4 @@
-"""Writes what is no curve: the charts' layout, the run card, hyperparameters, graph, pictures."""
+"""Writes what is not a curve: the charts' layout, run card, hyperparameters, graph, pictures."""
 
 import os
 from typing import Any
