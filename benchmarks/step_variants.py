@@ -1,6 +1,6 @@
 """The peers that `benchmarks.step_cost` times, each a whole program: one workload, one telemetry.
 
-`python -m benchmarks.step_variants plain|lightning|accelerate` trains for two epochs of as many
+`python -m benchmarks.step_variants NAME` (see `PROGRAMS`) trains for two epochs of as many
 steps as asked and tells the second one's time per step. The loss and the batch size go to
 TensorBoard each 50 steps. There is no validation. What happens between two epochs (checkpoints) is
 not counted. This project needs no program here: it is run by `train.py`, with `StepTimer`.
@@ -9,8 +9,9 @@ not counted. This project needs no program here: it is run by `train.py`, with `
 import argparse
 import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import override
 
@@ -88,23 +89,53 @@ class StepTimer(Callback):
             timing.tell(us_per_step=self._epoch_s / trainer.num_training_batches * 1e6)
 
 
-def plain_loop(rank: int, workload: Workload, args: argparse.Namespace) -> float:
+Batches = Callable[[RandomDataset, int, int, int], Iterable[Any]]
+
+
+def collated(dataset: RandomDataset, batch_size: int, epoch: int, processes: int) -> Iterable[Any]:
+    """As the tutorials do: samples are fetched one by one, and stacked."""
+    sampler = rank_sampler(dataset, epoch, processes)
+    return DataLoader(dataset, batch_size, shuffle=sampler is None, sampler=sampler)
+
+
+def whole(dataset: RandomDataset, batch_size: int, epoch: int, processes: int) -> Iterable[Any]:
+    """A DataLoader that asks the data set for whole batches."""
+    sampler = rank_sampler(dataset, epoch, processes) or RandomSampler(dataset)
+    batches = BatchSampler(sampler, batch_size, drop_last=False)
+    return DataLoader(dataset, sampler=batches, batch_size=None)
+
+
+def sliced(dataset: RandomDataset, batch_size: int, epoch: int, processes: int) -> Iterable[Any]:
+    """The leanest loop one can defend: slices of a stored permutation, and no DataLoader."""
+    return map(dataset.__getitem__, torch.split(torch.randperm(len(dataset)), batch_size))
+
+
+def rank_sampler(
+    dataset: RandomDataset, epoch: int, processes: int
+) -> "DistributedSampler[Any] | None":
+    """This rank's part of the epoch, where there are several."""
+    if processes == 1:
+        return None
+    sampler: DistributedSampler[Any] = DistributedSampler(dataset)
+    sampler.set_epoch(epoch)
+    return sampler
+
+
+def plain_loop(
+    rank: int, workload: Workload, args: argparse.Namespace, batches: Batches = collated
+) -> float:
     """The loop that the PyTorch tutorials teach, on one rank; the last epoch's time in seconds."""
     device = torch.device("cuda", rank) if args.accelerator == "gpu" else torch.device("cpu")
     net: nn.Module = workload.make_net().to(device)
     dataset = workload.dataset(args.steps)
-    sampler: DistributedSampler[Any] | None = None
     if args.processes > 1:
         net = DistributedDataParallel(net)
-        sampler = DistributedSampler(dataset)
     batch_size = workload.batch_size // args.processes
-    loader = DataLoader(dataset, batch_size, shuffle=sampler is None, sampler=sampler)
     optimizer = workload.make_optimizer(net)
     writer = SummaryWriter("runs") if rank == 0 else None
     step = 0
     for epoch in range(NUM_EPOCHS):
-        if sampler is not None:
-            sampler.set_epoch(epoch)
+        loader = batches(dataset, batch_size, epoch, args.processes)
         start_s = now_s(device)
         for x, y in loader:
             x, y = x.to(device), y.to(device)
@@ -120,7 +151,7 @@ def plain_loop(rank: int, workload: Workload, args: argparse.Namespace) -> float
     return epoch_s
 
 
-def plain_rank(rank: int, workload: Workload, args: argparse.Namespace) -> None:
+def plain_rank(rank: int, workload: Workload, args: argparse.Namespace, batches: Batches) -> None:
     """One process of the plain loop."""
     if args.processes > 1:
         dist.init_process_group(
@@ -131,19 +162,19 @@ def plain_rank(rank: int, workload: Workload, args: argparse.Namespace) -> None:
         )
     # The wrapped net has ended with the loop: it would end the process group, if it were the last
     # to hold it, in wait for a thread of gloo's that waits for Python.
-    epoch_s = plain_loop(rank, workload, args)
+    epoch_s = plain_loop(rank, workload, args, batches)
     if rank == 0:
         timing.tell(us_per_step=epoch_s / args.steps * 1e6)
     if args.processes > 1:
         dist.destroy_process_group()
 
 
-def plain(workload: Workload, args: argparse.Namespace) -> None:
+def plain(workload: Workload, args: argparse.Namespace, batches: Batches = collated) -> None:
     """A plain PyTorch loop; DistributedDataParallel, a process per rank, where there are two."""
     if args.processes == 1:
-        plain_rank(0, workload, args)
+        plain_rank(0, workload, args, batches)
     else:
-        spawn(plain_rank, (workload, args), nprocs=args.processes)  # type: ignore[no-untyped-call]
+        spawn(plain_rank, (workload, args, batches), nprocs=args.processes)  # type: ignore[no-untyped-call]
 
 
 class UsualModule(LightningModule):
@@ -210,7 +241,13 @@ def hugging_face(workload: Workload, args: argparse.Namespace) -> None:
     timing.tell(us_per_step=epoch_s / args.steps * 1e6)
 
 
-PROGRAMS = {"plain": plain, "lightning": usual_lightning, "accelerate": hugging_face}
+PROGRAMS: dict[str, Callable[[Workload, argparse.Namespace], None]] = {
+    "plain": plain,
+    "plain_whole": partial(plain, batches=whole),
+    "plain_sliced": partial(plain, batches=sliced),
+    "lightning": usual_lightning,
+    "accelerate": hugging_face,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,99 +1,105 @@
 """A user's file under `train.py` and under a plain Trainer: `python -m benchmarks.users_file`.
 
-What people bring: a LightningModule that logs two values in each step, and a DataLoader with
-torch's own sampler and `collate_fn`. The Trainer has no progress bar. Each measurement is a fresh
-process; a first epoch warms up and is dropped.
+What people bring (`benchmarks.users_models`): LightningModules that log in each step, and a
+DataLoader with torch's own sampler and `collate_fn`. The Trainer has no progress bar. Each
+measurement is a fresh process, or two under ddp, where the Trainer's loader has half the batch size
+and so as many steps. A first epoch warms up and is dropped.
 
-Not covered: several processes, validation and what else happens between epochs.
+Not covered: validation and what else happens between epochs.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
-import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torch import Tensor, nn
-from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader, TensorDataset
-from typing_extensions import override
 
-from benchmarks import timing
+from benchmarks import timing, users_models
 from benchmarks.step_variants import LOG_EVERY, NUM_EPOCHS, StepTimer
 from benchmarks.timing import Ratio
+from benchmarks.users_models import BATCH_SIZE
 
-BATCH_SIZE = 30
 TRAINER, OURS, GROUPED = "plain Trainer", "train.py", "train.py, K = 50"
 
 
-class Usual(LightningModule):
-    """A small net.
+@dataclass(frozen=True)
+class File:
+    """A file of a user's.
 
-    Args:
-        logs: Log two values in each step, one of them for the progress bar.
+    Attributes:
+        title: What it is.
+        model: The name of its LightningModule.
+        data: The name of its LightningDataModule.
+        flags: The model's arguments.
+        share: Of the usual number of steps.
+        bars: By the number of processes: for one step, and for 50 per execution.
     """
 
-    def __init__(self, logs: bool = True) -> None:
-        super().__init__()
-        self.logs = logs
-        self.net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2))
-
-    @override
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> STEP_OUTPUT:
-        x, y = batch
-        predicted = self.net(x)
-        loss = mse_loss(predicted, y)
-        if self.logs:
-            self.log("train_loss", loss, prog_bar=True)
-            self.log("train_mae", (predicted - y).abs().mean())
-        return loss
-
-    @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.05)
+    title: str
+    model: str
+    data: str
+    flags: dict[str, float]
+    share: float
+    bars: dict[int, tuple[str, str]]
 
 
-class UsualData(LightningDataModule):
-    """Random samples in memory.
+FILES = {
+    "usual": File(
+        "a usual module, two values logged in each step",
+        "Usual",
+        "UsualData",
+        {},
+        1,
+        {1: (">= 2", ">= 3.5"), 2: (">= 2", ">= 3")},
+    ),
+    "silent": File("the same, nothing logged", "Usual", "UsualData", {"logs": 0}, 1, {}),
+    "cnn": File(
+        "a CNN, Adam, OneCycleLR, accuracy", "Cnn", "Images", {}, 1, {1: (">= 1.3", ">= 1.6")}
+    ),
+    "20ms": File(
+        "a usual module, a step of 20 ms",
+        "Usual",
+        "UsualData",
+        {"extra_ms": 20},
+        0.1,
+        {1: (">= 1.0", "")},
+    ),
+}
 
-    Args:
-        num_samples: How many.
-    """
 
-    def __init__(self, num_samples: int = 30_000) -> None:
-        super().__init__()
-        self.data = TensorDataset(torch.randn(num_samples, 5), torch.randn(num_samples, 2))
-
-    @override
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.data, BATCH_SIZE, shuffle=True)
-
-
-def plain_trainer(logs: bool, steps: int) -> None:
+def plain_trainer(file: File, steps: int, processes: int) -> None:
     """Train as a script does that knows Lightning alone."""
     trainer = Trainer(
         accelerator="cpu",
-        devices=1,
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
         max_epochs=NUM_EPOCHS,
         log_every_n_steps=LOG_EVERY,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[StepTimer()],
     )
-    trainer.fit(Usual(logs), UsualData(steps * BATCH_SIZE))
+    model: LightningModule = getattr(users_models, file.model)(**file.flags)
+    data: LightningDataModule = getattr(users_models, file.data)(
+        steps * BATCH_SIZE, BATCH_SIZE // processes
+    )
+    trainer.fit(model, data)
 
 
-def command(variant: str, logs: bool, steps: int) -> list[str]:
+def command(variant: str, name: str, steps: int, processes: int) -> list[str]:
     """What runs a variant."""
     if variant == TRAINER:
-        return ["-m", "benchmarks.users_file", f"--train={steps}", f"--logs={int(logs)}"]
+        size = [f"--steps={steps}", f"--processes={processes}"]
+        return ["-m", "benchmarks.users_file", f"--train={name}", *size]
+    file = FILES[name]
     return [
         str(timing.ROOT / "train.py"),
-        "--model=benchmarks.users_file.Usual",
-        f"--model.logs={str(logs).lower()}",
-        "--data=benchmarks.users_file.UsualData",
+        f"--model=benchmarks.users_models.{file.model}",
+        *(f"--model.{flag}={value}" for flag, value in file.flags.items()),
+        f"--data=benchmarks.users_models.{file.data}",
         f"--data.num_samples={steps * BATCH_SIZE}",
         "--accelerator=cpu",
+        f"--devices={processes}",
         f"--max_epochs={NUM_EPOCHS}",
         f"--log_every_n_steps={LOG_EVERY}",
         f"--steps_per_execution={50 if variant == GROUPED else 1}",
@@ -101,29 +107,35 @@ def command(variant: str, logs: bool, steps: int) -> list[str]:
     ]
 
 
-def us_per_step(variant: str, logs: bool, steps: int) -> float:
+def us_per_step(variant: str, name: str, steps: int, processes: int) -> float:
     """One measurement."""
-    return timing.run(*command(variant, logs, steps))["us_per_step"]
+    return timing.run(*command(variant, name, steps, processes))["us_per_step"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the tables."""
     parser = timing.parser(__doc__, rounds=7)
     parser.add_argument("--steps", type=int, default=1000, help="in an epoch")
-    parser.add_argument("--train", type=int, help="only train so many steps, with a plain Trainer")
-    parser.add_argument("--logs", type=int, default=1, help="with --train: whether the model logs")
+    parser.add_argument("--processes", default="1,2", help="numbers of processes, with commas")
+    parser.add_argument("--files", default=",".join(FILES), help="which, with commas")
+    parser.add_argument("--train", choices=FILES, help="only train this one with a plain Trainer")
     args = parser.parse_args(argv)
     if args.train:
-        plain_trainer(bool(args.logs), args.train)
+        plain_trainer(FILES[args.train], args.steps, int(args.processes))
         return
     steps, rounds = (60, 1) if args.quick else (args.steps, args.rounds)
     print(timing.machine())
     done = []
-    for logs, bar in ((True, ">= 1.2"), (False, ">= 1.0")):
-        variants = {v: partial(us_per_step, v, logs, steps) for v in (TRAINER, OURS, GROUPED)}
-        title = f"The usual file, {'two values logged in each step' if logs else 'nothing logged'}"
-        ratios = [Ratio(TRAINER, OURS, bar), Ratio(TRAINER, GROUPED)]
-        done.append(timing.compare(title, "µs per step", variants, rounds, ratios))
+    for processes in map(int, args.processes.split(",")):
+        for name in args.files.split(","):
+            file = FILES[name]
+            where = (name, max(int(steps * file.share), 10), processes)
+            variants = {v: partial(us_per_step, v, *where) for v in (TRAINER, OURS, GROUPED)}
+            noun = "process" if processes == 1 else "processes"
+            title = f"{file.title}, {processes} {noun}"
+            one, grouped = file.bars.get(processes, ("", ""))
+            ratios = [Ratio(TRAINER, OURS, one), Ratio(TRAINER, GROUPED, grouped)]
+            done.append(timing.compare(title, "µs per step", variants, rounds, ratios))
     timing.write(done, args.out, "users_file")
 
 

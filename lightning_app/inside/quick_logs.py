@@ -2,19 +2,25 @@
 
 Each `self.log` has Lightning move the kept value to the device of the new one, and for that looks
 through all its attributes, and copies what it finds; on a CPU that is three quarters of the call.
-Here nothing is done where the value is on that device already.
+Here nothing is done where the value is on that device already. And how a value is logged is noted
+and compared anew each time; here what the call before gave is compared alone. What `training_step`
+takes is asked in each call, too; while a run trains, it is looked up once.
 
 It takes the place of a class of Lightning's that is not public; tests notice if that changes.
 """
 
+from functools import lru_cache
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.core import module as lightning_module
 from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _ResultCollection,
     _ResultMetric,
 )
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
@@ -35,6 +41,31 @@ class _Result(_ResultMetric):
 
 
 class _Results(_ResultCollection):
+    def __init__(self, training: bool) -> None:
+        super().__init__(training)
+        self._last_calls: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}  # key, arguments
+
+    @override
+    def log(self, fx: str, name: str, value: Any, **how: Any) -> None:  # type: ignore[override]
+        is_usual = type(value) is Tensor and self.dataloader_idx is None
+        if not is_usual or torch.compiler.is_compiling():
+            super().log(fx, name, value, **how)
+            return
+        batch_size = how.pop("batch_size", None)
+        key, last = self._last_calls.get((fx, name), ("", None))
+        metric = self.get(key)
+        if metric is None or how != last or metric.value.device != value.device:
+            super().log(fx, name, value, batch_size=batch_size, **how)
+            self._note(fx, name, how)
+            return
+        kept = value if how["enable_graph"] else value.detach()
+        metric.forward(kept, self._extract_batch_size(metric, batch_size, metric.meta))
+        metric.has_reset = False
+
+    def _note(self, fx: str, name: str, how: dict[str, Any]) -> None:
+        if "enable_graph" in how:
+            self._last_calls[fx, name] = f"{fx}.{name}", how
+
     @override
     def __setitem__(self, key: str, metric: _ResultMetric) -> None:
         if type(metric) is _ResultMetric:
@@ -48,3 +79,25 @@ def log_quickly(trainer: Trainer) -> None:
     for loop in (training, training.val_loop, trainer.validate_loop, trainer.test_loop):
         if type(loop._results) is _ResultCollection and not loop._results:
             loop._results = _Results(training=loop._results.training)
+
+
+@lru_cache(maxsize=8)
+def _is_parameter(step: FunctionType, name: str, explicit: bool) -> bool:
+    return is_param_in_hook_signature(step, name, explicit=explicit)
+
+
+def _looked_up(step: Any, name: str, explicit: bool = False, **others: Any) -> bool:
+    function = step.__func__ if isinstance(step, MethodType) else None
+    if others or not isinstance(function, FunctionType):
+        return is_param_in_hook_signature(step, name, explicit=explicit, **others)
+    return _is_parameter(function, name, explicit)
+
+
+def look_up_once() -> None:
+    """Have `self.log` look up once what a step takes; it is the same for all Trainers."""
+    vars(lightning_module)["is_param_in_hook_signature"] = _looked_up
+
+
+def look_up_each_time() -> None:
+    """Undo `look_up_once`."""
+    vars(lightning_module)["is_param_in_hook_signature"] = is_param_in_hook_signature

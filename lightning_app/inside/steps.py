@@ -50,6 +50,9 @@ def running_hook(module: LightningModule) -> str | None:
 
 def remember_signature(trainer: Trainer) -> None:
     """Look up once what `training_step` takes, and not in every step as Lightning does."""
+    from lightning_app.inside.quick_logs import look_up_once  # which need not be possible
+
+    look_up_once()
     loop = trainer.fit_loop.epoch_loop
     takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
 
@@ -64,6 +67,9 @@ def remember_signature(trainer: Trainer) -> None:
 
 def forget_signature(trainer: Trainer) -> None:
     """Undo `remember_signature`."""
+    from lightning_app.inside.quick_logs import look_up_each_time
+
+    look_up_each_time()
     give_back(trainer.fit_loop.epoch_loop, "_build_kwargs")
 
 

@@ -86,6 +86,8 @@ class DirectStep(Callback):
         self._give_back(trainer)
 
     def _give_back(self, trainer: Trainer) -> None:
+        if not self._is_possible:
+            return
         inside.forget_signature(trainer)
         vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
 

@@ -8,7 +8,7 @@ Not covered: randomness inside a data set's `__getitem__`.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.limits import max_processes
+from lightning_app.strategies.fetching import fetcher
 from lightning_app.strategies.passes import Batches
 from lightning_app.strategies.shards import Shards
 from lightning_app.strategies.workers import as_workers_start, deaf_to_signals
@@ -64,7 +65,7 @@ class ShardedLoader(DataLoader[Any]):
             _draw_base_seed(self.generator)
             # The same calls without a DataLoader's iterator, which takes longer than to fetch a
             # small batch.
-            return map(_fetcher(self), iter(self._index_sampler))
+            return map(fetcher(self), iter(self._index_sampler))
         finally:
             own |= {"generator": generator, "dataset": dataset}
 
@@ -102,16 +103,6 @@ class ShardedLoader(DataLoader[Any]):
 def _draw_base_seed(generator: torch.Generator | None) -> int:
     """What a DataLoader's iterator draws as it is made, so that others draw what they would."""
     return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
-
-
-def _fetcher(loader: DataLoader[Any]) -> Callable[[Any], Any]:
-    """Makes a batch of what a sampler gives, as torch's `_MapDatasetFetcher` does."""
-    dataset, collate = loader.dataset, loader.collate_fn
-    if loader.batch_sampler is None:
-        return lambda index: collate(dataset[index])
-    if get_items := getattr(dataset, "__getitems__", None):
-        return lambda indices: collate(get_items(indices))
-    return lambda indices: collate([dataset[index] for index in indices])
 
 
 def _new_view(users: type[DataLoader[Any]]) -> ShardedLoader:

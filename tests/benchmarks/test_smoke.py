@@ -24,6 +24,8 @@ VARIANTS = {
     "scaling": {"this project, 1,000", "DataLoader defaults, 1,000", "order, 1,000,000,000"},
     "step_cost": {
         "a plain loop",
+        "a' whole batches",
+        "a'' slices",
         "b usual Lightning",
         "d train.py",
         "d' train.py, bar on",
@@ -31,7 +33,11 @@ VARIANTS = {
         "e' data on device",
     },
 }
-FLAGS = {"step_cost": ["--processes=1"], "virtual_ranks": ["--processes=1"]}
+FLAGS = {
+    "step_cost": ["--processes=1"],
+    "users_file": ["--processes=1"],
+    "virtual_ranks": ["--processes=1"],
+}
 
 
 SLOW = ("step_cost", "users_file")  # many processes each

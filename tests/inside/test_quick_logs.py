@@ -1,16 +1,19 @@
 """What is logged is what a plain Trainer logs, and is not looked through each time."""
 
+import inspect
 from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.core import module as core
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 from torchmetrics import MeanMetric
 from typing_extensions import override
 
-from lightning_app.inside.quick_logs import log_quickly
+from lightning_app.inside.quick_logs import log_quickly, look_up_each_time, look_up_once
 
 
 class Logs(BoringModel):
@@ -27,11 +30,19 @@ class Logs(BoringModel):
         self.log("number", batch_idx, on_step=True, on_epoch=True)
         self.log("double", loss.double(), on_epoch=True, reduce_fx="max")
         self.log("mean", self.mean)
+        self.log("clamped", loss.clamp(max=1 + 10 * (batch_idx % 2)), batch_size=batch_idx + 1)
+        self.log("summed", loss, reduce_fx="sum", on_step=False, on_epoch=True)
         return loss
 
     @override
     def validation_step(self, batch: Tensor, batch_idx: int) -> Any:
         self.log("val", batch.mean(), batch_size=batch_idx + 1)
+
+
+class Iterated(BoringModel):
+    @override
+    def training_step(self, dataloader_iter: Any) -> Any:
+        return None
 
 
 class Quickly(Callback):
@@ -52,7 +63,9 @@ class Metas(Callback):
         self.seen.append([result.meta for result in results.values()])
 
 
-def fit(tmp_path: Any, *callbacks: Callback) -> dict[str, Tensor]:
+def fit(
+    tmp_path: Any, *callbacks: Callback, model: LightningModule | None = None
+) -> dict[str, Tensor]:
     torch.manual_seed(1)
     trainer = Trainer(
         accelerator="cpu",
@@ -65,7 +78,7 @@ def fit(tmp_path: Any, *callbacks: Callback) -> dict[str, Tensor]:
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    trainer.fit(Logs())
+    trainer.fit(model or Logs())
     return dict(trainer.callback_metrics)
 
 
@@ -77,6 +90,44 @@ def test_values_are_those_of_a_plain_trainer(tmp_path: Any) -> None:
     for name, value in plain.items():
         assert quick[name].dtype == value.dtype
         assert torch.equal(quick[name], value), name
+
+
+class Twice(Logs):
+    """Logs one name in two ways."""
+
+    @override
+    def training_step(self, batch: Tensor, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.log("clamped", loss, prog_bar=batch_idx == 2)
+        return loss
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_name_that_is_logged_in_two_ways_is_refused_as_by_a_plain_trainer(tmp_path: Any) -> None:
+    for callbacks in ((), (Quickly(),)):
+        with pytest.raises(MisconfigurationException, match="twice in `training_step`"):
+            fit(tmp_path, *callbacks, model=Twice())
+
+
+def test_a_step_is_inspected_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And after training, each time."""
+    asked: list[Any] = []
+    usual = inspect.getfullargspec
+    monkeypatch.setattr(inspect, "getfullargspec", lambda f: (asked.append(f), usual(f))[1])
+    look_up_once()
+    try:
+        for _ in range(3):
+            assert not core.is_param_in_hook_signature(
+                Logs().training_step, "dataloader_iter", True
+            )
+            assert core.is_param_in_hook_signature(
+                Iterated().training_step, "dataloader_iter", True
+            )
+    finally:
+        look_up_each_time()
+    assert len(asked) == 2
+    assert core.is_param_in_hook_signature(Logs().training_step, "batch_idx", True)
+    assert len(asked) == 3
 
 
 @pytest.mark.filterwarnings("default")
