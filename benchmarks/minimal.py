@@ -1,5 +1,7 @@
 """A minimal Lightning script, as `benchmarks.startup` compares `train.py` with it."""
 
+import argparse
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -31,8 +33,14 @@ class Minimal(LightningModule):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--devices", default="auto")
+    parser.add_argument("--strategy", default="auto")
+    args = parser.parse_args()
     train, val = (
         DataLoader(TensorDataset(torch.randn(length, 5), torch.randn(length, 2)), batch_size=30)
         for length in (1000, 200)
     )
-    Trainer(fast_dev_run=True).fit(Minimal(), train, val)
+    Trainer(fast_dev_run=True, devices=args.devices, strategy=args.strategy).fit(
+        Minimal(), train, val
+    )

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(120)
 VARIANTS = {
     "startup": {"minimal Lightning script", "train.py --fast_dev_run"},
     "users_file": {"plain Trainer", "train.py", "train.py, K = 50"},
+    "memory": {"plain Trainer", "train.py"},
     "loader": {"DataLoader defaults", "this project"},
     "telemetry": {"both on", "no ShapeLogger", "no Coverage"},
     "virtual_ranks": {"plain", "1 virtual", "8 virtual"},
@@ -40,7 +41,7 @@ FLAGS = {
 }
 
 
-SLOW = ("step_cost", "users_file")  # many processes each
+SLOW = ("memory", "step_cost", "users_file")  # many processes each
 
 
 @pytest.mark.parametrize(
