@@ -16,7 +16,7 @@ from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers
-from lightning_app.strategies.virtual.determinism import Determinism
+from lightning_app.strategies.virtual.determinism import fixed_kernels
 from lightning_app.strategies.virtual.gradients import Gradients, add
 from lightning_app.strategies.virtual.part_logs import Logged, _mean
 from lightning_app.strategies.virtual.passes import Drawn, SeededSamples
@@ -180,10 +180,9 @@ def test_kernels_are_fixed_for_a_gpu_and_given_back(monkeypatch: pytest.MonkeyPa
             os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
         )
 
-    before, determinism = settings(), Determinism()
-    determinism.begin(torch.device("cuda", 0))
-    assert settings() == (True, "highest", (False, False, True), ":4096:8")
-    determinism.end()
+    before = settings()
+    with fixed_kernels(torch.device("cuda", 0)):
+        assert settings() == (True, "highest", (False, False, True), ":4096:8")
     assert settings() == before
 
 
