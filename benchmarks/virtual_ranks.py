@@ -21,7 +21,7 @@ from benchmarks import timing
 from benchmarks.step_variants import LOG_EVERY, NUM_EPOCHS
 from benchmarks.timing import Ratio
 
-BATCH_SIZE = 512
+BATCH_SIZE = 1024
 WIDTH = 512
 NUM_LAYERS = 4
 
