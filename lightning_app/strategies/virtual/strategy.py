@@ -97,9 +97,9 @@ class VirtualRanks(GlobalBatch):
         elif grown := ", ".join(name for a in self._runner.attributes.values() for name in a.grown):
             for name in own:
                 self._tell(
-                    f"{name}, logged at an epoch's end: steps change {grown}, which has entries of "
-                    "all virtual ranks of a device, so the value may depend on the number of "
-                    "devices: log in the step, or gather what is kept by `self.all_gather`"
+                    f"{name}, logged at an epoch's end: steps append to {grown}, which has what "
+                    "all virtual ranks of a device append, so the value may depend on the number "
+                    "of devices: log in the step, or gather what is kept by `self.all_gather`"
                 )
 
     @override
