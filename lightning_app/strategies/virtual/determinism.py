@@ -17,11 +17,13 @@ Setting = tuple[Callable[[], Any], Callable[[Any], Any]]  # how it is read, and 
 
 @contextmanager
 def fixed_kernels(device: torch.device) -> Iterator[None]:
-    """Fix the number of threads and, for GPUs, the kernels that torch chooses."""
+    """Fix the number of threads and, for GPUs, the kernels that torch chooses; compile nothing."""
     with ExitStack() as undo:
         for (get, put), value in _settings(device):
             undo.callback(_give_back, put, get())
             put(value)
+        # What torch.compile makes depends on the shapes that a process has seen before.
+        undo.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 

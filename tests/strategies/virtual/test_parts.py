@@ -196,6 +196,17 @@ def test_kernels_are_fixed_for_a_gpu_and_given_back(monkeypatch: pytest.MonkeyPa
     assert settings() == before
 
 
+def test_what_is_compiled_runs_uncompiled() -> None:
+    def backend(*args: Any) -> Any:
+        raise NotImplementedError
+
+    compiled = torch.compile(lambda x: x + 1, backend=backend)
+    with fixed_kernels(torch.device("cpu")):
+        assert compiled(torch.ones(1)) == 2
+    with pytest.raises(Exception, match="NotImplementedError"):
+        compiled(torch.ones(1))
+
+
 def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> None:
     t, metric = torch.ones(1), MeanMetric()
     calls: dict[str, Callable[[], Any]] = {
