@@ -12,6 +12,7 @@ from lightning_app.inside.loaders import (
     predict_loader,
     running_iterators,
     takes_loaders_in_turn,
+    takes_one_loader,
     tell_epoch,
     training_iterators,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "set_value_of_step",
     "skips_backward",
     "takes_loaders_in_turn",
+    "takes_one_loader",
     "tell_epoch",
     "training_iterators",
     "training_results",

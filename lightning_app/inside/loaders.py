@@ -33,6 +33,12 @@ def takes_loaders_in_turn(trainer: Trainer) -> bool:
     return combined is None or combined._mode == "sequential"
 
 
+def takes_one_loader(trainer: Trainer) -> bool:
+    """Whether each batch of the running loop, which has its loaders, is that of one of them."""
+    combined: Any = trainer._active_loop._combined_loader  # type: ignore[union-attr]
+    return bool(combined._mode == "sequential" or combined.flattened == [combined.iterables])
+
+
 def limit_of(trainer: Trainer, shards: object) -> int | None:
     """How many batches the running loop takes of the loader with these shards; `None`: all."""
     combined = getattr(trainer._active_loop, "_combined_loader", None)

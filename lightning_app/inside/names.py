@@ -51,6 +51,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "on_advance_end",
         "reset",
     ),
+    "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward",),
     "fit_loop.epoch_loop.val_loop": ("_results", "run"),
     "predict_loop": ("_combined_loader",),
     "strategy": ("_checkpoint_io",),
@@ -76,7 +77,7 @@ NEEDED_LATER: Mapping[str, Sequence[str]] = {
 }
 FOR_SPEED: Mapping[str, Sequence[str]] = {
     "fit_loop.epoch_loop": ("_broadcast_sigterm_tensor", "_build_kwargs"),
-    "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward", "optim_progress", "run"),
+    "fit_loop.epoch_loop.automatic_optimization": ("optim_progress", "run"),
 }
 
 

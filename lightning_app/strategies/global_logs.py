@@ -10,7 +10,6 @@ A mean counts each sample once. A sum, minimum or maximum is one over the ranks'
 Lightning's `sync_dist=True`. torchmetrics objects synchronise themselves, at the epoch's end.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from lightning_app import inside
 from lightning_app.strategies.batch_means import BatchMeans
+from lightning_app.strategies.epoch_end import epoch_end_values, tell_if_ranks_differ
 from lightning_app.strategies.idle_metrics import align_shapes
 from lightning_app.strategies.metric_values import tell_of_values
 from lightning_app.strategies.rank_means import RankMean, merge, outside_of_steps
@@ -167,27 +167,7 @@ class GlobalLogs:
 
     def check_epoch_end(self) -> None:
         """Tell of values that an epoch's end hooks have logged, each rank its own."""
-        own = {
-            metric.meta.name: float(metric.value / metric.cumulated_batch_size)
-            for metric in (inside.results(self._trainer) or {}).values()
-            if metric.is_tensor
-            and metric.meta.fx.endswith("_epoch_end")
-            and metric.meta.is_mean_reduction
-            and not (metric.has_reset or metric.meta.sync.should)
-            and not metric.meta.sync.rank_zero_only
-        }
-        ranks: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(ranks, own)
-        for name, first in ranks[0].items():
-            others = [values[name] for values in ranks[1:] if name in values]
-            known = [value for value in others if value == value and first == first]  # no NaN
-            differ = any(not math.isclose(first, value, rel_tol=1e-6) for value in known)
-            if differ:
-                self._tell(
-                    f"{name}, logged at an epoch's end, differs between ranks, and rank 0's is "
-                    "kept: compute it over all samples (a torchmetrics object, or `self.all_gather`"
-                    "), or log in the step, which gives the mean over all samples"
-                )
+        tell_if_ranks_differ(epoch_end_values(self._trainer), self._tell)
 
     def _share(self, dataloader_idx: int | None) -> None:
         self._objects.settle(self._trainer.lightning_module)

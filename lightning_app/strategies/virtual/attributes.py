@@ -3,10 +3,14 @@
 On V ranks each would set its own. Here each virtual rank begins with what there was as the step
 began, and the first one's of a process are kept.
 
-Not covered: what is changed in place, as a list that is appended to, and what is set for the first
-time after the steps that are looked at.
+A list that is appended to, or another container, has entries of all parts of the process: they are
+noted, for whoever tells of what is computed of them.
+
+Not covered: what else is changed in place, and what is set for the first time after the steps that
+are looked at.
 """
 
+from collections import deque
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -20,14 +24,19 @@ from lightning_app.strategies.writes import TORCHS_OWN, differing
 
 Values: TypeAlias = dict[tuple[nn.Module, str], Any]
 _ABSENT = object()
+_CONTAINERS = (list, dict, set, deque)
+_FEW = 100  # entries of a container that are looked into
 
 
 class Attributes:
-    """Those of a model that its first steps set.
+    """Those of a model that its first steps of a kind set.
 
     Args:
         model: Whose.
         tell: Tells a line.
+
+    Attributes:
+        grown: The names of containers that a step has put something in, or taken from.
     """
 
     def __init__(self, model: LightningModule, tell: TellOnce) -> None:
@@ -36,12 +45,15 @@ class Attributes:
         self._set: dict[tuple[nn.Module, str], None] = {}  # by some step
         self._start: Values = {}
         self._parts: list[Values] = []
+        self._lengths: dict[tuple[nn.Module, str], int] = {}
+        self.grown: dict[str, None] = {}
 
     def begin(self) -> None:
         """Keep what a step begins with."""
         self._parts = []
         self._left = max(self._left - 1, 0)
         self._start = self._all() if self._left else self._known()
+        self._lengths = _lengths(self._start) if self._left else {}
 
     def part_ended(self) -> None:
         """Note what a virtual rank has set, and have things as the step began."""
@@ -57,17 +69,25 @@ class Attributes:
         """Have what the first virtual rank has set; tell if others differ."""
         if self._parts:
             self._put(self._parts[0])
-        names = {module: name for name, module in self._model.named_modules()} if self._left else {}
-        states = [
-            {f"{names.get(m, '')}.{name}".lstrip("."): value for (m, name), value in part.items()}
-            for part in self._parts
-        ]
-        if self._left and (differ := differing(states)):
+        if self._left:
+            self._tell_of_parts()
+
+    def _tell_of_parts(self) -> None:
+        names = {module: name for name, module in self._model.named_modules()}
+
+        def name_of(key: tuple[nn.Module, str]) -> str:
+            return f"{names.get(key[0], '')}.{key[1]}".lstrip(".")
+
+        states = [{name_of(key): value for key, value in part.items()} for part in self._parts]
+        if differ := differing(states):
             self._tell(
                 f"{type(self._model).__name__}: steps set {', '.join(differ)}, each virtual rank "
                 "of its own samples, and a device keeps its first one's: return them, or log them",
                 subject="attributes",
             )
+        now = _lengths(self._all())
+        grown = (key for key, length in self._lengths.items() if now.get(key, length) != length)
+        self.grown |= dict.fromkeys(map(name_of, grown))
 
     def _known(self) -> Values:
         return {(module, name): vars(module).get(name, _ABSENT) for module, name in self._set}
@@ -89,6 +109,16 @@ class Attributes:
             for name, value in vars(module).items()
             if name not in own
         }
+
+
+def _lengths(values: Values) -> dict[tuple[nn.Module, str], int]:
+    return {key: _length(value) for key, value in values.items() if isinstance(value, _CONTAINERS)}
+
+
+def _length(container: Any) -> int:
+    members = container.values() if isinstance(container, dict) else container
+    inner = members if len(container) <= _FEW else ()
+    return len(container) + sum(len(each) for each in inner if isinstance(each, _CONTAINERS))
 
 
 @cache

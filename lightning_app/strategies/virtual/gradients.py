@@ -1,6 +1,6 @@
 """Gradients of virtual ranks: taken after each backward pass, put in place once they are summed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import torch
@@ -56,24 +56,20 @@ class Gradients:
                         "in a fixed order: leave out sparse=True, or --virtual_ranks"
                     )
                 self.missing.discard(number)
-        flat = self.zeros()
-        for whole, group in zip(flat, self._groups(), strict=True):
-            start = 0
-            for parameter in group:
-                if parameter.grad is not None:
-                    part = whole[start : start + parameter.numel()]
-                    part.copy_(parameter.grad.reshape(-1))
-                    parameter.grad = None
-                start += parameter.numel()
+        flat = self._flat(lambda p: torch.zeros_like(p) if p.grad is None else p.grad)
+        self._clear()
         return flat
 
     def zeros(self) -> Flat:
         """Of the size of all gradients."""
+        return self._flat(torch.zeros_like)
+
+    def _flat(self, gradient_of: Callable[[Parameter], Tensor]) -> Flat:
         flat = []
         for group in self._groups():
-            length = sum(p.numel() for p in group)
-            padding = -length % self._divisor
-            flat.append(group[0].new_zeros(length + padding, requires_grad=False))
+            parts = [gradient_of(parameter).detach().reshape(-1) for parameter in group]
+            padding = -sum(map(len, parts)) % self._divisor
+            flat.append(torch.cat([*parts, parts[0].new_zeros(padding)]))
         return flat
 
     def _groups(self) -> list[list[Parameter]]:

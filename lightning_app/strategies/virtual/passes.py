@@ -113,18 +113,15 @@ class VirtualPass(Pass):
 
     @override
     def _asked_for(self, shard: Shard) -> Iterator[Any]:
+        place = self.shards.seed, "samples", self.epoch, self.note[1], shard.number
+        seed = seed_of(*place)  # once a batch: it takes as long as to begin a stream
         # A process without a part asks for a sample, too: what it is, nobody looks at.
         for start, stop in self._own_bounds(shard) or [(0, 1)]:
             indices = shard.batch[start:stop]
             if self.shards.is_collated:
-                yield [self._drawn(shard, start + i, index) for i, index in enumerate(indices)]
+                yield [Drawn(index, (seed + i) % 2**64) for i, index in enumerate(indices, start)]
             else:
-                yield self._drawn(shard, start, indices)
-
-    def _drawn(self, shard: Shard, place: int, index: Any) -> "Drawn":
-        round_ = self.note[1]
-        seed = seed_of(self.shards.seed, "sample", self.epoch, round_, shard.number, place)
-        return Drawn(index, seed)
+                yield Drawn(indices, (seed + start) % 2**64)
 
     def _own_bounds(self, shard: Shard) -> list[tuple[int, int]]:
         split = self.shards.split(shard.global_size)

@@ -15,6 +15,10 @@ from lightning_app.hooks import has_hook
 from lightning_app.strategies.loader import step_over_iterator
 
 ASKED_BY = "--virtual_ranks"
+SYNCS_BATCHNORM = (
+    "it takes the statistics of all devices at once, and virtual ranks run one after the other: "
+    "leave one of them out"
+)
 
 
 def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm: bool) -> None:
@@ -40,10 +44,7 @@ def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm
     if trainer.state.fn == TrainerFn.PREDICTING:
         raise _refusal("it is for fit, validate and test: predict without it")
     if syncs_batchnorm:
-        raise _refusal(
-            "--sync_batchnorm takes the statistics of all devices at once, and virtual ranks run "
-            "one after the other: leave one of them out"
-        )
+        raise _refusal(f"--sync_batchnorm: {SYNCS_BATCHNORM}")
     if step := step_over_iterator(trainer):
         raise _refusal(f"{step} takes the loader's iterator, of which no part can be given")
     if world_size > 1 and inside.validates_by_time(trainer):
@@ -57,9 +58,11 @@ def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm
                 f"{type(owner).__name__}.on_before_batch_transfer gets a whole batch, which there "
                 "is not: use `on_after_batch_transfer`, or `collate_fn`"
             )
-    for path, metric in model.named_modules():
-        if isinstance(metric, Metric) and metric.dist_sync_on_step:
+    for path, module in model.named_modules():
+        if isinstance(module, Metric) and module.dist_sync_on_step:
             raise _refusal(f"{path} has dist_sync_on_step=True, and waits in each step: leave it")
+        if isinstance(module, nn.SyncBatchNorm):
+            raise _refusal(f"{path} is a SyncBatchNorm: {SYNCS_BATCHNORM}")
     if trainer.state.fn != TrainerFn.FITTING:
         return
     if not model.automatic_optimization:
@@ -89,6 +92,19 @@ def hooks_of_batches(trainer: Trainer) -> Iterator[str]:
             module = getattr(getattr(owner, hook, None), "__module__", None) or ""
             if has_hook(owner, hook) and not module.startswith(("lightning_app.", "lightning.")):
                 yield f"{type(owner).__name__}.{hook}"
+
+
+def check_loaders(trainer: Trainer) -> None:
+    """Refuse a loop that is about to take its batches of several loaders at once.
+
+    Raises:
+        MisconfigurationException: It is.
+    """
+    if not inside.takes_one_loader(trainer):
+        raise _refusal(
+            "a step takes its batch of several loaders at once, whose parts may differ: use one "
+            "loader, not in a list or dict"
+        )
 
 
 def check_parameters(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Runs this process's parts of a global batch, and puts together what all parts have given."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from lightning_app import inside
 from lightning_app.strategies.loss_weight import MEAN_OVER, mean_over
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
+from lightning_app.strategies.virtual.alone import Alone
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers, Result
 from lightning_app.strategies.virtual.exchange import Exchange
@@ -53,17 +55,20 @@ class Runner:
     Args:
         trainer: Whose; its model is on its device.
         tell: Tells a line.
+        alone: Is told when parts run.
 
     Attributes:
         exchange: Connects the processes.
+        attributes: Those that steps set, by the steps' name.
     """
 
-    def __init__(self, trainer: Trainer, tell: TellOnce) -> None:
+    def __init__(self, trainer: Trainer, tell: TellOnce, alone: Alone) -> None:
         self._trainer, self._model = trainer, trainer.lightning_module
+        self._alone = alone
         self._device = trainer.strategy.root_device
         self.exchange = Exchange(self._device)
         self._buffers = Buffers(self._model)
-        self._attributes = Attributes(self._model, tell)
+        self.attributes = defaultdict[str, Attributes](lambda: Attributes(self._model, tell))
         self._logs = PartLogs(trainer)
         self._summed: tuple[Gradients, Flat] | None = None  # of the last training step
 
@@ -73,21 +78,25 @@ class Runner:
         told = {part: mean_over(self._model, batch) for part, batch in asked.batches.items()}
         is_training, done = asked.hook == "training_step", Done()
         shares = self._shares(split, told) if is_training else []
+        # As each of V ranks has it, of whose gradients the mean is taken: hooks see it.
+        weights = [share * split.num_parts for share in shares]
         learns = is_training and not inside.skips_backward(self._trainer)
         gradients = self._new_gradients() if learns else None
 
         def run(part: int) -> None:
             asked.begin_streams(part)
-            backward = partial(self._backward, shares[part], learns) if is_training else None
+            backward = partial(self._backward, weights[part], learns) if is_training else None
             batch, size = asked.batches[part], split.part_size(part)
             run_part(self._model, asked.step, batch, part, size, told[part], backward, done)
 
         world_size = self.exchange.world_size
         nodes = [whole_nodes(split.own(rank), split.filled) for rank in range(world_size)]
-        sums, first_buffers = self._run_parts(nodes[self.exchange.rank], run, gradients)
+        own, attributes = nodes[self.exchange.rank], self.attributes[asked.hook]
+        sums, first_buffers = self._run_parts(own, run, gradients, attributes)
         notes = self._share(done, gradients, first_buffers)
         if gradients is not None:
-            self._summed = gradients, self._sum(sums, nodes, split.filled, gradients)
+            whole = self._sum(sums, nodes, split.filled, gradients)
+            self._summed = gradients, [total.div_(split.num_parts) for total in whole]
         self._log(notes, done, split)
         if is_training:
             return joined_output(done, mean_loss(notes, shares).to(self._device))
@@ -113,7 +122,11 @@ class Runner:
         return Gradients(self._model.parameters(), self.exchange.world_size)
 
     def _run_parts(
-        self, nodes: list[Node], run: Callable[[int], None], gradients: Gradients | None
+        self,
+        nodes: list[Node],
+        run: Callable[[int], None],
+        gradients: Gradients | None,
+        attributes: Attributes,
     ) -> tuple[list[Flat], Result]:
         """Run this process's parts; give the sums of its nodes, and the first part's buffers."""
         first_buffers: Result = []
@@ -125,27 +138,31 @@ class Runner:
             if node.start != nodes[0].start:
                 self._buffers.put_back()
             run(node.start)
-            self._attributes.part_ended()
+            attributes.part_ended()
             if node.start == 0:
                 first_buffers = self._buffers.result()
             return [] if gradients is None else gradients.take()
 
         self._buffers.begin()
-        self._attributes.begin()
+        attributes.begin()
         try:
-            with given_back(self._device), refused.refused_by_determinism():
+            with (
+                self._alone.while_parts_run(),
+                given_back(self._device),
+                refused.refused_by_determinism(),
+            ):
                 sums = [tree_sum(node, leaf, add) for node in nodes]
         finally:
             if gradients is not None:
                 gradients.give_back()
         self._buffers.end_with(first_buffers)
-        self._attributes.end()
+        attributes.end()
         return sums, first_buffers
 
-    def _backward(self, share: float, learns: bool, loss: Tensor) -> None:
+    def _backward(self, weight: float, learns: bool, loss: Tensor) -> None:
         """The backward pass of a part's mean loss; none of what counts nothing, and may be NaN."""
-        if learns and share:
-            weighed = loss / self._trainer.accumulate_grad_batches * share
+        if learns and weight:
+            weighed = loss / self._trainer.accumulate_grad_batches * weight
             precision = self._trainer.precision_plugin
             scaler = getattr(precision, "scaler", None)
             weighed = weighed if scaler is None else scaler.scale(weighed)

@@ -7,6 +7,7 @@ in checkpoints are those of one global batch.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.strategies.epoch_end import epoch_end_values, tell_if_ranks_differ
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.idle_metrics import align_shapes
 from lightning_app.strategies.loader import (
@@ -34,7 +36,8 @@ from lightning_app.strategies.single_device import SingleDeviceStrategy
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.trained import check_ranks_agree
 from lightning_app.strategies.virtual import refused
-from lightning_app.strategies.virtual.determinism import Determinism
+from lightning_app.strategies.virtual.alone import Alone
+from lightning_app.strategies.virtual.determinism import fixed_kernels
 from lightning_app.strategies.virtual.exchange import Exchange
 from lightning_app.strategies.virtual.passes import (
     Parts,
@@ -61,35 +64,50 @@ class VirtualRanks(GlobalBatch):
         super().__init__(*args, **kwargs)
         self.virtual_ranks = virtual_ranks
         self._layer_sync: object = None  # the Trainer sets it under `sync_batchnorm`
-        self._determinism = Determinism()
         self._tell = TellOnce()
-        self._in_part = False
+        self._alone = Alone()
+        self._for_the_run = ExitStack()
 
     @override
     def setup(self, trainer: Trainer) -> None:
         world_size = int(self.world_size)  # type: ignore[attr-defined]
         syncs_batchnorm = self._layer_sync is not None
         refused.check_run(trainer, self.virtual_ranks, world_size, syncs_batchnorm)
-        self._determinism.begin(self.root_device)
+        self._for_the_run.enter_context(fixed_kernels(self.root_device))
+        self._for_the_run.enter_context(self._alone.guards())
         super().setup(trainer)
-        self._runner = Runner(trainer, self._tell)
+        self._runner = Runner(trainer, self._tell, self._alone)
         if names := ", ".join(refused.hooks_of_batches(trainer)):
             self._tell(
                 f"--virtual_ranks: {names}: a batch is the list of this device's parts of it"
             )
         inside.before_epoch_values(trainer, self._epoch_ended)
+        inside.after_epoch_hooks(trainer, self._epoch_hooks_ended)
 
     def _epoch_ended(self) -> None:
         model = self._trainer.lightning_module
         if self._runner.exchange.world_size > 1:
             check_ranks_agree(model) if self._trainer.training else align_shapes(model)
 
+    def _epoch_hooks_ended(self) -> None:
+        """Tell of values that an epoch's end hooks have logged of what this device has seen."""
+        own = epoch_end_values(self._trainer)
+        if self._runner.exchange.world_size > 1:
+            tell_if_ranks_differ(own, self._tell)
+        elif grown := ", ".join(name for a in self._runner.attributes.values() for name in a.grown):
+            for name in own:
+                self._tell(
+                    f"{name}, logged at an epoch's end: steps append to {grown}, which has what "
+                    "all virtual ranks of a device append, so the value may depend on the number "
+                    "of devices: log in the step, or gather what is kept by `self.all_gather`"
+                )
+
     @override
     def teardown(self) -> None:
         if self._lightning_module is not None:
             inside.leave_epochs(self._trainer)
         super().teardown()
-        self._determinism.end()
+        self._for_the_run.close()
 
     @property
     def ranges(self) -> list[range]:
@@ -114,6 +132,21 @@ class VirtualRanks(GlobalBatch):
         return view_of(shards)
 
     @override
+    def on_train_start(self) -> None:
+        refused.check_loaders(self._trainer)
+        super().on_train_start()
+
+    @override
+    def on_validation_start(self) -> None:
+        refused.check_loaders(self._trainer)
+        super().on_validation_start()
+
+    @override
+    def on_test_start(self) -> None:
+        refused.check_loaders(self._trainer)
+        super().on_test_start()
+
+    @override
     def batch_to_device(
         self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
     ) -> Any:
@@ -124,7 +157,7 @@ class VirtualRanks(GlobalBatch):
             return Parts(transfer(own, device, dataloader_idx) for own in batch)
         parts, its_pass = Parts(), self._its_pass(batch)
         first = self._split(its_pass).own(self._runner.exchange.rank).start
-        with given_back(self.root_device):
+        with given_back(self.root_device), self._alone.while_parts_run():
             for part, own in enumerate(batch, first):
                 self._begin_streams(its_pass, "transfer", part)
                 parts.append(super().batch_to_device(own, device, dataloader_idx))
@@ -132,14 +165,10 @@ class VirtualRanks(GlobalBatch):
 
     def _its_pass(self, batch: Any) -> VirtualPass:
         """The pass that has given the running step's batch."""
-        passes = [p for p in self._passes() if p.shard is not None]
-        if not isinstance(batch, Parts) or len(passes) != 1:
-            raise MisconfigurationException(
-                "--virtual_ranks: a step takes its batch of several loaders at once, whose parts "
-                "may differ: use one loader"
-            )
-        assert isinstance(passes[0], VirtualPass)
-        return passes[0]
+        assert isinstance(batch, Parts)
+        [its_pass] = [p for p in self._passes() if p.shard is not None]
+        assert isinstance(its_pass, VirtualPass)
+        return its_pass
 
     def _split(self, its_pass: VirtualPass) -> Split:
         assert its_pass.shard is not None
@@ -161,12 +190,8 @@ class VirtualRanks(GlobalBatch):
             self.step_weight = split.size if self._runner.exchange.rank == 0 else 0
 
         def step_of_part(part: Any) -> Any:
-            self._in_part = True
-            try:
-                with refused_by_batchnorm(split.size, f"{self.virtual_ranks} virtual ranks"):
-                    return step(part, *rest, **kwargs)
-            finally:
-                self._in_part = False
+            with refused_by_batchnorm(split.size, f"{self.virtual_ranks} virtual ranks"):
+                return step(part, *rest, **kwargs)
 
         batches = dict(zip(split.own(self._runner.exchange.rank), batch, strict=True))
         begin_streams = partial(self._begin_streams, its_pass, hook)
@@ -193,20 +218,18 @@ class VirtualRanks(GlobalBatch):
     def reduce(
         self, tensor: Any, group: Any = None, reduce_op: ReduceOp | str | None = "mean"
     ) -> Any:
-        if self._in_part:  # `self.log(…, sync_dist=True)`: it is put together after the step
+        if self._alone.in_parts:  # `self.log(…, sync_dist=True)`: it is put together after the step
             return tensor
         return super().reduce(tensor, group, reduce_op)  # type: ignore[safe-super]
 
     @override
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        if self._in_part:
-            raise refused.collective("all_gather")
+        self._alone.check("all_gather")
         return super().all_gather(tensor, group, sync_grads)  # type: ignore[safe-super]
 
     @override
     def barrier(self, name: str | None = None) -> None:
-        if self._in_part:
-            raise refused.collective("barrier")
+        self._alone.check("barrier")
         super().barrier(name)  # type: ignore[safe-super]
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_app.strategies.randomness import enter, leave, seeded
+from lightning_app.strategies.randomness import State, enter, leave, seeded
+
+_spare: list[State] = []  # a generator of NumPy's takes long to make
 
 
 def seed_of(*purpose: int | str) -> int:
@@ -38,10 +40,11 @@ def given_back(device: torch.device | None = None) -> Iterator[None]:
     """Leave the global generators as they were, whatever is seeded and drawn within."""
     on_gpu = device is not None and device.type == "cuda"
     of_gpu: Any = torch.cuda.get_rng_state(device) if on_gpu else None  # type: ignore[arg-type]
-    outside = enter(seeded(0))
+    outside = enter(_spare.pop() if _spare else seeded(0))
     try:
+        seed_streams(0)
         yield
     finally:
-        leave(outside)
+        _spare.append(leave(outside))
         if on_gpu:
             torch.cuda.set_rng_state(of_gpu, device)  # type: ignore[arg-type]

@@ -3,20 +3,27 @@
 import os
 import pickle
 import random
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import nn
+from torch.distributed import all_reduce
 from torch.utils.data import DataLoader, Dataset, Subset
+from torchmetrics import MeanMetric, Metric
 
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
+from lightning_app.strategies.virtual.alone import Alone
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers
-from lightning_app.strategies.virtual.determinism import Determinism
+from lightning_app.strategies.virtual.determinism import fixed_kernels
 from lightning_app.strategies.virtual.gradients import Gradients, add
 from lightning_app.strategies.virtual.part_logs import Logged, _mean
 from lightning_app.strategies.virtual.passes import Drawn, SeededSamples
@@ -102,6 +109,7 @@ def test_attributes_that_parts_set(capsys: pytest.CaptureFixture[str]) -> None:
     model: Any = LightningModule()
     model.body = nn.Linear(1, 1)
     model.count = 5
+    model.kept = {"sizes": []}
     attributes = Attributes(model, TellOnce())
 
     def step(sizes: list[int]) -> None:
@@ -109,6 +117,7 @@ def test_attributes_that_parts_set(capsys: pytest.CaptureFixture[str]) -> None:
         for size in sizes:
             model.count += 1
             vars(model.body)["last"] = float(size)
+            model.kept["sizes"].append(size)
             attributes.part_ended()
         attributes.end()
 
@@ -117,6 +126,7 @@ def test_attributes_that_parts_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
     step([4, 3])
     assert (model.count, model.body.last) == (7, 4.0)
+    assert list(attributes.grown) == ["kept"]
     assert "LightningModule: steps set body.last, each virtual rank" in capsys.readouterr().err
     for _ in range(20):
         step([4, 3])
@@ -180,11 +190,45 @@ def test_kernels_are_fixed_for_a_gpu_and_given_back(monkeypatch: pytest.MonkeyPa
             os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
         )
 
-    before, determinism = settings(), Determinism()
-    determinism.begin(torch.device("cuda", 0))
-    assert settings() == (True, "highest", (False, False, True), ":4096:8")
-    determinism.end()
+    before = settings()
+    with fixed_kernels(torch.device("cuda", 0)):
+        assert settings() == (True, "highest", (False, False, True), ":4096:8")
     assert settings() == before
+
+
+def test_what_is_compiled_runs_uncompiled() -> None:
+    def backend(*args: Any) -> Any:
+        raise NotImplementedError
+
+    compiled = torch.compile(lambda x: x + 1, backend=backend)
+    with fixed_kernels(torch.device("cpu")):
+        assert compiled(torch.ones(1)) == 2
+    with pytest.raises(Exception, match="NotImplementedError"):
+        compiled(torch.ones(1))
+
+
+def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> None:
+    t, metric = torch.ones(1), MeanMetric()
+    calls: dict[str, Callable[[], Any]] = {
+        "all_reduce": lambda: all_reduce(t),
+        "broadcast": lambda: dist.broadcast(t, 0),
+        "all_gather": lambda: dist.all_gather_object([None], 1),
+        "barrier": lambda: dist.barrier(),
+        "MeanMetric.compute()": metric.compute,
+    }
+    alone, usual = Alone(), [vars(dist.ProcessGroup)["allreduce"], Metric.sync_context]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        with alone.guards():
+            for name, call in calls.items():
+                with alone.while_parts_run():
+                    assert metric(t) == 1  # of the part
+                    with pytest.raises(Exception, match=rf"{re.escape(name)} in a step would wait"):
+                        call()
+                call()
+    finally:
+        dist.destroy_process_group()
+    assert [vars(dist.ProcessGroup)["allreduce"], Metric.sync_context] == usual
 
 
 def test_what_torch_cannot_do_in_a_fixed_order_is_named() -> None:

@@ -34,6 +34,29 @@ class Gathers(Submodule):
         return super().training_step(batch, batch_idx)
 
 
+class Computes(Submodule):
+    """Computes a metric over all ranks in a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = MeanMetric()
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("mean", self.mean(loss))  # that of a part
+        self.log("all", self.mean.compute())
+        return loss
+
+
+class Normalized(Submodule):
+    """Has a layer that takes the statistics of all devices at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.SyncBatchNorm(4)
+
+
 class Before(Submodule):
     """Acts on a whole batch before its transfer."""
 
@@ -103,6 +126,8 @@ REFUSED = [
     ("TwoOptimizers", "Shuffled", "TwoOptimizers optimizes by hand"),
     ("Sparse", "Shuffled", "table has sparse=True"),
     ("Gathers", "Shuffled", "all_gather in a step would wait for all virtual ranks"),
+    ("Computes", "Shuffled", "MeanMetric.compute() in a step would wait for all virtual ranks"),
+    ("Normalized", "Shuffled", "norm is a SyncBatchNorm"),
     ("Before", "Shuffled", "Before.on_before_batch_transfer gets a whole batch"),
     ("Synced", "Shuffled", "mean has dist_sync_on_step=True"),
     ("Forgets", "Shuffled", "training_step returned no loss"),

@@ -1,12 +1,15 @@
 """The promise of `--virtual_ranks`: the same bits on any number of devices, in float32 and less."""
 
+import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from lightning_app.strategies.virtual import strategy, tree
+from lightning_app.strategies.virtual import passes, strategy, tree
 from lightning_app.strategies.virtual.streams import seed_of
 from tests.ranks import run_ranks
 from tests.strategies.virtual.cases import CASES, Ended, train, train_all
@@ -79,12 +82,18 @@ def test_the_order_of_sums_and_each_stream_matter(monkeypatch: pytest.MonkeyPatc
     expected = short_run()
     assert short_run() == expected
 
-    def other_seed(*purpose: Any) -> int:
-        return seed_of(*purpose) + int(purpose[-1] == 5)
+    def other_seed(number: int, *purpose: Any) -> int:
+        return seed_of(*purpose) + int(purpose[-1] == number)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(strategy, "seed_of", other_seed)  # of one virtual rank
-        assert short_run() != expected
+    # Of one virtual rank, and of the samples of one batch.
+    for module, number in ((strategy, 5), (passes, 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "seed_of", partial(other_seed, number))
+            assert short_run() != expected
+    for owner in (random, np.random):  # which augmentation draws from, beside torch's
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, "seed", lambda seed: None)
+            assert short_run() != expected
     with monkeypatch.context() as patch:  # a chain in place of a tree
         patch.setattr(tree, "halves", chained)
         assert short_run() != expected

@@ -1,0 +1,107 @@
+"""What waits for other processes, refused while the parts of a step run.
+
+Virtual ranks run one after the other. Where processes run different numbers of parts, one of them
+would wait for ever; where one process runs them all, it would get the value of the parts so far.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+import torch.distributed as dist
+from torchmetrics import Metric
+
+from lightning_app.strategies.virtual import refused
+
+# The methods of a process group, and the functions of `torch.distributed` that call them.
+COLLECTIVES = {
+    "_allgather_base": "all_gather_into_tensor",
+    "_reduce_scatter_base": "reduce_scatter_tensor",
+    "all_gather_single": "all_gather_into_tensor",
+    "all_to_all_single": "all_to_all_single",
+    "allgather": "all_gather",
+    "allgather_coalesced": "all_gather_coalesced",
+    "allreduce": "all_reduce",
+    "allreduce_coalesced": "all_reduce_coalesced",
+    "alltoall": "all_to_all",
+    "alltoall_base": "all_to_all_single",
+    "barrier": "barrier",
+    "broadcast": "broadcast",
+    "gather": "gather",
+    "monitored_barrier": "monitored_barrier",
+    "recv": "recv",
+    "recv_anysource": "recv",
+    "reduce": "reduce",
+    "reduce_scatter": "reduce_scatter",
+    "reduce_scatter_single": "reduce_scatter_tensor",
+    "scatter": "scatter",
+    "send": "send",
+}
+
+
+class Alone:
+    """Refuses what waits for others, within `while_parts_run`.
+
+    Attributes:
+        in_parts: Whether parts run. One for all threads: a GPU's backward pass has its own.
+    """
+
+    def __init__(self) -> None:
+        self.in_parts = False
+
+    @contextmanager
+    def while_parts_run(self) -> Iterator[None]:
+        """Mark the time in which parts run."""
+        self.in_parts = True
+        try:
+            yield
+        finally:
+            self.in_parts = False
+
+    def check(self, what: str) -> None:
+        """Refuse something that waits for others, while parts run.
+
+        Raises:
+            MisconfigurationException: They do.
+        """
+        if self.in_parts:
+            raise refused.collective(what)
+
+    @contextmanager
+    def guards(self) -> Iterator[None]:
+        """Have torch's collectives checked, and what torchmetrics computes over all ranks.
+
+        It is the classes that are changed, for a run: functions are imported under any name.
+        """
+        group: Any = dist.ProcessGroup if dist.is_available() else object
+        with ExitStack() as undo:
+            for method, function in COLLECTIVES.items():
+                if method in vars(group):
+                    undo.enter_context(_before(group, method, self._check_collective(function)))
+            undo.enter_context(_before(Metric, "sync_context", self._check_metric))
+            yield
+
+    def _check_collective(self, function: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: self.check(function)
+
+    def _check_metric(self, metric: Metric, should_unsync: bool = True, **others: Any) -> None:
+        if should_unsync:  # else it is a metric's `forward`, of this part alone
+            self.check(f"{type(metric).__name__}.compute()")
+
+
+@contextmanager
+def _before(owner: Any, method: str, act: Callable[..., None]) -> Iterator[None]:
+    """Have something called before each call of a class's method, with the same arguments."""
+    own, usual = vars(owner)[method], getattr(owner, method)
+
+    @wraps(usual)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        act(*args, **kwargs)
+        return usual(*args, **kwargs)
+
+    setattr(owner, method, checked)
+    try:
+        yield
+    finally:
+        setattr(owner, method, own)
