@@ -83,7 +83,8 @@ class GlobalBatch(DirectTransfer, Strategy):
     ) -> Any:
         """Run a step; `hook` is its name."""
         shards = self._current_shards()
-        size = shards[0].global_size if shards else 1
+        # What gives no indices to split tells by its batches.
+        size = shards[0].global_size if shards else num_rows(args[0], 1) if args else 1
         if len(shards) == 1 and self._has_one_loader():
             if shards[0].is_ready_made:
                 size = num_rows(args[0], size)

@@ -30,6 +30,8 @@ from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.step_values import StepValues
 from lightning_app.strategies.telling import TellOnce
 
+SECOND = 2  # step, in which what the hooks around the first have logged is known
+
 
 class GlobalLogs:
     """Follows what the steps of one rank log.
@@ -45,10 +47,11 @@ class GlobalLogs:
         self._means: dict[str, RankMean] = {}
         self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
         self._steps = StepValues(trainer, sum_over_ranks)
-        self._objects = BatchMeans()
+        self._num_trained = 0  # steps, since the run began
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
         self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
+        self._objects = BatchMeans(self._tell)
 
     def before_step(self, hook: str) -> None:
         """Make ready for a step: `hook` is its name, as in `training_step`."""
@@ -98,6 +101,9 @@ class GlobalLogs:
                 self._steps.note(key, metric, *sizes)
         if hook == "training_step":
             self._steps.end_step()
+            self._num_trained += 1
+            if self._num_trained == SECOND:
+                self._look_at_hooks()
         if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)
@@ -176,18 +182,40 @@ class GlobalLogs:
             and not (metric.has_reset or metric.meta.sync.should)
             and not metric.meta.sync.rank_zero_only
         }
+        self._tell_if_ranks_differ(
+            own,
+            "logged at an epoch's end, differs between ranks, and rank 0's is kept: compute it "
+            "over all samples (a torchmetrics object, or `self.all_gather`), or log in the step, "
+            "which gives the mean over all samples",
+        )
+
+    def _look_at_hooks(self) -> None:
+        """Tell of values per step that hooks around the first step have logged, each rank its own.
+
+        All ranks have to call this.
+        """
+        own = {
+            metric.meta.name: float(value)
+            for metric in (inside.results(self._trainer) or {}).values()
+            if metric.is_tensor
+            and metric.meta.fx != "training_step"
+            and not (metric.meta.sync.should or metric.meta.sync.rank_zero_only)
+            and (value := inside.value_of_step(metric)) is not None
+        }
+        self._tell_if_ranks_differ(
+            own,
+            "logged per step in a hook beside the step, differs between ranks, and rank 0's is "
+            "kept: log it in the step, or with sync_dist=True",
+        )
+
+    def _tell_if_ranks_differ(self, own: dict[str, float], how: str) -> None:
         ranks: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(ranks, own)
         for name, first in ranks[0].items():
             others = [values[name] for values in ranks[1:] if name in values]
             known = [value for value in others if value == value and first == first]  # no NaN
-            differ = any(not math.isclose(first, value, rel_tol=1e-6) for value in known)
-            if differ:
-                self._tell(
-                    f"{name}, logged at an epoch's end, differs between ranks, and rank 0's is "
-                    "kept: compute it over all samples (a torchmetrics object, or `self.all_gather`"
-                    "), or log in the step, which gives the mean over all samples"
-                )
+            if any(not math.isclose(first, value, rel_tol=1e-6) for value in known):
+                self._tell(f"{name}, {how}")
 
     def _share(self, dataloader_idx: int | None) -> None:
         self._objects.settle(self._trainer.lightning_module)
