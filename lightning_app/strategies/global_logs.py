@@ -30,6 +30,19 @@ from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.step_values import StepValues
 from lightning_app.strategies.telling import TellOnce
 
+OVER_ALL = (
+    "compute it over all samples (a torchmetrics object, or `self.all_gather`), or log in the "
+    "step, which gives the mean over all samples"
+)
+AT_EPOCHS_END = f"logged at an epoch's end, differs between ranks, and rank 0's is kept: {OVER_ALL}"
+AVERAGED = (
+    "logged at an epoch's end with sync_dist=True, is a mean over ranks, some of which have more "
+    f"samples: {OVER_ALL}"
+)
+IN_HOOKS = (
+    "logged per step in a hook beside the step, differs between ranks, and rank 0's is kept: log "
+    "it in the step, or with sync_dist=True"
+)
 SECOND = 2  # step, in which what the hooks around the first have logged is known
 
 
@@ -48,6 +61,7 @@ class GlobalLogs:
         self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
         self._steps = StepValues(trainer, sum_over_ranks)
         self._num_trained = 0  # steps, since the run began
+        self._has_unequal_parts = False
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
         self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
@@ -77,6 +91,7 @@ class GlobalLogs:
             part: What the mean of the shard counts in that of the batch, from 0 to 1.
         """
         self._objects.after_step(shard, part, full_size)
+        self._has_unequal_parts |= shard.global_size % dist.get_world_size() > 0
         before, is_first = self._before, inside.is_first_batch(self._trainer)
         self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
         for key, metric in list(self._logged(hook)):
@@ -173,21 +188,17 @@ class GlobalLogs:
 
     def check_epoch_end(self) -> None:
         """Tell of values that an epoch's end hooks have logged, each rank its own."""
-        own = {
-            metric.meta.name: float(metric.value / metric.cumulated_batch_size)
-            for metric in (inside.results(self._trainer) or {}).values()
-            if metric.is_tensor
-            and metric.meta.fx.endswith("_epoch_end")
-            and metric.meta.is_mean_reduction
-            and not (metric.has_reset or metric.meta.sync.should)
-            and not metric.meta.sync.rank_zero_only
-        }
-        self._tell_if_ranks_differ(
-            own,
-            "logged at an epoch's end, differs between ranks, and rank 0's is kept: compute it "
-            "over all samples (a torchmetrics object, or `self.all_gather`), or log in the step, "
-            "which gives the mean over all samples",
-        )
+        own = {}
+        for metric in (inside.results(self._trainer) or {}).values():
+            meta = metric.meta
+            is_own = metric.is_tensor and not metric.has_reset and not meta.sync.rank_zero_only
+            if is_own and meta.fx.endswith("_epoch_end") and meta.is_mean_reduction:
+                value = float(metric.value / metric.cumulated_batch_size)
+                if not meta.sync.should:
+                    own[meta.name] = value, AT_EPOCHS_END
+                elif self._has_unequal_parts:
+                    own[meta.name] = value, AVERAGED
+        self._tell_if_ranks_differ(own)
 
     def _look_at_hooks(self) -> None:
         """Tell of values per step that hooks around the first step have logged, each rank its own.
@@ -195,27 +206,24 @@ class GlobalLogs:
         All ranks have to call this.
         """
         own = {
-            metric.meta.name: float(value)
+            metric.meta.name: (float(value), IN_HOOKS)
             for metric in (inside.results(self._trainer) or {}).values()
             if metric.is_tensor
             and metric.meta.fx != "training_step"
             and not (metric.meta.sync.should or metric.meta.sync.rank_zero_only)
             and (value := inside.value_of_step(metric)) is not None
         }
-        self._tell_if_ranks_differ(
-            own,
-            "logged per step in a hook beside the step, differs between ranks, and rank 0's is "
-            "kept: log it in the step, or with sync_dist=True",
-        )
+        self._tell_if_ranks_differ(own)
 
-    def _tell_if_ranks_differ(self, own: dict[str, float], how: str) -> None:
+    def _tell_if_ranks_differ(self, own: dict[str, tuple[float, str]]) -> None:
+        """Tell of what is not alike on all ranks; each value comes with its line."""
         ranks: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(ranks, own)
-        for name, first in ranks[0].items():
-            others = [values[name] for values in ranks[1:] if name in values]
+        for name, (first, line) in ranks[0].items():
+            others = [values[name][0] for values in ranks[1:] if name in values]
             known = [value for value in others if value == value and first == first]  # no NaN
             if any(not math.isclose(first, value, rel_tol=1e-6) for value in known):
-                self._tell(f"{name}, {how}")
+                self._tell(f"{name}, {line}")
 
     def _share(self, dataloader_idx: int | None) -> None:
         self._objects.settle(self._trainer.lightning_module)

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 from torch import Tensor
 from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app.speed.executions import StepsPerExecution
 from tests.ranks import run_ranks
 from tests.runs import Run, fit
-from tests.user_modules import Shuffled, Submodule
+from tests.user_modules import Samples, Shuffled, Submodule
 
 
 class LogsItself(Submodule):
@@ -71,6 +72,14 @@ def check_means(runs: list[Run]) -> None:
 def test_the_loss_of_an_epoch_is_the_mean_over_its_samples() -> None:
     check_means(train_all("single_device", 1))
     check_means(train_all("dp", 3))
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_batches_that_are_not_asked_for_count_by_their_samples(is_stream: bool) -> None:
+    batches = [tuple(t[:size] for t in next(iter(DataLoader(Samples(9), 9)))) for size in (4, 4, 1)]
+    data: Any = DataLoader(batches, batch_size=None) if not is_stream else batches
+    run = fit("single_device", 1, LogsMean(), data, max_epochs=1)
+    assert run.metrics["train/loss"] == pytest.approx(run.metrics["mean"], rel=1e-12)
 
 
 def test_so_it_is_over_the_samples_of_all_processes() -> None:

@@ -188,6 +188,12 @@ CASES: dict[str, Case] = {
         # The mean of a rank's own batches: which it is of cannot be seen.
         right=on(SEVERAL, SameOr("differs between ranks")),
     ),
+    "validation_step_outputs, synced": Case(
+        "logs.CollectsSynced",
+        in_float32=("val/loss",),
+        right=on(SEVERAL, SameOr("is a mean over ranks")),
+        **ON_TWO,
+    ),
     "dicts for the logger": Case("logs.StepDicts"),
     "smallest, largest, count": Case("logs.Smallest", leave_out=("stopped",)),
     # Manual optimization and steps left out.

@@ -159,7 +159,7 @@ TOLD = (
     *("a mean over nodes", "contrastive", "gathers means", "a metric's own value"),
     *("validation_step_outputs", "losses balanced by gradients", "standard targets"),
     *("a running mean scales the loss", "logs beside the step"),
-    *("averages of samples, one a rank",),
+    *("averages of samples, one a rank", "validation_step_outputs, synced"),
 )
 IDLE = (
     *("flattens, batch size 1", "looks at the first sample", "0-dim tensor and strings"),

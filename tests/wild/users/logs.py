@@ -224,6 +224,14 @@ class Collects(Regression):
         self.outputs.clear()
 
 
+class CollectsSynced(Collects):
+    """The same with `sync_dist=True`."""
+
+    def on_validation_epoch_end(self):
+        self.log("val/loss", torch.stack(self.outputs).mean(), sync_dist=True)
+        self.outputs.clear()
+
+
 class EvenValidation(Plain):
     """Batches that two and three ranks split evenly."""
 
