@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader
@@ -11,7 +12,7 @@ from typing_extensions import override
 from lightning_app.speed.executions import StepsPerExecution
 from tests.ranks import run_ranks
 from tests.runs import Run, fit
-from tests.user_modules import Samples, Shuffled, Submodule
+from tests.user_modules import Samples, Shuffled, Stream, Submodule
 
 
 class LogsItself(Submodule):
@@ -74,10 +75,17 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_samples() -> None:
     check_means(train_all("dp", 3))
 
 
-@pytest.mark.parametrize("is_stream", [True, False])
-def test_batches_that_are_not_asked_for_count_by_their_samples(is_stream: bool) -> None:
-    batches = [tuple(t[:size] for t in next(iter(DataLoader(Samples(9), 9)))) for size in (4, 4, 1)]
-    data: Any = DataLoader(batches, batch_size=None) if not is_stream else batches
+class Whole(Shuffled):
+    """Batches that are ready-made, of unequal sizes."""
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        batches = list(DataLoader(Samples(9), 4))
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", [Stream(), Whole()])
+def test_batches_that_nobody_asked_for_count_by_their_samples(data: LightningDataModule) -> None:
     run = fit("single_device", 1, LogsMean(), data, max_epochs=1)
     assert run.metrics["train/loss"] == pytest.approx(run.metrics["mean"], rel=1e-12)
 

@@ -11,6 +11,7 @@ from tests.wild.comparing import check
 from tests.wild.mechanisms import MECHANISMS
 from tests.wild.processes import Group
 
+PATIENCE = 3  # a run that is slow has not failed
 TRIPLES = [
     (mechanism, name, layout)
     for mechanism, broken in MECHANISMS.items()
@@ -56,10 +57,11 @@ def test_fails_without_it(
         while groups:
             groups.popitem()[1].end()
         groups[key] = Group(RANKS[layout])
-    plain = healthy.run(name, case.beside, tmp_path / "plain", case.timeout_s)
+    limit_s = PATIENCE * case.timeout_s
+    plain = healthy.run(name, case.beside, tmp_path / "plain", limit_s)
 
     def run_and_check() -> None:
-        results = groups[key].run(name, layout, tmp_path / "run", case.timeout_s, mechanism)
+        results = groups[key].run(name, layout, tmp_path / "run", limit_s, mechanism)
         check(case, layout, results, plain[0])
 
     with pytest.raises(AssertionError) as failed:  # `Hung` is one
