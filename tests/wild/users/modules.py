@@ -235,7 +235,9 @@ class Remembers(Regression):
 class MadeLate(Regression):
     """A backbone from the start, and a head that is made where the strategy wants it."""
 
-    head = None
+    def __init__(self):
+        super().__init__()
+        self.head = None
 
     def configure_model(self):
         if self.head is None:
