@@ -50,6 +50,15 @@ def _as_it_comes(*args: Any) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def _put_back_seen(model: Any) -> Iterator[None]:
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, value in kept:
+            buffer.copy_(value)
+
+
 _begin, _view_of = passes.Pass.begin, loader.view_of
 _instantiate = CommandLine.instantiate_trainer
 _in_order = predictions.in_order
@@ -60,19 +69,24 @@ def _draws_twice(self: Any) -> Any:
     return _begin(self)
 
 
+def _the_running_pass(self: Any, fetch: Any) -> Any:
+    running = self.newest
+    return running if running is not None and running.shard else passes.Pass(self, fetch)
+
+
 def _with_a_sampler_of_its_own(shards: Any) -> Any:
     view: Any = _view_of(shards)
     sampler = type(view.sampler).__new__(type(view.sampler))
     vars(sampler).update(vars(view.sampler))
     if hasattr(sampler, "indices"):
         sampler.indices = list(sampler.indices)
-    vars(view)["sampler"] = sampler
+    vars(view).update(sampler=sampler, batch_sampler=view.sharding)
     return view
 
 
 def _plain_view(shards: Any) -> Any:
     view = _view_of(shards)
-    vars(view).update(num_workers=None)
+    vars(view)["drop_last"] = None
     vars(view).pop("label", None)
     return view
 
@@ -135,7 +149,7 @@ SPLIT = (
     *("collate makes three of one", "limit_train_batches", "overfit_batches"),
 )
 WEIGHED = (
-    *("autoencoder", "GAN", "transformer", "image classifier", "examples, digits"),
+    *("GAN", "transformer", "image classifier", "examples, digits"),
     *("examples, text", "examples, GAN", "CNN", "sparse embedding", "spectral norm"),
     *("a module without input", "a tensor class of its own", "loss of shape (1,)"),
     *("manual optimization", "manual accumulation", "accumulation and clipping", "AdamW"),
@@ -164,7 +178,7 @@ TOLD = (
 IDLE = (
     *("flattens, batch size 1", "looks at the first sample", "0-dim tensor and strings"),
     *("packed sequences", "packed, time first", "GRU with a first state"),
-    *("attention with a mask", "token means, some ranks idle"),
+    *("attention with a mask", "token means, some ranks idle", "autoencoder"),
 )
 TOLD_OVER = (
     *("token means", "token means, several batches", "class weights", "masked by hand"),
@@ -215,9 +229,9 @@ MECHANISMS: dict[str, Mechanism] = {
     "whole batches are refused": Mechanism(
         "strategies.passes.Pass._check_ready_made", nothing, {"ddp2": ("whole batches",)}
     ),
-    "a hook's pass is not the Trainer's": Mechanism(
-        "strategies.shards.Shards.is_trainers",
-        lambda self, its_pass: True,
+    "a hook's pass is its own": Mechanism(
+        "strategies.shards.Shards.new_pass",
+        _the_running_pass,
         {"one": ("k-NN in validation",)},
     ),
     "a rank without samples runs others'": Mechanism(
@@ -226,11 +240,16 @@ MECHANISMS: dict[str, Mechanism] = {
     "nothing stays of a step of nothing": Mechanism(
         "strategies.ddp.nothing_stays",
         lambda model: nullcontext(),
+        {"ddp3": ("averages of means",)},
+    ),
+    "what is put back is unseen by autograd": Mechanism(
+        "strategies.ddp.nothing_stays",
+        _put_back_seen,
         {"ddp2": ("parametrized layers, a rank idle",)},
     ),
     "samples are counted": Mechanism(
         "strategies.global_batch.num_rows",
-        lambda batch, asked: len(batch[0]) if isinstance(batch, (list, tuple)) else asked,
+        lambda batch, asked: 1,
         {"ddp2": ("time first",)},
     ),
     "dropped samples are noticed": Mechanism(
