@@ -14,8 +14,9 @@ from lightning.pytorch.cli import LightningCLI
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.cli.command_line import CommandLine
-from lightning_app.strategies import loader, passes
+from lightning_app.strategies import loader, passes, scatter_gather
 from lightning_app.strategies.loss_weight import common_shard
+from lightning_app.strategies.rows import ROWS
 from lightning_app.telemetry import predictions
 
 APP = "lightning_app."
@@ -61,7 +62,7 @@ def _put_back_seen(model: Any) -> Iterator[None]:
 
 _begin, _view_of = passes.Pass.begin, loader.view_of
 _instantiate = CommandLine.instantiate_trainer
-_in_order = predictions.in_order
+_in_order, _scatter = predictions.in_order, scatter_gather.scatter
 
 
 def _draws_twice(self: Any) -> Any:
@@ -101,10 +102,12 @@ def _new_shard(self: Any, hook: str) -> Any:
     return common_shard(self._shards, self.world_size)
 
 
-def _called_with_hooks(
-    self: Any, module: Any, rank: int, replica: Any, args: Any, kwargs: Any
-) -> Any:
-    return replica(*args, **kwargs)
+def _by_length(args: Any, kwargs: Any, rows: Any, devices: Any, is_owned: Any) -> Any:
+    def kind(self: Any, tensor: Any) -> int | None:
+        return ROWS if tensor.ndim and len(tensor) == self.size else None
+
+    with patch.object(type(rows), "kind", kind):
+        return _scatter(args, kwargs, rows, devices, lambda tensor: False)
 
 
 def _totals(parts: Any) -> tuple[float, float]:
@@ -304,12 +307,7 @@ MECHANISMS: dict[str, Mechanism] = {
     "modes are the user's": Mechanism(
         "telemetry.console.Console.on_train_epoch_end",
         _turns_to_training,
-        {"one": ("frozen BatchNorm",)},
-    ),
-    "modes are saved": Mechanism(
-        "checkpoint.resume.set_switches",
-        lambda module, saved: iter(()),
-        {"stopped": ("BatchNorm frozen once",)},
+        {"one": ("frozen BatchNorm", "BatchNorm frozen once")},
     ),
     "nobody else calls the model": Mechanism(
         "telemetry.dashboard.callback.Dashboard.on_train_epoch_start",
@@ -317,20 +315,18 @@ MECHANISMS: dict[str, Mechanism] = {
         {"one": ("forward counts its calls",)},
     ),
     # Replicas.
-    "hooks run once": Mechanism(
-        "strategies.replicas.Replicas.call",
-        _called_with_hooks,
-        {"dp2": ("hooks on the outermost module",)},
-    ),
     "outputs are joined": Mechanism(
         "strategies.scatter_gather.Gather.__call__",
         lambda self, outputs: outputs[0],
-        {"dp2": ("outputs are dataclasses", "outputs are distributions", "arguments by name")},
+        {
+            "dp2": (
+                *("outputs are dataclasses", "outputs are distributions", "arguments by name"),
+                *("hooks on the outermost module",),
+            )
+        },
     ),
-    "what is no sample is not split": Mechanism(
-        "strategies.dp.DataParallelStrategy._is_owned",
-        lambda self, tensor: False,
-        {"dp2": ("an argument as long as a batch",)},
+    "a length tells nothing": Mechanism(
+        "strategies.dp.scatter", _by_length, {"dp2": ("an argument as long as a batch",)}
     ),
     "what a forward writes is told": Mechanism(
         "strategies.replicas.Replicas._tell_of_writes",
