@@ -117,7 +117,9 @@ def _prints(model: LightningModule) -> Prints:
 def _numbers(model: LightningModule) -> Iterator[tuple[str, Tensor]]:
     """Single numbers in plain attributes, such as a running mean of the loss."""
     for path, part in model.named_modules():
-        for name, value in [] if isinstance(part, Metric) else vars(part).items():
+        for name, value in vars(part).items():
+            if isinstance(part, Metric):  # its states are each rank's, until they are put together
+                continue
             if isinstance(value, float) or (isinstance(value, Tensor) and value.numel() == 1):
                 yield f"{path}.{name}".lstrip("."), torch.as_tensor(value)
 

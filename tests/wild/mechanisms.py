@@ -156,7 +156,7 @@ WEIGHED = (
     *("examples, text", "examples, GAN", "CNN", "sparse embedding", "spectral norm"),
     *("a module without input", "a tensor class of its own", "loss of shape (1,)"),
     *("manual optimization", "manual accumulation", "accumulation and clipping", "AdamW"),
-    *("contrastive, gathered, equal parts",),
+    *("contrastive, gathered, equal parts", "on_train_batch_start returns -1"),
 )
 PER_EPOCH = (
     *("several validation loaders", "plateau of an epoch's value", "torchmetrics"),
@@ -377,11 +377,6 @@ MECHANISMS: dict[str, Mechanism] = {
         "inside.restart._has_new_loaders",
         lambda trainer: False,
         {"stopped": ("stopped between epochs, new loaders",)},
-    ),
-    "what is fetched ahead is not trained on": Mechanism(
-        "inside.num_prefetched",
-        lambda trainer: 0,
-        {"stopped": ("on_train_batch_start returns -1",)},
     ),
     "an epoch ends before the save": Mechanism(
         "checkpoint.resume.put_right", nothing, {"stopped": ("stopped in the very last batch",)}
