@@ -17,7 +17,7 @@ from lightning_app.cli.command_line import CommandLine
 from lightning_app.strategies import loader, passes, scatter_gather
 from lightning_app.strategies.loss_weight import common_shard
 from lightning_app.strategies.rows import ROWS
-from lightning_app.telemetry import predictions
+from lightning_app.telemetry.predictions import NotSaved
 
 APP = "lightning_app."
 Cases = Mapping[str, tuple[str, ...]]  # by layout
@@ -62,7 +62,7 @@ def _put_back_seen(model: Any) -> Iterator[None]:
 
 _begin, _view_of = passes.Pass.begin, loader.view_of
 _instantiate = CommandLine.instantiate_trainer
-_in_order, _scatter = predictions.in_order, scatter_gather.scatter
+_scatter = scatter_gather.scatter
 
 
 def _draws_twice(self: Any) -> Any:
@@ -77,7 +77,7 @@ def _the_running_pass(self: Any, fetch: Any) -> Any:
 
 def _with_a_sampler_of_its_own(shards: Any) -> Any:
     view: Any = _view_of(shards)
-    sampler = type(view.sampler).__new__(type(view.sampler))
+    sampler: Any = object.__new__(type(view.sampler))
     vars(sampler).update(vars(view.sampler))
     if hasattr(sampler, "indices"):
         sampler.indices = list(sampler.indices)
@@ -128,6 +128,10 @@ def _turns_to_training(self: Any, trainer: Any, module: Any) -> None:
 
 def _ten_epochs(self: Any, **kwargs: Any) -> Any:
     return _instantiate(self, **kwargs, max_epochs=10)
+
+
+def _not_saved(*args: Any) -> str:
+    raise NotSaved("predictions not saved")
 
 
 class _SavesEarly(LastCheckpoint):
@@ -361,7 +365,12 @@ MECHANISMS: dict[str, Mechanism] = {
     "a position is taken up": Mechanism(
         "strategies.shards.Shards.load",
         nothing,
-        {"stopped": ("a new loader each epoch", "OneCycleLR")},
+        {
+            "stopped": (
+                *("a new loader each epoch", "OneCycleLR", "learning rates"),
+                *("accumulation scheduler",),
+            )
+        },
     ),
     "passes are drawn again": Mechanism(
         "strategies.shards.needs_replay",
@@ -378,14 +387,6 @@ MECHANISMS: dict[str, Mechanism] = {
         lambda trainer: False,
         {"stopped": ("stopped between epochs, new loaders",)},
     ),
-    "an epoch ends before the save": Mechanism(
-        "checkpoint.resume.put_right", nothing, {"stopped": ("stopped in the very last batch",)}
-    ),
-    "a complete step is not continued": Mechanism(
-        "inside.begin_with_next_step",
-        nothing,
-        {"stopped": ("learning rates", "accumulation scheduler")},
-    ),
     "what is not taken up is told": Mechanism(
         "checkpoint.resume.Resume._what_is_not_taken_up",
         lambda self, trainer: iter(()),
@@ -397,7 +398,9 @@ MECHANISMS: dict[str, Mechanism] = {
         },
     ),
     "saved after the model's hooks": Mechanism(
-        "callbacks.LastCheckpoint", _SavesEarly, {"stopped": ("own average",)}
+        "callbacks.LastCheckpoint",
+        _SavesEarly,
+        {"stopped": ("own average", "stopped in the very last batch")},
     ),
     "not saved in validation": Mechanism(
         "callbacks.LastCheckpoint",
@@ -441,9 +444,9 @@ MECHANISMS: dict[str, Mechanism] = {
         lambda kind, callbacks: False,
         {"one": ("own bar", "Lightning's bar")},
     ),
-    "predictions are in order": Mechanism(
-        "telemetry.predictions.in_order",
-        lambda ranks: _in_order(ranks[::-1]),
+    "predictions are saved": Mechanism(
+        "telemetry.predictions._save",
+        _not_saved,
         {"ddp2": ("predict tensors", "predict dicts", "predict two loaders")},
     ),
 }
