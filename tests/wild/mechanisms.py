@@ -427,8 +427,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "checkpoint.stops.AgreedStop._settle", nothing, {"ddp2": ("one rank stops",)}
     ),
     "what all ranks wish is done at once": Mechanism(
-        "checkpoint.stops.Board.is_unanimous",
-        lambda self, batch: False,
+        "checkpoint.stops.AgreedStop._settle",
+        lambda self, trainer: setattr(trainer, "should_stop", False),
         {"ddp2": ("all ranks stop",)},
     ),
     "another limit than epochs": Mechanism(
