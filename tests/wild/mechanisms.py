@@ -70,9 +70,9 @@ def _draws_twice(self: Any) -> Any:
     return _begin(self)
 
 
-def _the_running_pass(self: Any, fetch: Any) -> Any:
+def _where_training_is(self: Any, begun: Any) -> int:
     running = self.newest
-    return running if running is not None and running.shard else passes.Pass(self, fetch)
+    return running.position if running is not None and running.shard else 0
 
 
 def _with_a_sampler_of_its_own(shards: Any) -> Any:
@@ -237,8 +237,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "strategies.passes.Pass._check_ready_made", nothing, {"ddp2": ("whole batches",)}
     ),
     "a hook's pass is its own": Mechanism(
-        "strategies.shards.Shards.new_pass",
-        _the_running_pass,
+        "strategies.shards.Shards.start",
+        _where_training_is,
         {"one": ("k-NN in validation",)},
     ),
     "a rank without samples runs others'": Mechanism(

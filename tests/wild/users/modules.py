@@ -237,6 +237,7 @@ class MadeLate(Regression):
 
     def __init__(self):
         super().__init__()
+        self.net = self.net[:2]
         self.head = None
 
     def configure_model(self):
@@ -244,7 +245,7 @@ class MadeLate(Regression):
             self.head = nn.Linear(8, 1)
 
     def forward(self, x):
-        return self.head(self.net[:2](x))
+        return self.head(self.net(x))
 
 
 class PredictsDict(Regression):
