@@ -14,9 +14,8 @@ from lightning.pytorch.cli import LightningCLI
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.cli.command_line import CommandLine
-from lightning_app.strategies import loader, passes, scatter_gather
+from lightning_app.strategies import loader, passes
 from lightning_app.strategies.loss_weight import common_shard
-from lightning_app.strategies.rows import ROWS
 from lightning_app.telemetry.predictions import NotSaved
 
 APP = "lightning_app."
@@ -62,7 +61,6 @@ def _put_back_seen(model: Any) -> Iterator[None]:
 
 _begin, _view_of = passes.Pass.begin, loader.view_of
 _instantiate = CommandLine.instantiate_trainer
-_scatter = scatter_gather.scatter
 
 
 def _draws_twice(self: Any) -> Any:
@@ -100,14 +98,6 @@ def _asked_for_nothing(self: Any, shard: Any) -> Iterator[Any]:
 def _new_shard(self: Any, hook: str) -> Any:
     self._shards = self._current_shards()
     return common_shard(self._shards, self.world_size)
-
-
-def _by_length(args: Any, kwargs: Any, rows: Any, devices: Any, is_owned: Any) -> Any:
-    def kind(self: Any, tensor: Any) -> int | None:
-        return ROWS if tensor.ndim and len(tensor) == self.size else None
-
-    with patch.object(type(rows), "kind", kind):
-        return _scatter(args, kwargs, rows, devices, lambda tensor: False)
 
 
 def _totals(parts: Any) -> tuple[float, float]:
@@ -161,6 +151,7 @@ WEIGHED = (
     *("a module without input", "a tensor class of its own", "loss of shape (1,)"),
     *("manual optimization", "manual accumulation", "accumulation and clipping", "AdamW"),
     *("contrastive, gathered, equal parts", "on_train_batch_start returns -1"),
+    *("an argument as long as a batch",),
 )
 PER_EPOCH = (
     *("several validation loaders", "plateau of an epoch's value", "torchmetrics"),
@@ -328,9 +319,6 @@ MECHANISMS: dict[str, Mechanism] = {
                 *("hooks on the outermost module",),
             )
         },
-    ),
-    "a length tells nothing": Mechanism(
-        "strategies.dp.scatter", _by_length, {"dp2": ("an argument as long as a batch",)}
     ),
     "what a forward writes is told": Mechanism(
         "strategies.replicas.Replicas._tell_of_writes",
