@@ -151,7 +151,7 @@ WEIGHED = (
     *("a module without input", "a tensor class of its own", "loss of shape (1,)"),
     *("manual optimization", "manual accumulation", "accumulation and clipping", "AdamW"),
     *("contrastive, gathered, equal parts", "on_train_batch_start returns -1"),
-    *("an argument as long as a batch",),
+    *("an argument as long as a batch", "own hyperparameters"),
 )
 PER_EPOCH = (
     *("several validation loaders", "plateau of an epoch's value", "torchmetrics"),
@@ -388,7 +388,7 @@ MECHANISMS: dict[str, Mechanism] = {
     "saved after the model's hooks": Mechanism(
         "callbacks.LastCheckpoint",
         _SavesEarly,
-        {"stopped": ("own average", "stopped in the very last batch")},
+        {"stopped": ("own average",)},
     ),
     "not saved in validation": Mechanism(
         "callbacks.LastCheckpoint",
@@ -398,7 +398,12 @@ MECHANISMS: dict[str, Mechanism] = {
     "a run's own folder": Mechanism(
         "checkpoint.callbacks.last_path",
         lambda trainer: "elsewhere/last.ckpt",
-        {"stopped": ("CSVLogger", "own logger without a folder", "two loggers", "no logger")},
+        {
+            "stopped": (
+                *("CSVLogger", "own logger without a folder", "two loggers", "no logger"),
+                *("stopped in the very last batch",),
+            )
+        },
     ),
     # Hooks, stops, and the user's own choices.
     "hooks of a batch's transfer run": Mechanism(
@@ -425,7 +430,7 @@ MECHANISMS: dict[str, Mechanism] = {
     "hyperparameters as without a command line": Mechanism(
         "cli.command_line.CommandLine._add_instantiators",
         LightningCLI._add_instantiators,
-        {"one": ("a base class's hyperparameters", "own hyperparameters")},
+        {"one": ("a base class's hyperparameters",)},
     ),
     "a bar of the user's own": Mechanism(
         "cli.command_line._has",
