@@ -46,7 +46,7 @@ class _Results(_ResultCollection):
         self._last_calls: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}  # key, arguments
 
     @override
-    def log(self, fx: str, name: str, value: Any, **how: Any) -> None:  # type: ignore[override]
+    def log(self, fx: str, name: str, value: Any, **how: Any) -> None:
         is_usual = type(value) is Tensor and self.dataloader_idx is None
         if not is_usual or torch.compiler.is_compiling():
             super().log(fx, name, value, **how)

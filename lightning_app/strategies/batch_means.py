@@ -7,7 +7,7 @@ adds. An object that gets a number for each sample, or sizes as weights, counts 
 is left alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch.distributed as dist
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.telling import TellOnce
 
 Sums = tuple[Tensor, Tensor]  # of the weighted values, and of the weights; scalars
 
@@ -27,6 +28,7 @@ class _Followed:
         is_by_batch: Whether each step adds one number for its batch; `None` if no step has told,
             as those with one sample do not.
         excess: What to take off, as a shard is only a part of its batch.
+        parts: What its shards have counted in their batches: of one size, if there is one.
     """
 
     metric: MeanMetric
@@ -34,12 +36,18 @@ class _Followed:
     sums: Sums
     is_by_batch: bool | None = None
     excess: Sums | None = None
+    parts: set[float] = field(default_factory=set)
 
 
 class BatchMeans:
-    """Follows what the steps of one rank add to the model's MeanMetrics."""
+    """Follows what the steps of one rank add to the model's MeanMetrics.
 
-    def __init__(self) -> None:
+    Args:
+        tell: Prints a line for the user.
+    """
+
+    def __init__(self, tell: TellOnce) -> None:
+        self._tell = tell
         self._followed: dict[str, _Followed] = {}
 
     def before_step(self, model: nn.Module, is_first: bool) -> None:
@@ -72,6 +80,7 @@ class BatchMeans:
             if followed.is_by_batch is None and shard.size > 1:
                 is_one_number = num_added == 1 and float(added[1]) in (1, full_size)
                 followed.is_by_batch = is_one_number
+            followed.parts.add(part)
             excess = [(1 - part) * value for value in added]
             if followed.excess is not None:
                 excess = [a + b for a, b in zip(excess, followed.excess, strict=True)]
@@ -82,12 +91,19 @@ class BatchMeans:
         metrics = _mean_metrics(model)
         if not metrics:
             return
-        own = {name: followed.is_by_batch for name, followed in self._followed.items()}
+        own = {name: (f.is_by_batch, len(f.parts) > 1) for name, f in self._followed.items()}
         ranks: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(ranks, own)
         for name, followed in self._followed.items():
             excess, followed.excess = followed.excess, None
-            counts_samples = any(kinds.get(name) is False for kinds in ranks)
+            said = [known[name] for known in ranks if name in known]
+            counts_samples = any(kind is False for kind, _ in said)
+            if all(kind is None for kind, _ in said) and any(differ for _, differ in said):
+                self._tell(
+                    f"{name}: with one sample a process, nothing tells whether it is given means "
+                    "of batches or values of samples, and batches differ in size: it is taken for "
+                    "means of batches. With a larger batch size it can be seen"
+                )
             if excess is not None and metrics.get(name) is followed.metric and not counts_samples:
                 followed.metric.mean_value -= excess[0]
                 followed.metric.weight -= excess[1]

@@ -13,7 +13,7 @@ def num_rows(batch: Any, num_asked: int) -> int:
 
     Args:
         batch: What `collate_fn` made of the samples, and hooks of that.
-        num_asked: The samples that were asked of the data set.
+        num_asked: The samples that were asked of the data set; 0 if this is not known.
 
     Returns:
         The length that all tensors `(B, …)` of a plain batch share, for some may have been left

@@ -1,7 +1,7 @@
 """Tells, in a run's first steps, what makes its numbers depend on the number of devices.
 
 That is by their nature so of random numbers, which each process draws for its own shard, and of
-what a step keeps of its shard in a buffer, as BatchNorm its statistics.
+what a step keeps of its shard: in buffers, as BatchNorm its statistics, or a number elsewhere.
 """
 
 import math
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import Metric
 
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
@@ -22,7 +24,7 @@ from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
 NUM_STEPS = 10  # that are looked at
-NUM_NAMED = 2  # buffers
+NUM_NAMED = 2  # buffers and attributes
 
 Prints = dict[str, tuple[float, float]]  # of each buffer two sums, by its name
 
@@ -105,11 +107,21 @@ def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:
 
 def _prints(model: LightningModule) -> Prints:
     prints = {}
-    for name, buffer in model.named_buffers():
+    for name, buffer in [*model.named_buffers(), *_numbers(model)]:
         if buffer.is_floating_point() and buffer.numel() and not buffer.is_sparse:
             values = buffer.detach().double()
             prints[name] = float(values.sum()), float(values.square().sum())
     return prints
+
+
+def _numbers(model: LightningModule) -> Iterator[tuple[str, Tensor]]:
+    """Single numbers in plain attributes, such as a running mean of the loss."""
+    for path, part in model.named_modules():
+        for name, value in vars(part).items():
+            if isinstance(part, Metric):  # its states are each rank's, until they are put together
+                continue
+            if isinstance(value, float) or (isinstance(value, Tensor) and value.numel() == 1):
+                yield f"{path}.{name}".lstrip("."), torch.as_tensor(value)
 
 
 def differing(ranks: Sequence[Prints]) -> list[str]:

@@ -83,12 +83,12 @@ class GlobalBatch(DirectTransfer, Strategy):
     ) -> Any:
         """Run a step; `hook` is its name."""
         shards = self._current_shards()
-        size = shards[0].global_size if shards else 1
-        if len(shards) == 1 and self._has_one_loader():
-            if shards[0].is_ready_made:
-                size = num_rows(args[0], size)
-            else:
-                size = self._tell_size(self._trainer, args[0], shards[0])
+        if not shards or shards[0].is_ready_made:  # the loader has not asked for so many samples
+            size = (num_rows(args[0], 0) if args else 0) or 1
+        elif len(shards) == 1 and self._has_one_loader():
+            size = self._tell_size(self._trainer, args[0], shards[0])
+        else:
+            size = shards[0].global_size
         if hook == "training_step":
             self.step_weight = size
         return step(*args, **kwargs)

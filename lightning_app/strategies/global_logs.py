@@ -22,13 +22,19 @@ from torch import Tensor
 
 from lightning_app import inside
 from lightning_app.strategies.batch_means import BatchMeans
-from lightning_app.strategies.epoch_end import epoch_end_values, tell_if_ranks_differ
 from lightning_app.strategies.idle_metrics import align_shapes
 from lightning_app.strategies.metric_values import tell_of_values
+from lightning_app.strategies.own_values import (
+    epoch_end_values,
+    hooks_values,
+    tell_if_ranks_differ,
+)
 from lightning_app.strategies.rank_means import RankMean, merge, outside_of_steps
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.step_values import StepValues
 from lightning_app.strategies.telling import TellOnce
+
+SECOND = 2  # step, in which what the hooks around the first have logged is known
 
 
 class GlobalLogs:
@@ -45,10 +51,12 @@ class GlobalLogs:
         self._means: dict[str, RankMean] = {}
         self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
         self._steps = StepValues(trainer, sum_over_ranks)
-        self._objects = BatchMeans()
+        self._num_trained = 0  # steps, since the run began
+        self._has_unequal_parts = False
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
         self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
+        self._objects = BatchMeans(self._tell)
 
     def before_step(self, hook: str) -> None:
         """Make ready for a step: `hook` is its name, as in `training_step`."""
@@ -74,6 +82,7 @@ class GlobalLogs:
             part: What the mean of the shard counts in that of the batch, from 0 to 1.
         """
         self._objects.after_step(shard, part, full_size)
+        self._has_unequal_parts |= shard.global_size % dist.get_world_size() > 0
         before, is_first = self._before, inside.is_first_batch(self._trainer)
         self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
         for key, metric in list(self._logged(hook)):
@@ -98,6 +107,9 @@ class GlobalLogs:
                 self._steps.note(key, metric, *sizes)
         if hook == "training_step":
             self._steps.end_step()
+            self._num_trained += 1
+            if self._num_trained == SECOND:
+                tell_if_ranks_differ(hooks_values(self._trainer), self._tell)
         if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)
@@ -167,7 +179,8 @@ class GlobalLogs:
 
     def check_epoch_end(self) -> None:
         """Tell of values that an epoch's end hooks have logged, each rank its own."""
-        tell_if_ranks_differ(epoch_end_values(self._trainer), self._tell)
+        own = epoch_end_values(self._trainer, self._has_unequal_parts)
+        tell_if_ranks_differ(own, self._tell)
 
     def _share(self, dataloader_idx: int | None) -> None:
         self._objects.settle(self._trainer.lightning_module)

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
@@ -37,6 +37,8 @@ COMPARISONS = (
     functional.cosine_similarity,
 )
 
+SPREADS = (torch.std, torch.var, torch.std_mean, torch.var_mean, Tensor.std, Tensor.var)
+
 
 @contextmanager
 def tells_of_weighted_means(step: str, num_samples: int, tell: Tell) -> Iterator[None]:
@@ -60,6 +62,8 @@ class _Watch(TorchFunctionMode):
             **dict.fromkeys(OVER_CLASSES, self._look_at_classes),
             **dict.fromkeys(OVER_VALUES, self._look_at_values),
             **dict.fromkeys(OVER_ROWS, self._look_at_rows),
+            **dict.fromkeys(SPREADS, self._look_at_spread),
+            torch.autograd.grad: self._look_at_gradients,
         }
 
     @override
@@ -85,14 +89,40 @@ class _Watch(TorchFunctionMode):
         return result
 
     def _look_at_pairs(self, result: Any, operands: list[Any]) -> None:
-        """Tell of a table with a row and a column for each sample, or for two views of each."""
+        """Tell of a table with a row and a column for each sample, or for two views of each.
+
+        Or of products of features, summed over the samples.
+        """
         size = self._num_samples
         computed = [t for t in operands if isinstance(t, Tensor) and t.requires_grad and t.grad_fn]
-        pairs = ((size, size), (2 * size, 2 * size))
-        if size > 1 and result.shape in pairs and len(computed) == 2 and not self._gathers:
+        if size <= 1 or len(computed) != 2:
+            return
+        first, second = computed
+        is_summed = first.ndim == second.ndim == 2 and first.shape[1] == len(second) == size
+        if result.shape in ((size, size), (2 * size, 2 * size)) or is_summed:
+            self._tell_of_others("compares each sample with the others")
+
+    def _look_at_spread(
+        self, name: str, input: Tensor, dim: Any = None, *others: Any, **more: Any
+    ) -> None:
+        """Tell of a deviation over the samples, as targets are made standard by, or VICReg has."""
+        is_of_all = dim is None or isinstance(dim, bool)
+        dims = range(input.ndim) if is_of_all else [dim] if isinstance(dim, int) else dim
+        is_over_samples = input.ndim > 0 and any(d % input.ndim == 0 for d in dims)
+        if is_over_samples and len(input) == self._num_samples > 1:
+            self._tell_of_others(f"takes `{name}` over the samples")
+
+    def _look_at_gradients(self, name: str, outputs: Any, inputs: Any, **more: Any) -> None:
+        """Tell of gradients by parameters, as losses are balanced by."""
+        given = [inputs] if isinstance(inputs, Tensor) else inputs
+        if any(isinstance(one, nn.Parameter) for one in given):
+            self._tell_of_others("takes gradients of the samples by parameters")
+
+    def _tell_of_others(self, what: str) -> None:
+        if not self._gathers:
             self._tell(
-                f"{self._step} compares each sample with the others, of which a process has only "
-                "its own, so its numbers depend on the number of devices: docs/your_code.md"
+                f"{self._step} {what}, of which a process has only its own, so its numbers depend "
+                "on the number of devices: docs/your_code.md"
             )
 
     def _look_at_values(

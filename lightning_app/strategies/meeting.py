@@ -10,6 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from typing_extensions import override
@@ -51,7 +52,10 @@ class MeetingRanks(DDPStrategy):
                 met = meeting(self.cluster_environment, self.start_timeout_s)
                 inside.connect(self, met.store)
                 self._liveness = liveness.begin(met.store, self.global_rank, met.of_ranks)
-        super().setup_distributed()
+        # Lightning seeds anew here. A split of the data in `setup`, say, or layers that
+        # `configure_model` makes, would be others than on one device.
+        with isolate_rng(include_cuda=False):
+            super().setup_distributed()
 
     @property
     def step_timeout(self) -> timedelta:

@@ -14,7 +14,7 @@ X, Y = torch.randn(20, 2, 3, 4), torch.arange(20)
 
 class Doubled(TensorDataset):
     def __getitem__(self, index: Any) -> Any:
-        return tuple(2 * tensor for tensor in super().__getitem__(index))
+        return tuple(2 * tensor[index] for tensor in self.tensors)
 
 
 def strange_strides() -> Tensor:
@@ -38,12 +38,13 @@ def test_a_batch_is_that_of_torch(
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=5, sampler=[3, 1, 1, 16, 0, 7, -1])
     expected = list(loader)
     asked: list[Any] = []
-    usual = TensorDataset.__getitem__
-    monkeypatch.setattr(
-        TensorDataset,
-        "__getitem__",
-        lambda self, index: (asked.append(index), usual(self, index))[1],
-    )
+    usual: Any = TensorDataset.__getitem__
+
+    def get(self: Any, index: Any) -> Any:
+        asked.append(index)
+        return usual(self, index)
+
+    monkeypatch.setattr(TensorDataset, "__getitem__", get)
     fetch = fetcher(loader)
     batches = [fetch(indices) for indices in loader.batch_sampler or ()]
     assert len(asked) == (2 if is_at_once else 7)

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import nn
+from torchmetrics import MeanMetric
 
 from lightning_app.strategies.first_steps import NUM_STEPS, FirstSteps, differing, random_states
 from lightning_app.strategies.sharding import Shard
@@ -86,6 +87,15 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
     draws, buffers = capsys.readouterr().err.splitlines()
     assert draws.startswith("Model.training_step draws random numbers")
     assert buffers.startswith("Model.training_step writes a, b and 1 more, each process")
+
+
+def test_a_number_in_an_attribute_is_looked_at(gathered: list[Any]) -> None:
+    model = Model()
+    model.running_loss, model.outputs = 0.5, torch.ones(3)  # type: ignore[assignment]
+    model.metric = MeanMetric()  # whose states are each rank's, until they are put together
+    with step(FirstSteps(model, CPU)):
+        pass
+    assert gathered[0] == {**dict.fromkeys("abc", (1.0, 1.0)), "running_loss": (0.5, 0.25)}
 
 
 def test_after_the_first_steps_nothing_is_looked_at(

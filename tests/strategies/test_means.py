@@ -85,6 +85,7 @@ COMPARED: dict[str, Callable[[], Tensor]] = {
     "triplets": lambda: torch.cdist(made, made),
     "pairs": lambda: functional.pdist(made),
     "cosine": lambda: functional.cosine_similarity(made[:, None], made[None], dim=-1),
+    "Barlow Twins": lambda: made.T @ made,
 }
 NOT_COMPARED: dict[str, Callable[[], Tensor]] = {
     "a weight": lambda: made @ torch.ones(4, 2, requires_grad=True),
@@ -93,6 +94,23 @@ NOT_COMPARED: dict[str, Callable[[], Tensor]] = {
     "a queue": lambda: made @ torch.ones(4, 2),
     "attention": lambda: made.reshape(2, 2, 2) @ made.reshape(2, 2, 2),
     "a step without gradients": lambda: made.detach() @ made.detach().T,
+    "a layer's own norm": lambda: made / (made.std(-1, keepdim=True) + made.var(1)[:, None]),
+    "a number's spread": lambda: torch.tensor(1.0).var(correction=0),
+    "a penalty's gradients": lambda: torch.autograd.grad(made.sum(), made, create_graph=True)[0],
+}
+weight = torch.nn.Parameter(torch.ones(4))
+OF_ALL: dict[str, tuple[Callable[[], object], str]] = {
+    "VICReg": (lambda: made.var(dim=0), "takes `var` over the samples"),
+    "advantages": (lambda: (made - made.mean()) / made.std(), "takes `std` over the samples"),
+    "both": (lambda: torch.std_mean(made, (0, 1)), "takes `std_mean` over the samples"),
+    "balanced losses": (
+        lambda: torch.autograd.grad((made * weight).sum(), weight),
+        "takes gradients of the samples by parameters",
+    ),
+    "balanced losses, by names": (
+        lambda: torch.autograd.grad(outputs=(made * weight).sum(), inputs=[weight]),
+        "takes gradients of the samples by parameters",
+    ),
 }
 
 
@@ -110,3 +128,12 @@ def test_what_compares_nothing_is_not_told(name: str) -> None:
     with tells_of_weighted_means("A.training_step", 2, lines.append):
         NOT_COMPARED[name]()
     assert lines == []
+
+
+@pytest.mark.parametrize("name", OF_ALL)
+def test_what_is_of_all_samples_is_told(name: str) -> None:
+    compute, what = OF_ALL[name]
+    lines: list[str] = []
+    with tells_of_weighted_means("A.training_step", 2, lines.append):
+        compute()
+    assert [line.split(", of which")[0] for line in lines] == [f"A.training_step {what}"]

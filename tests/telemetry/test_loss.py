@@ -3,14 +3,16 @@
 from typing import Any
 
 import pytest
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app.speed.executions import StepsPerExecution
 from tests.ranks import run_ranks
 from tests.runs import Run, fit
-from tests.user_modules import Shuffled, Submodule
+from tests.user_modules import Samples, Shuffled, Stream, Submodule
 
 
 class LogsItself(Submodule):
@@ -71,6 +73,21 @@ def check_means(runs: list[Run]) -> None:
 def test_the_loss_of_an_epoch_is_the_mean_over_its_samples() -> None:
     check_means(train_all("single_device", 1))
     check_means(train_all("dp", 3))
+
+
+class Whole(Shuffled):
+    """Batches that are ready-made, of unequal sizes."""
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        batches = list(DataLoader(Samples(9), 4))
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", [Stream(), Whole()])
+def test_batches_that_nobody_asked_for_count_by_their_samples(data: LightningDataModule) -> None:
+    run = fit("single_device", 1, LogsMean(), data, max_epochs=1)
+    assert run.metrics["train/loss"] == pytest.approx(run.metrics["mean"], rel=1e-12)
 
 
 def test_so_it_is_over_the_samples_of_all_processes() -> None:

@@ -34,6 +34,7 @@ CASES: dict[str, Case] = {
     "indices are names": Case(REGRESSION, "samplers.ByName"),
     "data set without a length": Case(REGRESSION, "samplers.WithoutLength"),
     "drop_last": Case(REGRESSION, "samplers.DropsLast", EPOCHS, stop_at=5),
+    "split at random in setup": Case(REGRESSION, "basic.Split", leave_out=("dp2",), stop_at=4),
     "a new loader each epoch": Case(
         REGRESSION,
         "samplers.NewEachEpoch",

@@ -1,6 +1,6 @@
 """Cases of modules, losses and logs."""
 
-from tests.wild.case import SEVERAL, Case, Ends, Refused, SameOr, callbacks, on
+from tests.wild.case import SEVERAL, Case, Refused, SameOr, callbacks, on
 
 EPOCHS = {"max_epochs": 3}
 # Continued in mid-epoch, Lightning does not call that hook again.
@@ -10,6 +10,7 @@ AVERAGES = (
     *("called", "updated", "by_hand", "by_size", "by_full_size", "of_samples", "looped"),
     *("val/mean", "val/looped"),
 )
+BUT_TWO = ("one", "dp2", "ddp3")
 FINETUNING = "lightning.pytorch.callbacks.BackboneFinetuning"
 
 CASES: dict[str, Case] = {
@@ -60,6 +61,7 @@ CASES: dict[str, Case] = {
     "sparse embedding": Case("optimizing.Embeds", "optimizing.Words"),
     "spectral norm": Case("modules.SpectralNorm"),
     "parametrized layers, a rank idle": Case("modules.Parametrized", data_args={"length": 41}),
+    "a head made in configure_model": Case("modules.MadeLate", leave_out=("dp2", "ddp3")),
     # Forwards.
     "forward counts its calls": Case("modules.Counts"),
     "hooks on the outermost module": Case("modules.Hooked"),
@@ -97,7 +99,35 @@ CASES: dict[str, Case] = {
         "means.ComparesAll", data_args={"length": 36, "batch_size": 12}
     ),
     "gathers means": Case("means.GathersMeans", right=on(SEVERAL, SameOr("weigh means by these"))),
+    "losses balanced by gradients": Case(
+        "means.Balanced",
+        right=on(SEVERAL, SameOr("takes gradients of the samples")),
+        leave_out=BUT_TWO,
+    ),
+    "standard targets": Case(
+        "means.StandardTargets",
+        data_args={"length": 46},
+        right=on(SEVERAL, SameOr("takes `std` over the samples")),
+        leave_out=BUT_TWO,
+    ),
+    "a running mean scales the loss": Case(
+        "means.RunningMean",
+        right=on(SEVERAL, SameOr("writes mean, each process")),
+        leave_out=BUT_TWO,
+    ),
     # Logs.
+    "logs beside the step": Case(
+        "logs.BesideTheStep",
+        right=on(SEVERAL, SameOr("in a hook beside the step")),
+        leave_out=BUT_TWO,
+    ),
+    "averages of samples, one a rank": Case(
+        "logs.OfEachSample",
+        data_args={"length": 9, "batch_size": 2},
+        in_float32=("mean",),
+        right=on(SEVERAL, SameOr("nothing tells whether it is given means")),
+        leave_out=BUT_TWO,
+    ),
     "logs in the first epoch": Case("logs.FirstEpoch", stop_at=3),
     "logs every seventh step": Case("logs.EverySeventh", flags=EPOCHS, stop_at=5),
     "logs large losses": Case("logs.OnlyLarge", values_differ=("large",), leave_out=("stopped",)),
@@ -105,9 +135,7 @@ CASES: dict[str, Case] = {
         "logs.OnlyLargeValidation", values_differ=("val/large",)
     ),
     "first rank logs more": Case("logs.FirstRank", values_differ=("extra", "val/extra")),
-    "first rank logs more, and says so": Case(
-        "logs.FirstRankOnly", values_differ=("val/extra",), right=on(SEVERAL, Ends())
-    ),
+    "first rank logs more, and says so": Case("logs.FirstRankOnly", values_differ=("val/extra",)),
     "names by class": Case(
         "logs.ByClass",
         "logs.Labels",
@@ -165,6 +193,12 @@ CASES: dict[str, Case] = {
         in_float32=("val/loss",),
         # The mean of a rank's own batches: which it is of cannot be seen.
         right=on(SEVERAL, SameOr("differs between ranks")),
+    ),
+    "validation_step_outputs, synced": Case(
+        "logs.CollectsSynced",
+        in_float32=("val/loss",),
+        right=on(SEVERAL, SameOr("is a mean over ranks")),
+        leave_out=BUT_TWO,
     ),
     "dicts for the logger": Case("logs.StepDicts"),
     "smallest, largest, count": Case("logs.Smallest", leave_out=("stopped",)),

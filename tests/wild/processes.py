@@ -10,7 +10,7 @@ import pickle
 import shutil
 import time
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,17 @@ class Group:
         self._ranks: list[tuple[Any, Connection]] = []
         self._port = 0  # of the next run: the last one's may not be free yet
 
-    def run(self, name: str, layout: str, folder: Path, timeout_s: float) -> list[Result]:
+    def run(
+        self, name: str, layout: str, folder: Path, timeout_s: float, without: str = ""
+    ) -> list[Result]:
         """Run a case on all ranks.
+
+        Args:
+            name: Of the case.
+            layout: How it is run.
+            folder: Where.
+            timeout_s: How long it may take.
+            without: The mechanism that is broken for it; none by default.
 
         Raises:
             Hung: It did not end in time.
@@ -45,7 +54,7 @@ class Group:
         if not self._ranks:
             self._start()
         for _, connection in self._ranks:
-            connection.send((name, layout, folder, self._port))
+            connection.send((name, layout, folder, self._port, without))
         self._port = free_port()
         results = self._results(time.monotonic() + timeout_s)
         missing = [rank for rank in range(self._world_size) if rank not in results]
@@ -113,13 +122,23 @@ def _serve(connection: Connection, rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # the other end was closed
         while True:
-            name, layout, folder, port = connection.recv()
+            name, layout, folder, port, without = connection.recv()
             rank_zero_only.rank = rank  # type: ignore[attr-defined]
             if world_size > 1:
                 os.environ |= as_torchrun(rank, world_size, port)
             from tests.wild.cases import CASES
 
-            connection.send_bytes(pickle.dumps(run(CASES[name], layout, folder)))
+            with _without(without):
+                result = run(CASES[name], layout, folder)
+            connection.send_bytes(pickle.dumps(result))
+
+
+def _without(mechanism: str) -> AbstractContextManager[Any]:
+    if not mechanism:
+        return nullcontext()
+    from tests.wild.mechanisms import MECHANISMS
+
+    return MECHANISMS[mechanism].off()
 
 
 class Lane:

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.epoch_end import epoch_end_values, tell_if_ranks_differ
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.idle_metrics import align_shapes
 from lightning_app.strategies.loader import (
@@ -32,6 +31,7 @@ from lightning_app.strategies.loader import (
 )
 from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.one_sample import refused_by_batchnorm
+from lightning_app.strategies.own_values import epoch_end_values, tell_if_ranks_differ
 from lightning_app.strategies.single_device import SingleDeviceStrategy
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.trained import check_ranks_agree

@@ -4,7 +4,7 @@
 import lightning as L
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
 
 def xy(length, seed=1):
@@ -71,3 +71,10 @@ class ShuffledByItself(Plain):
     def train_dataloader(self):
         generator = torch.Generator().manual_seed(7)
         return DataLoader(self.train, self.batch_size, shuffle=True, generator=generator)
+
+
+class Split(Plain):
+    """Splits by the global generator, after the model has drawn its weights from it."""
+
+    def setup(self, stage):
+        self.train, self.val = random_split(TensorDataset(*xy(self.length)), [30, 13])

@@ -224,6 +224,14 @@ class Collects(Regression):
         self.outputs.clear()
 
 
+class CollectsSynced(Collects):
+    """The same with `sync_dist=True`."""
+
+    def on_validation_epoch_end(self):
+        self.log("val/loss", torch.stack(self.outputs).mean(), sync_dist=True)
+        self.outputs.clear()
+
+
 class EvenValidation(Plain):
     """Batches that two and three ranks split evenly."""
 
@@ -320,3 +328,25 @@ class LogsReturnedMean(Classifier):
         scores = self(batch[0])
         self.log("val/accuracy", self.accuracy(scores, batch[1]))
         self.log("val/error", self.error(scores.argmax(1), batch[1]), on_step=True, on_epoch=True)
+
+
+class BesideTheStep(Regression):
+    """Logs a step's loss after it."""
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.log("after", outputs["loss"], on_step=True)
+
+
+class OfEachSample(Regression):
+    """Gives a mean the loss of each sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = MeanMetric()
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        losses = (self(x) - y).square().mean(1)
+        self.mean.update(losses)
+        self.log("mean", self.mean, on_step=False, on_epoch=True)
+        return losses.mean()

@@ -144,3 +144,35 @@ class GathersMeans(Regression):
         mean = self(batch[0]).mean().detach()
         self.center.lerp_(self.all_gather(mean).double().mean(), 0.1)
         return super().training_step(batch, batch_idx)
+
+
+class Balanced(Regression):
+    """Two losses, one weighed by their gradients' norms, as VQGAN's are."""
+
+    def loss(self, batch):
+        x, y = batch
+        losses = nn.functional.mse_loss(self(x), y), nn.functional.l1_loss(self(x), y)
+        if not self.training:
+            return losses[0]
+        weight = self.net[2].weight
+        norms = [torch.autograd.grad(loss, weight, retain_graph=True)[0].norm() for loss in losses]
+        return losses[0] + norms[0] / norms[1] * losses[1]
+
+
+class StandardTargets(Regression):
+    """Targets relative to the batch's own, as advantages often are."""
+
+    def loss(self, batch):
+        x, y = batch
+        return nn.functional.mse_loss(self(x), (y - y.mean()) / (y.std() + 1e-6))
+
+
+class RunningMean(Regression):
+    """A running mean of the loss, in a plain attribute, scales the next one."""
+
+    mean = 1.0
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.mean = 0.9 * self.mean + 0.1 * loss.item()
+        return loss / self.mean

@@ -1,0 +1,74 @@
+"""Tells of values that each rank logs of its own, and of which the first rank's is kept."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+
+from lightning_app import inside
+from lightning_app.strategies.telling import TellOnce
+
+OVER_ALL = (
+    "compute it over all samples (a torchmetrics object, or `self.all_gather`), or log in the "
+    "step, which gives the mean over all samples"
+)
+AT_EPOCHS_END = f"logged at an epoch's end, differs between ranks, and rank 0's is kept: {OVER_ALL}"
+AVERAGED = (
+    "logged at an epoch's end with sync_dist=True, is a mean over ranks, some of which have more "
+    f"samples: {OVER_ALL}"
+)
+IN_HOOKS = (
+    "logged per step in a hook beside the step, differs between ranks, and rank 0's is kept: log "
+    "it in the step, or with sync_dist=True"
+)
+
+Values = dict[str, tuple[float, str]]  # by name, with what to tell if ranks differ
+
+
+def epoch_end_values(trainer: Trainer, has_unequal_parts: bool = False) -> Values:
+    """The means that the hooks at an epoch's end have logged.
+
+    Args:
+        trainer: Whose running loop.
+        has_unequal_parts: Whether some ranks have had more samples than others.
+    """
+    own = {}
+    for metric in _plain_values(trainer):
+        if metric.meta.fx.endswith("_epoch_end") and metric.meta.is_mean_reduction:
+            value = float(metric.value / metric.cumulated_batch_size)
+            if not metric.meta.sync.should:
+                own[metric.meta.name] = value, AT_EPOCHS_END
+            elif has_unequal_parts:
+                own[metric.meta.name] = value, AVERAGED
+    return own
+
+
+def hooks_values(trainer: Trainer) -> Values:
+    """The values per step that the hooks around a training step have logged."""
+    return {
+        metric.meta.name: (float(value), IN_HOOKS)
+        for metric in _plain_values(trainer)
+        if metric.meta.fx != "training_step"
+        and not metric.meta.sync.should
+        and (value := inside.value_of_step(metric)) is not None
+    }
+
+
+def _plain_values(trainer: Trainer) -> Iterator[Any]:
+    for metric in (inside.results(trainer) or {}).values():
+        is_own = metric.is_tensor and not metric.meta.sync.rank_zero_only
+        if is_own and not metric.has_reset:
+            yield metric
+
+
+def tell_if_ranks_differ(own: Values, tell: TellOnce) -> None:
+    """Tell of values that are another on each rank; all ranks have to call this."""
+    ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(ranks, own)
+    for name, (first, line) in ranks[0].items():
+        others = [values[name][0] for values in ranks[1:] if name in values]
+        known = [value for value in others if value == value and first == first]  # no NaN
+        if any(not math.isclose(first, value, rel_tol=1e-6) for value in known):
+            tell(f"{name}, {line}")
