@@ -80,9 +80,7 @@ class PlanLine(CommandLine):
         """It has been told."""
 
 
-def plan_of(
-    model: LightningModule, source: Any, per_node: int, asked: Any, arguments: str
-) -> Plan:
+def plan_of(model: LightningModule, source: Any, per_node: int, asked: Any, arguments: str) -> Plan:
     """The sizes of a run of a model on data.
 
     Args:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from lightning_app.processes.start_check import name
+from lightning_app.processes.start_check import named
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class Liveness:
             return ""
         if causes:
             rank, (step, cause) = next(iter(causes.items()))
-            return f"{name(self._of_ranks, rank)} ended at step {step}: {cause}"
+            return f"{named(self._of_ranks, rank)} ended at step {step}: {cause}"
         lines = (
             self._of_missing(rank, earlier.get(rank), later.get(rank), is_timeout)
             for rank in missing[:MAX_NAMED]
@@ -106,7 +106,7 @@ class Liveness:
         return "; ".join(lines) + "; …" * (len(missing) > MAX_NAMED)
 
     def _of_missing(self, rank: int, earlier: Any, later: Any, is_timeout: bool) -> str:
-        one = name(self._of_ranks, rank)
+        one = named(self._of_ranks, rank)
         if later is None:
             return f"{one} has not been heard of"
         beats, step, since, last = later
@@ -124,8 +124,8 @@ class Liveness:
 
     def _of_lost_store(self) -> str:
         return (
-            f"{name(self._of_ranks, 0)} does not answer: its process, its host or its network is gone; this "
-            f"is rank {self._rank}, at step {self.step}"
+            f"{named(self._of_ranks, 0)} does not answer: its process, its host or its network is "
+            f"gone; this is rank {self._rank}, at step {self.step}"
         )
 
     def _hear(self) -> dict[int, Any]:

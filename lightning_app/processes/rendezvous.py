@@ -25,7 +25,7 @@ from lightning_app.command import program
 from lightning_app.errors import UsageError
 from lightning_app.limits import WAIT_S
 from lightning_app.processes.ranks import say
-from lightning_app.processes.start_check import difference, facts, in_few_words, name
+from lightning_app.processes.start_check import difference, facts, in_few_words, named
 
 SAYS_SO_S = 10.0
 ADDRESS_S = 30.0  # a name may become known only after a process has started
@@ -66,7 +66,7 @@ class Meeting:
             if waited_s > min(says_so_s, limit_s):
                 here = [self.store.check([f"here/{one}"]) for one in range(len(self.of_ranks))]
                 missing = [one for one, is_here in enumerate(here) if not is_here]
-                names = in_few_words([name(self.of_ranks, one) for one in missing])
+                names = in_few_words([named(self.of_ranks, one) for one in missing])
                 if waited_s > limit_s:
                     raise UsageError(f"{names} did not come within {limit_s:g} s")
                 if here.index(True) == rank:  # one says so for all

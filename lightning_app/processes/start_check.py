@@ -35,7 +35,7 @@ def facts(modules: Iterable[str | None] = ()) -> dict[str, Any]:
     }
 
 
-def name(of_ranks: Sequence[Mapping[str, Any]], rank: int) -> str:
+def named(of_ranks: Sequence[Mapping[str, Any]], rank: int) -> str:
     """A rank in words, with what finds its process.
 
     Args:
@@ -71,7 +71,7 @@ def difference(of_ranks: Sequence[dict[str, Any]]) -> str | None:
             other = of_ranks[others[0]]
             return (
                 f"{name} is not the same on all hosts: {expected} on {first['host']} (rank 0), "
-                f"{other['same'].get(name)} on {other['host']} (rank {in_few_words(others)}): install "
-                "the same everywhere"
+                f"{other['same'].get(name)} on {other['host']} (rank {in_few_words(others)}): "
+                "install the same everywhere"
             )
     return None

@@ -20,7 +20,7 @@ from lightning_app.errors import UsageError, first_line
 from lightning_app.limits import CONNECT_S, STEP_S, WAIT_S
 from lightning_app.processes import liveness
 from lightning_app.processes.rendezvous import Meeting, meeting
-from lightning_app.processes.start_check import name
+from lightning_app.processes.start_check import named
 from lightning_app.strategies.loopback import on_loopback
 
 
@@ -72,7 +72,7 @@ class MeetingRanks(DDPStrategy):
                 raise
             why = re.sub(r"\[/\S+\] ", "", first_line(error))  # without places in gloo's sources
             raise UsageError(
-                f"{name(met.of_ranks, self.global_rank)} does not reach all others: {why}; a "
+                f"{named(met.of_ranks, self.global_rank)} does not reach all others: {why}; a "
                 "host's name has to stand for an address that they reach, or GLOO_SOCKET_IFNAME "
                 "has to name the network to use"
             ) from None
