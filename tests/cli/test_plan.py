@@ -1,5 +1,6 @@
 """`train.py plan`: hardware that is not here, and one rank of it."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,9 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_tells_sizes_memory_and_the_command(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    began_s = time.process_time()
     main(["plan", *SIZES, "--optimizer", "AdamW"])
+    assert time.process_time() - began_s < 3  # beyond what it takes to load Lightning
     told = capsys.readouterr().out.splitlines()
     assert told[:4] == [
         "1024 ranks: 128 hosts × 8",
@@ -153,7 +156,7 @@ def test_a_plan_counts_what_the_sampler_gives(
 
 def test_a_loader_that_is_split_twice_is_not_planned() -> None:
     data = TensorDataset(torch.zeros(20, 5))
-    sampler = DistributedSampler(data, num_replicas=2, rank=0)
+    sampler: Any = DistributedSampler(data, num_replicas=2, rank=0)
     loader: DataLoader[Any] = DataLoader(data, sampler=sampler)
     with pytest.raises(MisconfigurationException, match="split twice"):
         plan_of(LinearModule(5, 2), Own(loader), 2, SimpleNamespace(precision=None), "")

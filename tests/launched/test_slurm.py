@@ -70,6 +70,8 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
     real.wait_for(lambda: (tmp_path / "starts.txt").exists(), output)
     assert "restarts so far: 1" in output()
     if script == "torchrun":
+        begun_s = (tmp_path / LAST).stat().st_mtime
+        real.wait_for(lambda: (tmp_path / LAST).stat().st_mtime > begun_s, output)  # it trains
         real.run("scontrol", "requeue", job, cwd=tmp_path)  # as another job takes its place
         real.wait_for(lambda: "stopped by SIGTERM: saved " in output(), output)
         real.until(job, "RUNNING", seconds=200)
