@@ -26,7 +26,7 @@ from lightning_app.checkpoint.io import AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.completion import print_completion
-from lightning_app.cli.continuing import CONTINUE, begins_with, in_words
+from lightning_app.cli.continuing import CONTINUE, Begun, begins_with, in_words
 from lightning_app.cli.flags import (
     add_run_flags,
     add_short_flags,
@@ -198,7 +198,7 @@ class CommandLine(LightningCLI):
         placing = Placing(asked, self._own("virtual_ranks"))
         if warning := placing.warning:
             self._beginning.later(lambda: rank_zero_only(print)(warning, file=sys.stderr))
-        self._find_checkpoint(asked, placing)
+        begun = self._find_checkpoint(asked, placing)
         kwargs |= placing.flags
         limits = ("max_epochs", "min_epochs", "min_steps", "max_time")
         if all(asked[limit] is None for limit in limits) and asked.max_steps == -1:
@@ -212,7 +212,7 @@ class CommandLine(LightningCLI):
         if asked.logger is None or asked.logger is True:
             continues = self._own("ckpt_path") if self._chosen == "fit" else None
             root = asked.default_root_dir or "."
-            kwargs["logger"] = run_logger(root, self._own("run_name"), continues)
+            kwargs["logger"] = run_logger(root, self._own("run_name"), continues, begun.is_here)
         if asked.profiler is None:
             kwargs["profiler"] = NoProfiler()
         return super().instantiate_trainer(**kwargs)
@@ -220,7 +220,7 @@ class CommandLine(LightningCLI):
     def _own(self, flag: str) -> Any:
         return self._get(self.config, flag)
 
-    def _find_checkpoint(self, asked: Any, placing: Placing) -> None:
+    def _find_checkpoint(self, asked: Any, placing: Placing) -> Begun:
         """Have `--ckpt_path` name what the run begins with, and see whether it can be."""
         flag, limit_s = self._own("ckpt_path"), self._own("start_timeout_s")
         begun = begins_with(flag, asked, placing, (self.model, self.datamodule), limit_s)
@@ -231,6 +231,7 @@ class CommandLine(LightningCLI):
         if begun.path is not None and begun.is_here:
             self._read_checkpoint(begun.path)
             check_model(begun.path, self.model, self._checkpoint)
+        return begun
 
     def _read_checkpoint(self, path: str) -> None:
         self._checkpoint = read_checkpoint(path, self._trusted, to_train=self._chosen == "fit")

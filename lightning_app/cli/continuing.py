@@ -13,12 +13,14 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 from lightning.pytorch.loggers import Logger
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint.io import find_checkpoint, is_local, runs_folder
 from lightning_app.cli.placing import Placing
 from lightning_app.errors import UsageError
 from lightning_app.processes.placement import restarts
 from lightning_app.processes.rendezvous import meet_early
+from lightning_app.processes.start_check import in_few_words
 
 CONTINUE = "continue"
 WORDS = {"last": "last", "best": "best", CONTINUE: "last"}  # and the kind of file that they mean
@@ -80,8 +82,14 @@ def begins_with(
     found = own
     if placing.is_shared:
         modules, environment = tuple(map(file_of, parts)), placing.flags["plugins"][-1]
-        met = meet_early(environment, asdict(own), newest, modules, limit_s)
-        found = Found(**met.answer)
+        says = asdict(own), _inode(flags.default_root_dir or ".")
+        met = meet_early(environment, says, answer, modules, limit_s)
+        found, others = Found(**met.answer[0]), met.answer[1]
+        if others:
+            hosts = in_few_words(sorted({met.of_ranks[rank]["host"] for rank in others}))
+            first = met.of_ranks[0]["host"]
+            line = f"not the same folder on {hosts}: the run is kept in that of {first}"
+            rank_zero_only(print)(line, file=sys.stderr)
     if found.path is None and found.refused:
         raise UsageError(found.refused)
     return Begun(found.path, is_here=found == own)
@@ -127,9 +135,22 @@ def _file(path: str) -> Found | None:
     return Found(path, state.st_mtime, state.st_size)
 
 
-def newest(said: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The newest that is on any host, of what `Found`s say, by rank."""
-    return max(said, key=lambda one: (one["path"] is not None, one["changed_s"]))
+def _inode(root: str) -> int | None:
+    """The number of a folder in its file system: the same where hosts share it."""
+    folder = os.path.expanduser(root)
+    return os.stat(folder).st_ino if os.path.isdir(folder) else None
+
+
+def answer(said: Sequence[Any]) -> tuple[dict[str, Any], list[int]]:
+    """The newest checkpoint, and the ranks with another folder than the first one's.
+
+    Args:
+        said: By rank, what it has found, and its folder.
+    """
+    newest = max(
+        (found for found, _ in said), key=lambda one: (one["path"] is not None, one["changed_s"])
+    )
+    return newest, [rank for rank, (_, folder) in enumerate(said) if folder != said[0][1]]
 
 
 def file_of(thing: Any) -> str | None:

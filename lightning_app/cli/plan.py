@@ -10,18 +10,19 @@ import torch
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from typing_extensions import override
 
 from lightning_app.cli.command_line import CommandLine
 from lightning_app.cli.layout import count_devices
 from lightning_app.cli.one_rank import step_of_rank
 from lightning_app.errors import UsageError
-from lightning_app.strategies.loader import shard_loader
+from lightning_app.strategies.loader import check_not_split, shard_loader
 from lightning_app.telemetry.plan import Plan, kept_bytes, lines
 
 PLAN = "plan"
-_PLACES = ("--devices", "--num_nodes", "--rank", "--strategy", "--accelerator")
+_OF_LAUNCHERS = ("--devices", "--num_nodes")
+_DTYPES = {"64": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
 
 
 class PlanLine(CommandLine):
@@ -32,7 +33,7 @@ class PlanLine(CommandLine):
     """
 
     def __init__(self, arguments: list[str], given: list[str]) -> None:
-        self._arguments = without_places(given)
+        self._given = given
         super().__init__("fit", arguments)
 
     @override
@@ -51,8 +52,8 @@ class PlanLine(CommandLine):
         per_node, num_nodes = count_devices(asked.devices) or 1, asked.num_nodes
         if num_nodes < 1:
             raise UsageError(f"--num_nodes {num_nodes}: it must be 1 or more")
-        if self._own("virtual_ranks") is not None or asked.strategy == "dp":
-            raise UsageError("plan: it is for ddp: leave out --virtual_ranks and --strategy dp")
+        if self._own("virtual_ranks") is not None or asked.strategy not in ("auto", "ddp"):
+            raise UsageError("plan: it is for ddp: leave out --virtual_ranks and other strategies")
         rank, world_size = self._own("rank"), per_node * num_nodes
         if rank is not None and not 0 <= rank < world_size:
             raise UsageError(f"--rank {rank}: there are {world_size} ranks, from 0 up")
@@ -66,7 +67,9 @@ class PlanLine(CommandLine):
         )
         if rank is None:
             source = self.datamodule if self.datamodule is not None else self.model
-            for line in lines(plan_of(self.model, source, per_node, num_nodes, self._arguments)):
+            told = ("--rank", *_OF_LAUNCHERS) if num_nodes > 1 else ("--rank",)
+            arguments = shlex.join(without(told, self._given))
+            for line in lines(plan_of(self.model, source, per_node, asked, arguments)):
                 print(line)
         else:
             print(step_of_rank(self.model, self.datamodule, rank, per_node, num_nodes))
@@ -77,41 +80,63 @@ class PlanLine(CommandLine):
         """It has been told."""
 
 
-def plan_of(
-    model: LightningModule, source: Any, per_node: int, num_nodes: int, arguments: list[str]
-) -> Plan:
+def plan_of(model: LightningModule, source: Any, per_node: int, asked: Any, arguments: str) -> Plan:
     """The sizes of a run of a model on data.
 
     Args:
         model: As it begins.
         source: Whose `train_dataloader` gives the samples.
         per_node: Ranks on each host.
-        num_nodes: Hosts.
-        arguments: The command line, without what says where the ranks are.
+        asked: The Trainer's flags.
+        arguments: The command line, without what a launcher tells.
 
     Raises:
         UsageError: The loader cannot be split.
     """
+    for name, dtype in _DTYPES.items():
+        if str(asked.precision).startswith(name):
+            model.to(dtype)
     source.prepare_data()
     source.setup("fit")
     loader = source.train_dataloader()
     if not isinstance(loader, DataLoader) or sized_len(loader.dataset) is None:
         raise UsageError(f"plan: {type(loader).__name__} does not tell how many samples it has")
-    shards: Any = shard_loader(loader, 0, per_node * num_nodes)
-    batch_size = shards.sharding.batch_size
-    num_samples = sized_len(loader.dataset) or 0
+    check_not_split(loader)
+    batch_size, num_batches, num_samples = _epoch(loader, per_node * asked.num_nodes, asked)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return Plan(
-        num_nodes,
+        asked.num_nodes,
         per_node,
         batch_size,
         num_samples,
-        len(shards),
+        num_batches,
         sum(p.numel() * p.element_size() for p in model.parameters()),
         trained,
         _optimizers(model),
-        shlex.join(arguments),
+        arguments,
+        asked.accumulate_grad_batches,
     )
+
+
+def _epoch(
+    loader: DataLoader[Any], world_size: int, asked: Any
+) -> tuple[int | None, int, int | None]:
+    """Samples of a batch, batches and samples of an epoch; `None` for what nothing tells."""
+    shards: Any = shard_loader(loader, 0, world_size)
+    num_batches, batch_size = len(shards), shards.sharding.full_size
+    num_samples = sized_len(loader.dataset)
+    if type(loader.batch_sampler) is BatchSampler:
+        num_samples = sized_len(loader.sampler)
+    elif num_samples and batch_size and num_batches != -(-num_samples // batch_size):
+        num_samples = None  # it makes batches of some of them, or of other sizes
+    limit = asked.limit_train_batches  # a number of batches, or a part of them
+    limit = asked.fast_dev_run or asked.overfit_batches or (1.0 if limit is None else limit)
+    is_part = isinstance(limit, float)
+    num_batches = int(num_batches * limit) if is_part else min(num_batches, int(limit))
+    if batch_size is None or num_samples is None:
+        return batch_size, num_batches, None
+    batch_size = min(batch_size, num_samples)
+    return batch_size, num_batches, min(num_samples, num_batches * batch_size)
 
 
 def _optimizers(model: LightningModule) -> dict[str, int | None]:
@@ -132,8 +157,8 @@ def _optimizers(model: LightningModule) -> dict[str, int | None]:
     return found
 
 
-def without_places(arguments: list[str]) -> list[str]:
-    """A command line without what says where the ranks are, which the launcher tells."""
+def without(flags: tuple[str, ...], arguments: list[str]) -> list[str]:
+    """A command line without some flags, and their values."""
     kept: list[str] = []
     skips = False
     for argument in arguments:
@@ -141,7 +166,7 @@ def without_places(arguments: list[str]) -> list[str]:
         if skips and not argument.startswith("--"):
             skips = False
             continue
-        skips = flag in _PLACES and "=" not in argument
-        if flag not in _PLACES:
+        skips = flag in flags and "=" not in argument
+        if flag not in flags:
             kept.append(argument)
     return kept

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -10,13 +11,16 @@ from lightning_app.errors import UsageError
 from lightning_app.telemetry.dashboard import RunLogger
 
 
-def run_logger(root: str, name: str | None, continues: str | None) -> RunLogger:
+def run_logger(
+    root: str, name: str | None, continues: str | None, is_here: bool = True
+) -> RunLogger:
     """Choose where a run is logged.
 
     Args:
         root: The Trainer's `default_root_dir`.
         name: Of a new run, and its folder; `version_N` if not given.
         continues: The path of the checkpoint that the run goes on from; `None` for a new run.
+        is_here: Whether this host has it; if not, a folder of that name here is of another run.
 
     Raises:
         UsageError: The name is that of another run, or none for a folder.
@@ -26,7 +30,15 @@ def run_logger(root: str, name: str | None, continues: str | None) -> RunLogger:
         folder = os.path.dirname(os.path.dirname(os.path.realpath(continues)))
         is_its_own = name in (None, os.path.basename(folder)) and os.path.dirname(folder) == runs
         if os.path.basename(continues) == LAST and is_its_own:
-            return RunLogger(root, os.path.basename(folder), continues=True)
+            if is_here or not os.path.exists(folder):
+                return RunLogger(root, os.path.basename(folder), continues=True)
+            own = RunLogger(root)
+            rank_zero_only(print)(
+                f"{continues} is on another host, and the folder of that name here is of another "
+                f"run: this one goes on in {os.path.normpath(own.log_dir)}",
+                file=sys.stderr,
+            )
+            return own
     if name is None:
         return RunLogger(root)
     if not re.fullmatch(r"\w[\w.+=,-]*", name):

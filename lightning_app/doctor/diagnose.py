@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable
 
 from lightning_app.doctor.facts import Facts
 from lightning_app.doctor.finding import Finding, Rule
-from lightning_app.doctor.rules import build, driver, environment, gpus, leftover, surroundings
+from lightning_app.doctor.rules import (
+    build,
+    driver,
+    environment,
+    gpus,
+    hosts,
+    leftover,
+    surroundings,
+)
 
 RULES: dict[str, Rule] = {
     "torch-not-importable": build.torch_not_importable,
@@ -36,6 +44,8 @@ RULES: dict[str, Rule] = {
     "amd-card-cuda-build": build.amd_card_cuda_build,
     "nvidia-card-rocm-build": build.nvidia_card_rocm_build,
     "mps-unavailable": build.mps_unavailable,
+    "first-host-not-reached": hosts.first_host_not_reached,
+    "host-name-is-loopback": hosts.host_name_is_loopback,
     "adapter-without-cuda": build.adapter_without_cuda,
     "interactive-session": environment.interactive_session,
     "device-order": gpus.device_order,

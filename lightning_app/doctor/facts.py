@@ -129,6 +129,19 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """What a launcher that has started processes on several hosts tells the one that asks."""
+
+    launcher: str | None = None
+    """``torchrun`` or ``srun``."""
+    num_hosts: int | None = None
+    name_is_loopback: bool | None = None
+    """Whether this host's name stands for an address that no other host reaches."""
+    first_host_error: str | None = None
+    """Kind of the error with which the first host cannot be reached."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything the probes learnt about one machine."""
 
@@ -156,6 +169,8 @@ class Facts:
     """A fresh process with this environment."""
     clean: TorchView | None = None
     """A fresh process without the variables that choose devices."""
+    launch: Launch | None = None
+    """None where no launcher has started processes on several hosts."""
     unknown: tuple[str, ...] = field(default=())
     """What could not be learnt, and why, a line each."""
 

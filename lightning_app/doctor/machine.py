@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,24 @@ def read_file(path: str) -> bytes:
         return file.read(65536)
 
 
+def own_address() -> str:
+    """Returns the address that this host's name stands for.
+
+    Raises:
+        OSError: If it stands for none.
+    """
+    return socket.gethostbyname(socket.gethostname())
+
+
+def connect(address: str, port: int, limit_s: float) -> None:
+    """Connects to a port of a host, and leaves it.
+
+    Raises:
+        OSError: If it cannot be reached, or nothing listens there.
+    """
+    socket.create_connection((address, port), limit_s).close()
+
+
 def load_nvml() -> ModuleType:
     """Returns the module ``pynvml``.
 
@@ -91,3 +110,5 @@ class Machine:
     """Limit in seconds for a command of the system; PowerShell starts slowly."""
     fresh_s: float = 60.0
     """Limit in seconds for a fresh process: PyTorch from a slow disk, a context on each GPU."""
+    own_address: Callable[[], str] = own_address
+    connect: Callable[[str, int, float], None] = connect

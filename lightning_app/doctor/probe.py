@@ -9,7 +9,7 @@ from typing import TypeVar
 from lightning_app.doctor.asking import Asking
 from lightning_app.doctor.facts import Adapter, Build, Facts, Process, TorchView
 from lightning_app.doctor.machine import Machine
-from lightning_app.doctor.probes import fresh, linux, macos, nvml, windows
+from lightning_app.doctor.probes import fresh, launch, linux, macos, nvml, windows
 from lightning_app.doctor.redact import redact
 from lightning_app.doctor.variables import LOOKED_AT
 
@@ -38,6 +38,9 @@ def probe(machine: Machine | None = None, uuids: bool = False) -> Facts:
     clean = here if free == chosen else _ask_fresh(machine, free, "count", "PyTorch, unrestricted")
     driver = Asking("NVIDIA driver (NVML)", lambda: nvml.nvml(machine), machine.files_s)
     process = Asking("this process", lambda: _process(machine), machine.files_s)
+    hosts = Asking(
+        "other hosts", lambda: launch.launch(machine, machine.files_s), machine.command_s
+    )
     unknown: list[str] = []
     wsl = _on_linux(machine, "WSL", linux.in_wsl).answer(unknown)
     container = _on_linux(machine, "container", linux.in_container)
@@ -61,6 +64,7 @@ def probe(machine: Machine | None = None, uuids: bool = False) -> Facts:
         process=process.answer(unknown),
         here=view,
         clean=unrestricted,
+        launch=hosts.answer(unknown),
     )
     facts = replace(facts, unknown=tuple(unknown))
     return facts if uuids else redact(facts)

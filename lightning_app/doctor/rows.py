@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_app.doctor.facts import Adapter, Facts, NvmlGpu, TorchGpu, TorchView
+from lightning_app.doctor.facts import Adapter, Facts, Launch, NvmlGpu, TorchGpu, TorchView
 from lightning_app.doctor.plan import lightning_pick
 
 Row = tuple[str, list[str]]
@@ -25,7 +25,13 @@ def rows(facts: Facts) -> list[Row]:
         ("PyTorch counts", _counts(facts)),
         ("One tensor each", _tensors(facts)),
         ("Lightning picks", [_pick(facts)]),
+        *([("Other hosts", [_hosts(facts.launch)])] if facts.launch is not None else []),
     ]
+
+
+def _hosts(launch: Launch) -> str:
+    first = "not reached" if launch.first_host_error else "reached, or not named"
+    return f"{_known(launch.num_hosts)} hosts by {launch.launcher or '?'}; the first: {first}"
 
 
 def not_learnt(facts: Facts) -> list[str]:

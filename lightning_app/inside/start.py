@@ -1,5 +1,6 @@
 """How a Trainer starts its ranks, and what it does about signals and files."""
 
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from lightning.pytorch.strategies.launchers import (
     _MultiProcessingLauncher,
     _SubprocessScriptLauncher,
 )
+from torch.distributed.constants import default_pg_timeout
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 MultiProcessingLauncher = _MultiProcessingLauncher
 SubprocessLauncher = _SubprocessScriptLauncher
@@ -63,16 +66,23 @@ def _do_nothing(signum: int, frame: object) -> None:
     pass
 
 
-def connect(strategy: DDPStrategy, store: Any) -> None:
-    """Make the process group of a strategy, of the processes that have met in a store."""
+def connect(strategy: DDPStrategy, store: Any, limit_s: float) -> None:
+    """Make the process group of a strategy, of the processes that have met in a store.
+
+    Args:
+        strategy: Of this process.
+        store: That they share.
+        limit_s: Seconds in which they connect; what follows has the strategy's own limit.
+    """
     device = strategy.root_device
     _init_dist_connection(
         strategy.cluster_environment,  # type: ignore[arg-type]
         strategy._get_process_group_backend(),
-        timeout=strategy._timeout,
+        timeout=timedelta(seconds=limit_s),
         device_id=None if device.type == "cpu" else device,
         store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
     )
+    _set_pg_timeout(strategy._timeout or default_pg_timeout)
 
 
 def replace_spawning_launcher(trainer: Trainer, launcher: type[_MultiProcessingLauncher]) -> None:

@@ -15,6 +15,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from lightning_app.processes.start_check import named
+
 T = TypeVar("T")
 
 BEAT_S = 2.0
@@ -45,19 +47,25 @@ class Liveness:
         self._store.set_timeout(timedelta(seconds=STORE_S))
         self._rank, self._of_ranks = rank, of_ranks
         self.limit_s = 0.0
-        self._is_over = threading.Event()
-        threading.Thread(target=self._beat, daemon=True, name="liveness").start()
+        self._number = 0  # of beats
+        self.start()
 
-    def _beat(self) -> None:
-        number, seen, since = 0, -1, ""
+    def start(self) -> None:
+        """Tell, until `end` is called."""
+        self._is_over = threading.Event()
+        beat = (self._is_over,)
+        threading.Thread(target=self._beat, args=beat, daemon=True, name="liveness").start()
+
+    def _beat(self, is_over: threading.Event) -> None:
+        seen, since = -1, ""
         with suppress(RuntimeError):  # the first rank has ended, and the store with it
-            while not self._is_over.is_set():
-                number += 1
+            while not is_over.is_set():
+                self._number += 1
                 if self.step != seen:
                     seen, since = self.step, time.strftime("%H:%M:%S")
                 now = time.strftime("%H:%M:%S")
-                self._store.set(f"alive/{self._rank}", json.dumps([number, seen, since, now]))
-                self._is_over.wait(BEAT_S)
+                self._store.set(f"alive/{self._rank}", json.dumps([self._number, seen, since, now]))
+                is_over.wait(BEAT_S)
 
     def end(self) -> None:
         """Stop telling."""
@@ -90,7 +98,7 @@ class Liveness:
             return ""
         if causes:
             rank, (step, cause) = next(iter(causes.items()))
-            return f"{self._name(rank)} ended at step {step}: {cause}"
+            return f"{named(self._of_ranks, rank)} ended at step {step}: {cause}"
         lines = (
             self._of_missing(rank, earlier.get(rank), later.get(rank), is_timeout)
             for rank in missing[:MAX_NAMED]
@@ -98,26 +106,26 @@ class Liveness:
         return "; ".join(lines) + "; …" * (len(missing) > MAX_NAMED)
 
     def _of_missing(self, rank: int, earlier: Any, later: Any, is_timeout: bool) -> str:
-        name = self._name(rank)
+        one = named(self._of_ranks, rank)
         if later is None:
-            return f"{name} has not been heard of"
+            return f"{one} has not been heard of"
         beats, step, since, last = later
         if not is_timeout:
-            return f"{name} has ended, or cannot be reached, at step {step} (last heard at {last})"
+            return f"{one} has ended, or cannot be reached, at step {step} (last heard at {last})"
         if earlier is not None and beats == earlier[0]:
             return (
-                f"{name} does not answer: its process, its host or its network is gone; it was "
+                f"{one} does not answer: its process, its host or its network is gone; it was "
                 f"last heard at {last}, at step {step}"
             )
         return (
-            f"{name} is alive and does not come to where the others have waited for it for "
+            f"{one} is alive and does not come to where the others have waited for it for "
             f"{self.limit_s:g} s: it is at step {step}, since {since}"
         )
 
     def _of_lost_store(self) -> str:
         return (
-            f"{self._name(0)} does not answer: its process, its host or its network is gone; this "
-            f"is rank {self._rank}, at step {self.step}"
+            f"{named(self._of_ranks, 0)} does not answer: its process, its host or its network is "
+            f"gone; this is rank {self._rank}, at step {self.step}"
         )
 
     def _hear(self) -> dict[int, Any]:
@@ -145,10 +153,6 @@ class Liveness:
         host = self._of_ranks[self._rank]["host"]
         on_host = (rank for rank, own in enumerate(self._of_ranks) if own["host"] == host)
         return next((rank for rank in on_host if rank not in others), None) == self._rank
-
-    def _name(self, rank: int) -> str:
-        own = self._of_ranks[rank]
-        return f"rank {rank} on {own['host']} (pid {own['pid']})"
 
 
 def in_time(ask: Callable[[], T], limit_s: float) -> T | None:
@@ -181,6 +185,13 @@ def begin(store: Any, rank: int, of_ranks: Sequence[Mapping[str, Any]]) -> Liven
         earlier.end()
     _here[:] = [Liveness(store, rank, of_ranks)]
     return _here[0]
+
+
+def go_on() -> Liveness | None:
+    """Have this process tell again, after `end`; `None` if it never has."""
+    for own in _here:
+        own.start()
+    return _here[0] if _here else None
 
 
 def limit(limit_s: float) -> None:

@@ -24,12 +24,12 @@ from torch.distributed.rendezvous import rendezvous
 from lightning_app.command import program
 from lightning_app.errors import UsageError
 from lightning_app.limits import WAIT_S
-from lightning_app.processes.start_check import difference, facts
+from lightning_app.processes.ranks import say
+from lightning_app.processes.start_check import difference, facts, in_few_words, named
 
 SAYS_SO_S = 10.0
 ADDRESS_S = 30.0  # a name may become known only after a process has started
 POLL_S = 0.02
-MAX_NAMED = 4  # of the ranks that are missing
 
 Answer = Callable[[list[Any]], Any]
 
@@ -47,6 +47,32 @@ class Meeting:
     store: Any
     of_ranks: list[dict[str, Any]]
     answer: Any
+
+    def wait_for_all(self, rank: int, limit_s: float) -> None:
+        """Wait until all have come to this place as well: each has been busy since they met.
+
+        Args:
+            rank: This one's number.
+            limit_s: Seconds to wait for them.
+
+        Raises:
+            UsageError: They are not all there in time.
+        """
+        began_s, says_so_s = time.monotonic(), SAYS_SO_S
+        self.store.set(f"here/{rank}", "")
+        self.store.add("here", 1)
+        while self.store.add("here", 0) < len(self.of_ranks):  # asked by all: it has to be short
+            waited_s = time.monotonic() - began_s
+            if waited_s > min(says_so_s, limit_s):
+                here = [self.store.check([f"here/{one}"]) for one in range(len(self.of_ranks))]
+                missing = [one for one, is_here in enumerate(here) if not is_here]
+                names = in_few_words([named(self.of_ranks, one) for one in missing])
+                if waited_s > limit_s:
+                    raise UsageError(f"{names} did not come within {limit_s:g} s")
+                if here.index(True) == rank:  # one says so for all
+                    say(f"waiting for {names}, for at most {limit_s:g} s")
+                says_so_s = limit_s
+            time.sleep(POLL_S)
 
 
 _early: list[Meeting] = []  # of this process, before there is a strategy that asks for it
@@ -125,8 +151,7 @@ def _lead(shared: Any, world_size: int, own: Any, answer: Answer, deadline: floa
                     shared.set(f"named/{asker}", name)
         missing = [rank for rank in missing if not store.check([f"said/{rank}"])]
         if missing and time.monotonic() > deadline:
-            some = ", ".join(map(str, missing[:MAX_NAMED])) + ", …" * (len(missing) > MAX_NAMED)
-            raise TimeoutError(f"rank {some} did not come")
+            raise TimeoutError(f"rank {in_few_words(missing)} did not come")
         time.sleep(POLL_S if missing else 0)
     said = [own, *(json.loads(store.get(f"said/{rank}")) for rank in range(1, world_size))]
     of_ranks = [one["facts"] for one in said]

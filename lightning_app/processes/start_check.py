@@ -4,7 +4,7 @@ import hashlib
 import os
 import platform
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 import lightning_app
 
-MAX_NAMED = 4  # of the ranks that differ
+MAX_NAMED = 4  # ranks
 
 
 def facts(modules: Iterable[str | None] = ()) -> dict[str, Any]:
@@ -35,6 +35,21 @@ def facts(modules: Iterable[str | None] = ()) -> dict[str, Any]:
     }
 
 
+def named(of_ranks: Sequence[Mapping[str, Any]], rank: int) -> str:
+    """A rank in words, with what finds its process.
+
+    Args:
+        of_ranks: What `facts` gave, by rank.
+        rank: Its number.
+    """
+    return f"rank {rank} on {of_ranks[rank]['host']} (pid {of_ranks[rank]['pid']})"
+
+
+def in_few_words(ranks: Sequence[Any]) -> str:
+    """The first of some ranks, or of their names."""
+    return ", ".join(map(str, ranks[:MAX_NAMED])) + ", …" * (len(ranks) > MAX_NAMED)
+
+
 def _digest(files: Iterable[Path]) -> str:
     """A short name for what is in some files."""
     digest = hashlib.sha256()
@@ -54,10 +69,9 @@ def difference(of_ranks: Sequence[dict[str, Any]]) -> str | None:
         others = [rank for rank, own in enumerate(of_ranks) if own["same"].get(name) != expected]
         if others:
             other = of_ranks[others[0]]
-            named = ", ".join(map(str, others[:MAX_NAMED])) + ", …" * (len(others) > MAX_NAMED)
             return (
                 f"{name} is not the same on all hosts: {expected} on {first['host']} (rank 0), "
-                f"{other['same'].get(name)} on {other['host']} (rank {named}): install the same "
-                "everywhere"
+                f"{other['same'].get(name)} on {other['host']} (rank {in_few_words(others)}): "
+                "install the same everywhere"
             )
     return None

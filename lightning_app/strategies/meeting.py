@@ -1,6 +1,7 @@
 """ddp: how its ranks meet, for how long they wait for each other, and who is told to be missing."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,9 +17,11 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.limits import STEP_S, WAIT_S
+from lightning_app.errors import UsageError, first_line
+from lightning_app.limits import CONNECT_S, STEP_S, WAIT_S
 from lightning_app.processes import liveness
-from lightning_app.processes.rendezvous import meeting
+from lightning_app.processes.rendezvous import Meeting, meeting
+from lightning_app.processes.start_check import named
 from lightning_app.strategies.loopback import on_loopback
 
 
@@ -48,14 +51,36 @@ class MeetingRanks(DDPStrategy):
         assert self.cluster_environment is not None
         is_alone = self.num_nodes == 1
         with on_loopback(self.cluster_environment, self.local_rank) if is_alone else nullcontext():
-            if not dist.is_initialized():
-                met = meeting(self.cluster_environment, self.start_timeout_s)
-                inside.connect(self, met.store)
-                self._liveness = liveness.begin(met.store, self.global_rank, met.of_ranks)
+            if dist.is_initialized():  # by an earlier run of this process
+                self._liveness = liveness.go_on()
+            else:
+                self._connect_all(meeting(self.cluster_environment, self.start_timeout_s))
         # Lightning seeds anew here. A split of the data in `setup`, say, or layers that
         # `configure_model` makes, would be others than on one device.
         with isolate_rng(include_cuda=False):
             super().setup_distributed()
+
+    def _connect_all(self, met: Meeting) -> None:
+        """Make the process group of those that have met.
+
+        Raises:
+            UsageError: One of them does not come, or they do not reach each other.
+        """
+        met.wait_for_all(self.global_rank, self.start_timeout_s)
+        is_gloo = self._get_process_group_backend() == "gloo"
+        limit_s = min(CONNECT_S, self.start_timeout_s) if is_gloo else self.start_timeout_s
+        try:
+            inside.connect(self, met.store, limit_s)
+        except RuntimeError as error:
+            if not is_gloo:  # it has others, of its devices
+                raise
+            why = re.sub(r"\[/\S+\] ", "", first_line(error))  # without places in gloo's sources
+            raise UsageError(
+                f"{named(met.of_ranks, self.global_rank)} does not reach all others: {why}; a "
+                "host's name has to stand for an address that they reach, or GLOO_SOCKET_IFNAME "
+                "has to name the network to use"
+            ) from None
+        self._liveness = liveness.begin(met.store, self.global_rank, met.of_ranks)
 
     @property
     def step_timeout(self) -> timedelta:

@@ -6,6 +6,7 @@ Not covered: the memory of activations, which depends on the model's forward.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from lightning_app.command import command as program
 from lightning_app.strategies.sharding import shard_sizes
 from lightning_app.telemetry.many_ranks import in_words, sum_in_words
 
@@ -26,23 +27,25 @@ class Plan:
         num_nodes: Hosts.
         per_node: Ranks on each.
         batch_size: Samples of a global batch; `None` where the sampler does not tell.
-        num_samples: Samples of an epoch.
+        num_samples: Samples of an epoch; `None` where the sampler does not tell.
         num_batches: Global batches of an epoch.
         weight_bytes: Of the model's parameters.
         trained_bytes: Of those that are trained.
         optimizers: Their classes, and the bytes of what each keeps; `None` where it is not known.
-        arguments: The command line, without what says where the ranks are.
+        arguments: The command line, without what a launcher tells.
+        accumulated: Batches of an optimizer step.
     """
 
     num_nodes: int
     per_node: int
     batch_size: int | None
-    num_samples: int
+    num_samples: int | None
     num_batches: int
     weight_bytes: int = 0
     trained_bytes: int = 0
     optimizers: dict[str, int | None] = field(default_factory=dict)
     arguments: str = ""
+    accumulated: int = 1
 
     @property
     def world_size(self) -> int:
@@ -50,9 +53,10 @@ class Plan:
         return self.num_nodes * self.per_node
 
     @property
-    def last_size(self) -> int:
-        """Samples of an epoch's last batch."""
-        assert self.batch_size is not None
+    def last_size(self) -> int | None:
+        """Samples of an epoch's last batch; `None` where the sampler does not tell."""
+        if self.batch_size is None or self.num_samples is None:
+            return None
         return min(self.batch_size, self.num_samples - (self.num_batches - 1) * self.batch_size)
 
 
@@ -92,9 +96,14 @@ def _lines_of_batches(plan: Plan) -> Iterator[str]:
     assert plan.batch_size is not None
     full, last = plan.batch_size, plan.last_size
     yield f"global batch {full} = {_split(full, plan.world_size)}"
-    yield f"an epoch: {plan.num_batches} steps, {plan.num_samples} samples"
-    if last != full:
+    yield f"an epoch: {_steps(plan)}" + (f", {plan.num_samples} samples" if last else "")
+    if last and last != full:
         yield f"its last batch {last} = {_split(last, plan.world_size)}"
+
+
+def _steps(plan: Plan) -> str:
+    steps = f"{-(-plan.num_batches // plan.accumulated)} steps"
+    return steps if plan.accumulated == 1 else f"{steps} of {plan.num_batches} batches"
 
 
 def _split(size: int, world_size: int) -> str:
@@ -124,12 +133,14 @@ def _mib(num_bytes: int) -> str:
 
 def command(plan: Plan) -> str:
     """What starts it, on each host."""
-    train = f"train.py {plan.arguments}".rstrip()
+    train = f"{program()} {plan.arguments}".rstrip()
     if plan.num_nodes == 1:
-        return f"python {train} --devices {plan.per_node}"
+        return train
+    script = train.removeprefix("python ")  # a script, or `-m` and a module
+    no_python = "" if script != train else "--no-python "
     return (
         f"torchrun --nnodes {plan.num_nodes} --nproc-per-node {plan.per_node} --rdzv-id RUN "
-        f"--rdzv-backend c10d --rdzv-endpoint FIRST_HOST:29400 {train}"
+        f"--rdzv-backend c10d --rdzv-endpoint FIRST_HOST:29400 {no_python}{script}"
     )
 
 
@@ -150,7 +161,7 @@ def warnings(plan: Plan) -> Iterator[str]:
             f"{full} is not a multiple of {world_size}: a step takes as long as its largest part, "
             f"{more}, which would do for {more * world_size}"
         )
-    if last < world_size <= full:
+    if last and last < world_size <= full:
         yield f"in each epoch's last batch {in_words(range(last, world_size))} have no sample"
     yield (
         f"the global batch stays {full} on any number of devices, and with it what the learning "

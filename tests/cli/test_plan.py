@@ -1,11 +1,19 @@
 """`train.py plan`: hardware that is not here, and one rank of it."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader, DistributedSampler, SubsetRandomSampler, TensorDataset
 
 from lightning_app.cli import main
-from lightning_app.cli.plan import without_places
+from lightning_app.cli.plan import plan_of, without
+from lightning_app.model import LinearModule
+from lightning_app.telemetry.plan import lines
 
 SIZES = (
     "--devices",
@@ -30,7 +38,9 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_tells_sizes_memory_and_the_command(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    began_s = time.process_time()
     main(["plan", *SIZES, "--optimizer", "AdamW"])
+    assert time.process_time() - began_s < 3  # beyond what it takes to load Lightning
     told = capsys.readouterr().out.splitlines()
     assert told[:4] == [
         "1024 ranks: 128 hosts × 8",
@@ -67,7 +77,7 @@ def test_what_is_not_a_plan_is_one_line(
     assert capsys.readouterr().err.startswith(f"train.py: error: {flags[0]} {flags[1]}: ")
 
 
-@pytest.mark.parametrize("flags", [("--virtual_ranks", "8"), ("--strategy", "dp")])
+@pytest.mark.parametrize("flags", [("--virtual_ranks", "8"), ("--strategy", "fsdp")])
 def test_what_is_not_planned_is_one_line(
     flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,7 +88,75 @@ def test_what_is_not_planned_is_one_line(
 
 
 def test_what_the_launcher_tells_is_left_out_of_the_command() -> None:
-    given = (
-        "--devices 8 --data.length 5 --num_nodes=4 --trainer.strategy ddp --fast_dev_run --rank 3"
+    given = "--devices 8 --data.length 5 --trainer.num_nodes=4 --fast_dev_run --rank 3"
+    left = without(("--devices", "--num_nodes", "--rank"), given.split())
+    assert left == ["--data.length", "5", "--fast_dev_run"]
+
+
+def told_of(flags: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    main(["plan", "--data.length", "100", "--data.batch_size", "30", *flags.split()])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_plan_goes_by_the_trainers_flags(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = "--accumulate_grad_batches 2 --limit_train_batches 0.75 --precision 64-true --devices 2"
+    told = told_of(flags, capsys)
+    assert told[1:4] == [
+        "global batch 30 = 15 on each rank",
+        "an epoch: 2 steps of 3 batches, 90 samples",
+        "memory of each rank, without activations: weights 96 bytes, gradients 96 bytes, DDP's "
+        "buckets for them 96 bytes, SGD 0 bytes",
+    ]
+    command = f"--data.length 100 --data.batch_size 30 {flags}"
+    assert told[4] == f"start it: python train.py {command}"
+    monkeypatch.setattr("sys.argv", ["/usr/bin/train-any"])
+    told = told_of("--num_nodes 2 --accelerator cpu --fast_dev_run --rank 1 --devices 2", capsys)
+    assert told[-1].startswith("rank 1 of 4: samples 8 to 15 of a global batch of 30; ")
+    told = told_of("--num_nodes 2 --accelerator cpu --fast_dev_run --devices 2", capsys)
+    assert "an epoch: 1 steps, 30 samples" in told
+    starts = next(line for line in told if line.startswith("start it: torchrun --nnodes 2 "))
+    assert starts.endswith(
+        " --no-python train-any --data.length 100 --data.batch_size 30 --accelerator cpu "
+        "--fast_dev_run"
     )
-    assert without_places(given.split()) == ["--data.length", "5", "--fast_dev_run"]
+
+
+class Own:
+    """A source of one loader."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.train_dataloader = lambda: loader
+
+    def prepare_data(self) -> None: ...
+
+    def setup(self, stage: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"sampler": SubsetRandomSampler(range(7)), "batch_size": 5}, (5, 2, 7)),
+        ({"batch_size": 3, "drop_last": True}, (3, 6, 18)),
+        ({"batch_sampler": [[0, 1], [2]]}, (None, 2, None)),
+        ({"batch_size": 64}, (20, 1, 20)),
+    ],
+)
+def test_a_plan_counts_what_the_sampler_gives(
+    options: dict[str, Any], expected: tuple[int | None, int, int | None]
+) -> None:
+    loader: DataLoader[Any] = DataLoader(TensorDataset(torch.zeros(20, 5)), **options)
+    asked = SimpleNamespace(num_nodes=1, precision=None, accumulate_grad_batches=1)
+    vars(asked).update(fast_dev_run=False, overfit_batches=0.0, limit_train_batches=None)
+    plan = plan_of(LinearModule(5, 2), Own(loader), 2, asked, "")
+    assert (plan.batch_size, plan.num_batches, plan.num_samples) == expected
+    assert list(lines(plan))
+
+
+def test_a_loader_that_is_split_twice_is_not_planned() -> None:
+    data = TensorDataset(torch.zeros(20, 5))
+    sampler: Any = DistributedSampler(data, num_replicas=2, rank=0)
+    loader: DataLoader[Any] = DataLoader(data, sampler=sampler)
+    with pytest.raises(MisconfigurationException, match="split twice"):
+        plan_of(LinearModule(5, 2), Own(loader), 2, SimpleNamespace(precision=None), "")

@@ -257,6 +257,20 @@ EXPECTED: list[tuple[str, str, str, str, str | None]] = [
         "nvidia-smi",
     ),
     (
+        "first-host-not-reached",
+        "first-host-not-reached",
+        "connecting to it: TimeoutError",
+        "a name or an address that every host knows",
+        None,
+    ),
+    (
+        "host-name-is-loopback",
+        "host-name-is-loopback",
+        "hosts, by srun: 2",
+        "the host's own address in /etc/hosts",
+        "export GLOO_SOCKET_IFNAME=eth0",
+    ),
+    (
         "unexplained",
         "unexplained",
         "NVIDIA adapters: 2, listed by the driver: 1, usable: 1",
@@ -265,7 +279,13 @@ EXPECTED: list[tuple[str, str, str, str, str | None]] = [
     ),
 ]
 
-NOTES = {"adapter-without-cuda", "device-order", "interactive-session"}
+NOTES = {
+    "adapter-without-cuda",
+    "device-order",
+    "first-host-not-reached",
+    "host-name-is-loopback",
+    "interactive-session",
+}
 HEALTHY = [name for name in NAMES if name.startswith("healthy")]
 
 

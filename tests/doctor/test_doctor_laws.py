@@ -14,6 +14,7 @@ from lightning_app.doctor.facts import (
     Adapter,
     Build,
     Facts,
+    Launch,
     Nvml,
     NvmlGpu,
     Process,
@@ -169,6 +170,15 @@ ANYTHING: st.SearchStrategy[Facts] = st.builds(
     process=maybe(st.builds(Process, device_count=COUNT, initialized=FLAG, bad_fork=FLAG)),
     here=maybe(VIEWS),
     clean=maybe(VIEWS),
+    launch=maybe(
+        st.builds(
+            Launch,
+            launcher=one_of("torchrun", "srun"),
+            num_hosts=one_of(2, 128),
+            name_is_loopback=FLAG,
+            first_host_error=one_of("TimeoutError"),
+        )
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 """Two hosts on one machine: network namespaces joined by a cable, or, without root, loopback."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,9 @@ KEPT_OUT = ("SLURM", "TORCHELASTIC", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_")
 def environment() -> dict[str, str]:
     """This process's, without what a launcher may have set."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(KEPT_OUT)}
-    return env | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    own = f"{Path(sys.executable).parent}:{env['PATH']}"  # with the `torchrun` of this Python
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return env | settings | {"PATH": own}
 
 
 @dataclass
@@ -125,6 +128,13 @@ class Hosts:
         self.started.append(Started(process, output, name))
         return self.started[-1]
 
+    def as_written(self, host: int, command: str, flags: Sequence[str], cwd: Path) -> Started:
+        """Start a command of the page on a host, with flags added, in a folder with `train.py`."""
+        script = cwd / "train.py"
+        if not script.exists():
+            script.symlink_to(ROOT / "train.py")
+        return self.start(host, ["env", *shlex.split(command), *flags], cwd)
+
     def torchrun(
         self,
         host: int,
@@ -136,7 +146,7 @@ class Hosts:
         cwd: Path | None = None,
         env: Mapping[str, str] = {},
     ) -> Started:
-        """Start the documented command on a host."""
+        """Start one like those of the page on a host."""
         command = [
             *(sys.executable, "-m", "torch.distributed.run"),
             *("--nnodes", nnodes, "--nproc-per-node", str(ranks)),

@@ -1,4 +1,8 @@
-"""The commands of `docs/beyond_one_machine.md`, and the scripts that it names."""
+"""The commands of `docs/beyond_one_machine.md`, and the scripts that it names.
+
+They are run as they are written by test_two_hosts.py, which needs root, and by test_slurm.py, which
+needs a Slurm; here they are looked at everywhere.
+"""
 
 import re
 import shlex
@@ -11,16 +15,7 @@ from torch.distributed.run import parse_args
 
 from lightning_app.cli import main
 from tests.command import ROOT
-
-PAGE = (ROOT / "docs" / "beyond_one_machine.md").read_text()
-COMMANDS = [
-    line
-    for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    for line in block.splitlines()
-    if not kind
-]
-# That they do what the page says is tested by test_two_hosts.py and, where there is a Slurm, by
-# test_slurm.py, with these flags; here, that nothing in them is misspelt.
+from tests.launched.page import COMMANDS, PAGE
 
 
 def test_the_page_has_these_commands() -> None:

@@ -1,6 +1,7 @@
 """Runs under Slurm: a real one of two nodes where there can be one; its variables alone."""
 
-import os
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from tests.command import ROOT
 from tests.launched.hosts import environment, loopback
+from tests.launched.page import command
 from tests.launched.slurm import CAN_HAVE_SLURM, NO_SLURM, Slurm, slurm
 from tests.launched.test_two_hosts import FLAGS, assert_same, one_process
 from tests.ranks import free_port
@@ -19,14 +21,29 @@ LAST = Path("lightning_logs", "version_0", "checkpoints", "last.ckpt")
 
 @pytest.fixture
 def real(tmp_path: Path) -> Iterator[Slurm]:
-    bin_folder = str(Path(sys.executable).parent)
-    own = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "STARTS": str(tmp_path / "starts.txt")}
+    own = {"STARTS": str(tmp_path / "starts.txt"), "PACE_S": "0.1"}
     # n1 and n2 are no host names here.
-    own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "PACE_S": "0.1"}
+    own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     (tmp_path / "slurm").mkdir()
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
     with slurm(tmp_path / "slurm", environment() | own) as real:
         yield real
+
+
+@pytest.mark.skipif(not CAN_HAVE_SLURM, reason=NO_SLURM)
+@pytest.mark.timeout(300)
+def test_the_command_of_the_page(real: Slurm, tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    readme = (ROOT / "README.md").read_text()
+    (mine,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "Data(" in code]
+    (tmp_path / "mine.py").write_text(mine)
+    job = real.run(*shlex.split(command("sbatch ")), cwd=tmp_path).split()[-1]
+    state = real.until(job, "COMPLETED", "FAILED", seconds=200)
+    output = (tmp_path / f"slurm-{job}.out").read_text()
+    assert state == "COMPLETED", output
+    assert "2 CPU processes, ddp, global batch 30 = 15 + 15" in output
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
+    assert (tmp_path / LAST).exists()
 
 
 @pytest.mark.slow
@@ -53,6 +70,8 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
     real.wait_for(lambda: (tmp_path / "starts.txt").exists(), output)
     assert "restarts so far: 1" in output()
     if script == "torchrun":
+        begun_s = (tmp_path / LAST).stat().st_mtime
+        real.wait_for(lambda: (tmp_path / LAST).stat().st_mtime > begun_s, output)  # it trains
         real.run("scontrol", "requeue", job, cwd=tmp_path)  # as another job takes its place
         real.wait_for(lambda: "stopped by SIGTERM: saved " in output(), output)
         real.until(job, "RUNNING", seconds=200)

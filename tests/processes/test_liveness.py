@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from lightning_app.processes import liveness
 from lightning_app.processes.liveness import Liveness, write_error_file
+from tests.ranks import run_ranks
+from tests.runs import fit
 
 OF_RANKS = [{"host": f"node{rank // 2 + 1}", "pid": 100 + rank} for rank in range(4)]
 
@@ -87,3 +91,26 @@ def test_an_error_is_left_where_torchrun_looks(
     message = json.loads(path.read_text())["message"]
     assert message["message"].endswith(", rank 3: ValueError: sample 17")
     assert message["extraInfo"]["py_callstack"] == "Traceback …"
+
+
+class Heard(Callback):
+    """Notes whether this rank tells that it is alive, as a run starts."""
+
+    def __init__(self) -> None:
+        self.is_over: list[bool] = []
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        (own,) = liveness._here
+        self.is_over.append(own._is_over.is_set())
+
+
+def train_twice() -> list[bool]:
+    heard = Heard()
+    for _ in range(2):
+        fit("ddp", 2, callbacks=[heard], max_steps=1)
+    return heard.is_over
+
+
+def test_a_second_run_of_a_process_tells_the_others_too() -> None:
+    assert run_ranks(train_twice, 2) == [[False, False]] * 2

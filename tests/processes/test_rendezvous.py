@@ -1,8 +1,11 @@
 """Ranks that do not find each other say so, and end."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
+import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from lightning_app.errors import UsageError
@@ -47,3 +50,23 @@ def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "29500")
     with pytest.raises(UsageError, match=r"^MASTER_ADDR=no-such-host\.invalid: "):
         rendezvous.meet(alone())
+
+
+@pytest.mark.timeout(30)
+def test_a_rank_that_is_late_after_the_meeting_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rendezvous, "SAYS_SO_S", 0.2)
+    timeout = timedelta(seconds=5)
+    store = dist.TCPStore("127.0.0.1", 0, None, True, timeout, wait_for_workers=False)  # type: ignore[attr-defined]
+    of_ranks = [{"host": f"node{number}", "pid": 100 + number} for number in range(3)]
+    met = rendezvous.Meeting(store, of_ranks, None)
+    with ThreadPoolExecutor() as others:
+        came = others.submit(met.wait_for_all, 1, 20.0)
+        with pytest.raises(UsageError) as caught:
+            met.wait_for_all(0, 1.0)
+        missing = "rank 2 on node2 (pid 102)"
+        assert str(caught.value) == f"{missing} did not come within 1 s"
+        assert capfd.readouterr().err == f"train.py: waiting for {missing}, for at most 1 s\n"
+        met.wait_for_all(2, 1.0)
+        came.result()

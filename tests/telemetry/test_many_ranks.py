@@ -105,7 +105,7 @@ def test_a_plan_warns_of_ranks_that_would_do_nothing() -> None:
     assert idle.startswith("a batch of 20 is less than 32 ranks: ranks 20 to 31 have nothing to do")
     assert "the global batch stays 20" in rate
     assert list(warnings(Plan(1, 1, 20, 100, 5))) == []
-    assert command(Plan(1, 2, 20, 100, 5, arguments="--a 1")) == "python train.py --a 1 --devices 2"
+    assert command(Plan(1, 2, 20, 100, 5, arguments="--a 1")) == "python train.py --a 1"
 
 
 @pytest.mark.parametrize(
