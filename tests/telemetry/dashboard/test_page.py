@@ -33,7 +33,9 @@ return texts.filter(text => text).join("\\n");
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     flags = ("--devices", "2", "--strategy", "ddp", "--accelerator", "cpu", "--model.lr", "0.01")
-    assert train(*flags, cwd=folder).status == 0
+    outcome = train(*flags, cwd=folder)
+    assert outcome.status == 0
+    (folder / "transcript.txt").write_text(outcome.stdout)  # for docs/make_pictures.py
     return folder
 
 
