@@ -217,7 +217,7 @@ def test_charts_show_what_is_logged_whatever_its_name() -> None:
         "train_f1_step",
     ]
     assert matches(charts(tags), tags) == {
-        "Loss: training, mean over each epoch": ["train/loss"],
+        "Loss: training": ["train/loss"],
         "Loss: validation": ["val_loss"],
         "Loss: training, single steps": ["train/loss_step"],
         "Metrics: validation": ["val_acc"],

@@ -114,7 +114,7 @@ def open_page(browser: Any, url: str) -> None:
 
 def test_charts(browser: Any, url: str, folder: Path) -> None:
     open_page(browser, f"{url}/#custom_scalars")
-    titles = ("Loss", "Metrics", "Workload", "training, mean over each epoch")
+    titles = ("Loss", "Metrics", "Workload", "training, single steps")
     text = wait_for(browser, shows(*titles), folder / "charts.png")
     assert "No dashboards are active" not in text
 
