@@ -46,6 +46,7 @@ from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.masking import first_masked
 from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import start_ranks_so
+from lightning_app.processes.signals import Stopped
 from lightning_app.processes.waiting import say_if_slow
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies.meeting import MeetingRanks
@@ -178,6 +179,9 @@ class CommandLine(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
             leave_no_empty_run(self.trainer)
+        except Stopped:
+            leave_no_empty_run(self.trainer)
+            raise
         except RunError:
             raise
         except Exception as error:
@@ -266,7 +270,7 @@ class CommandLine(LightningCLI):
             mode=self._own("mode"),
             log_shapes=self._own("log_shapes"),
         )
-        callbacks.append(self._beginning)  # which is over when all of these have begun
+        callbacks.insert(-1, self._beginning)  # which is over when all have begun but the console
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
