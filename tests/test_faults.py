@@ -58,7 +58,6 @@ def test_a_run_stopped_while_it_starts_leaves_no_process(signum: int, tmp_path: 
     assert program.end(20) == exit_code("a signal while it starts", signum)
     name = signal.Signals(signum).name
     assert program.lines == [f"train.py: stopped by {name}: nothing to save"]
-    assert not (tmp_path / "lightning_logs").exists()
 
 
 def test_a_port_in_use_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

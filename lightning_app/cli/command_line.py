@@ -46,7 +46,6 @@ from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.masking import first_masked
 from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import start_ranks_so
-from lightning_app.processes.signals import Stopped
 from lightning_app.processes.waiting import say_if_slow
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies.meeting import MeetingRanks
@@ -179,9 +178,6 @@ class CommandLine(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
             leave_no_empty_run(self.trainer)
-        except Stopped:
-            leave_no_empty_run(self.trainer)
-            raise
         except RunError:
             raise
         except Exception as error:

@@ -123,13 +123,14 @@ class RunLogger(TensorBoardLogger):
             Path(self.root_dir).rmdir()
 
     def leave_no_empty_run(self) -> None:
-        """Remove a file of events that has none, and a folder that has nothing."""
+        """Remove a file of events that has none, which the page would show as a run."""
         if self.tags or not os.path.isdir(self.log_dir):
             return
         self.finalize("success")
-        for path in filter(_has_no_events, set(self._event_files()) - set(self._earlier)):
-            path.unlink()  # the page would show it as a run
-        if self.continues or set(self._event_files()) - set(self._earlier):
+        empty = list(filter(_has_no_events, set(self._event_files()) - set(self._earlier)))
+        for path in empty:
+            path.unlink()
+        if not empty or self.continues:
             return
         Path(self.log_dir, self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
         with suppress(OSError):  # there is something else in it: predictions, say
