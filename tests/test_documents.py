@@ -181,3 +181,23 @@ def test_the_lines_that_your_code_names_are_in_the_code() -> None:
     assert len(lines) > 10
     for piece in (piece.strip(" ,:") for line in lines for piece in line.split("…")):
         assert piece in code, piece
+
+
+def test_the_index_names_every_page_and_links_lead_somewhere() -> None:
+    index = (ROOT / "README.md").read_text()
+    index = index[index.index("## Where things are") :]
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    assert [path.name for path in pages if f"](docs/{path.name})" not in index] == []
+    for page in (*pages, *ROOT.glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_page_with_commands_is_run() -> None:
+    elsewhere = {
+        "beyond_one_machine": "tests/launched/test_docs.py",
+        "same_numbers": "by tests of this file",
+    }
+    pages = (ROOT / "docs").glob("*.md")
+    found = {page.stem for page in pages if commands(f"docs/{page.name}")}
+    assert found == {*elsewhere, *(Path(name).stem for name in DOCUMENTS[1:])}
