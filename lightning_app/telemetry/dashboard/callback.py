@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.optim import Optimizer
 from torch.utils.tensorboard.summary import hparams, text
 from torch.utils.tensorboard.writer import SummaryWriter
 from typing_extensions import override
@@ -175,6 +176,8 @@ class Dashboard(Callback):
             for name, value in masked(dict(pl_module.hparams)).items()
             if isinstance(value, (int, float, str)) and not name.startswith("_")
         }
+        if "configure_optimizers" in vars(pl_module):  # --optimizer, in place of the model's own
+            simple |= in_effect(trainer.optimizers[0])
         params = simple | {
             "layout": run_name(trainer),
             "global_batch": sum(max(self._splits, key=sum, default=())),
@@ -206,6 +209,15 @@ class Dashboard(Callback):
             splits = f"{splits_table(self._splits)}\n\n{coverage_line(*self._coverage)}"
             _add_text(writer, "splits", splits, trainer.global_step)
             self._draw(trainer, writer)
+
+
+def in_effect(optimizer: Optimizer) -> dict[str, str | float]:
+    """What an optimizer is, and the learning rate that it began with."""
+    group = optimizer.param_groups[0]
+    return {
+        "optimizer": type(optimizer).__name__,
+        "lr": float(group.get("initial_lr", group["lr"])),
+    }
 
 
 def device_names(trainer: Trainer) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_app.callbacks import callbacks
 from lightning_app.data import RandomDataModule
@@ -173,6 +174,16 @@ def test_what_is_no_curve(tmp_path: Path) -> None:
     assert texts["splits"].endswith(proof)
     assert "none" not in texts["run"]
     assert "not installed" not in texts["run"]
+
+
+def test_the_table_has_the_optimizer_in_effect(tmp_path: Path) -> None:
+    """Which is not the model's own, whose `lr` is among its hyperparameters."""
+    flags = ("--accelerator", "cpu", "--max_epochs", "1", "--data.length", "60")
+    assert train(*flags, "--optimizer", "AdamW", "--optimizer.lr", "0.01", cwd=tmp_path).status == 0
+    events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0")).Reload()
+    content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    row = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert (row["optimizer"].string_value, row["lr"].number_value) == ("AdamW", 0.01)
 
 
 def test_a_run_without_curves_leaves_none(tmp_path: Path) -> None:
