@@ -46,8 +46,8 @@ def render(facts: Facts, findings: Sequence[Finding], console: Console) -> None:
     """
     if facts.source is not None:
         console.print(Text(f"From recorded facts: {facts.source}", style="italic"))
-    for line in console.render_lines(_layers(facts)):
-        text = Text.assemble(*((part.text, part.style or "") for part in line))
+    for parts in console.render_lines(_layers(facts)):
+        text = Text.assemble(*((part.text, part.style or "") for part in parts))
         text.rstrip()  # a table fills its last column with blanks
         console.print(text, soft_wrap=True)
     _print_unknown(facts, console)
