@@ -66,11 +66,11 @@ def callbacks(
     if steps_per_execution > 1:
         found.append(StepsPerExecution(steps_per_execution))
     found += [shapes, LossLogger(on_nonfinite_loss), Coverage(), Throughput(shapes)]
-    found += [Dashboard(shapes), Console()]
+    found.append(Dashboard(shapes))
     if predictions:
         found.append(PredictionWriter())
     found += [Surroundings(), Resume(), AgreedStop()]
     if checkpoints:
         last = LastCheckpoint(save_every_s, on_nonfinite_loss, requeue)
         found += [BestCheckpoint(monitor, mode), last]
-    return found
+    return [*found, Console()]  # its first line comes after what else is told of the start

@@ -11,6 +11,7 @@ from lightning_app.callbacks import callbacks
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 from lightning_app.strategies import SingleDeviceStrategy
+from lightning_app.telemetry.console import Console
 
 # Each of these gives, or sets up, something for the other.
 BEFORE = [
@@ -36,7 +37,9 @@ def test_what_gives_comes_before_what_takes() -> None:
     for first, second in BEFORE:
         assert names.index(first) < names.index(second), (first, second)
     assert "DirectStep" not in {type(c).__name__ for c in callbacks(plain_steps=True)}
-    is_last = [isinstance(callback, Checkpoint) for callback in everything]
+    *others, console = everything
+    assert isinstance(console, Console)
+    is_last = [isinstance(callback, Checkpoint) for callback in others]
     assert is_last == sorted(is_last)
 
 

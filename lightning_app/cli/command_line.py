@@ -267,7 +267,7 @@ class CommandLine(LightningCLI):
             mode=self._own("mode"),
             log_shapes=self._own("log_shapes"),
         )
-        callbacks.append(self._beginning)  # which is over when all of these have begun
+        callbacks.insert(-1, self._beginning)  # which is over when all have begun but the console
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
         if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):

@@ -46,7 +46,10 @@ def render(facts: Facts, findings: Sequence[Finding], console: Console) -> None:
     """
     if facts.source is not None:
         console.print(Text(f"From recorded facts: {facts.source}", style="italic"))
-    console.print(_layers(facts))
+    for parts in console.render_lines(_layers(facts)):
+        text = Text.assemble(*((part.text, part.style or "") for part in parts))
+        text.rstrip()  # a table fills its last column with blanks
+        console.print(text, soft_wrap=True)
     _print_unknown(facts, console)
     if not findings:
         console.print(Text(_all_well(facts), style="bold green"))

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_app.command import program
+from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
 
 PARENT = "LIGHTNING_APP_PARENT"  # the process that started this one as a rank
 PATIENCE_S = 5.0  # with ranks that end by themselves once another has ended
@@ -131,12 +132,14 @@ def ended_together() -> Iterator[None]:
         _wait(PATIENCE_S)
         raise
     finally:
+        nothing_to_wait_for()
         kill()
 
 
 def _wait(limit_s: float) -> None:
     """Wait for all ranks to end."""
     began_s, has_said = time.monotonic(), False
+    say_if_slow("waiting for the other processes to end")
     while alive := [rank for rank, p in _ranks.items() if p.poll() is None]:
         waited_s = time.monotonic() - began_s
         if waited_s >= limit_s:

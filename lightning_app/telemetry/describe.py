@@ -34,11 +34,12 @@ def describe_layout(trainer: Trainer) -> str:
 
 def run_name(trainer: Trainer) -> str:
     """A short name of the layout, like `ddp-2xcpu`, or `1xcpu` where nothing is split."""
-    name, device = _strategy_name(trainer), _device_type(trainer)
+    devices = f"{num_ranks(trainer)}x{_device_type(trainer)}"
+    is_split = num_ranks(trainer) > 1
     if isinstance(trainer.strategy, VirtualRanks):
-        return f"{name}-{trainer.world_size}x{device}-{num_ranks(trainer)}-virtual"
-    devices = f"{num_ranks(trainer)}x{device}"
-    return devices if num_ranks(trainer) == 1 else f"{name}-{devices}"
+        devices = f"{trainer.world_size}x{_device_type(trainer)}-{num_ranks(trainer)}-virtual"
+        is_split = trainer.world_size > 1
+    return f"{_strategy_name(trainer)}-{devices}" if is_split else devices
 
 
 def num_processes(trainer: Trainer) -> str:

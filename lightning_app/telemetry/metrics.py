@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 
 from lightning.pytorch import Trainer
 
+from lightning_app import inside
+
 _BY_STEP_AND_EPOCH = ("_step", "_epoch")  # Lightning's names for two values of one metric
 
 
@@ -16,10 +18,17 @@ class Smooths(Protocol):
         """Log the same values at each of the steps."""
 
 
-def of_epoch(trainer: Trainer) -> dict[str, float]:
-    """The numbers that an epoch has ended with: losses first, and last what only proves a run."""
+def latest(trainer: Trainer) -> dict[str, float]:
+    """The numbers that were logged last: losses first, and last what only proves a run."""
     numbers = {k: float(v) for k, v in trainer.callback_metrics.items() if v.numel() == 1}
     return {name: numbers[name] for name in in_order(numbers)}
+
+
+def of_epoch(trainer: Trainer) -> dict[str, float]:
+    """Those of an epoch, at its end: what was logged per step alone is the last step's."""
+    logged = inside.training_results(trainer).values()
+    of_last_step = {entry.meta.name for entry in logged if not entry.meta.on_epoch}
+    return {name: value for name, value in latest(trainer).items() if name not in of_last_step}
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 from typing_extensions import override
 
-from lightning_app.telemetry.metrics import of_epoch
+from lightning_app.telemetry.metrics import latest
 
 BAR_WIDTH = 10  # characters
 REST_WIDTH = 58  # of the bar, and of what stands beside it besides metrics
@@ -53,7 +53,7 @@ class RunProgress(RichProgressBar):
             return {}
         is_log_step = every and (step == 1 or step % every == 0)
         if is_log_step or not trainer.training or trainer.is_last_batch:
-            self._shown = {name: f"{value:.4g}" for name, value in of_epoch(trainer).items()}
+            self._shown = {name: f"{value:.4g}" for name, value in latest(trainer).items()}
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
         width = self.progress.console.width - REST_WIDTH if self.progress is not None else 0

@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 def rendered(facts: Facts) -> str:
     file = io.StringIO()
     render(facts, diagnose(facts), Console(file=file, width=80))
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return file.getvalue()
 
 
 def test_lists_every_cause_once() -> None:

@@ -17,12 +17,20 @@ waiting.nothing_to_wait_for()
 time.sleep(0.5)
 """
 
+ENDS = """
+import subprocess, sys
+from lightning_app.processes import ranks, waiting
+waiting.SAYS_SO_S = 0.2
+with ranks.ended_together():
+    ranks._ranks[1] = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.6)"])
+"""
 
-def said_at_a_terminal(**environ: str) -> str:
-    """What the waits above say on stderr, where that is a terminal."""
+
+def said_at_a_terminal(script: str = WAITS, **environ: str) -> str:
+    """What a script says on stderr, where that is a terminal."""
     reader, terminal = pty.openpty()
     subprocess.run(
-        [sys.executable, "-c", WAITS], stderr=terminal, check=True, env=os.environ | environ
+        [sys.executable, "-c", script], stderr=terminal, check=True, env=os.environ | environ
     )
     os.write(terminal, b".")
     said = ""
@@ -38,3 +46,7 @@ def test_a_terminal_is_told_what_is_waited_for() -> None:
     assert said_at_a_terminal(LOCAL_RANK="1") == "."  # the first rank tells for all
     pipe = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, check=True)
     assert pipe.stderr == b""
+
+
+def test_a_terminal_is_told_that_other_ranks_have_not_ended() -> None:
+    assert said_at_a_terminal(ENDS) == "waiting for the other processes to end …\r\n."

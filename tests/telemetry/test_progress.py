@@ -71,6 +71,7 @@ def test_the_bar_shows_the_run(
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert lines[1].split("  ")[2].startswith("train/loss ")
     assert "coverage/missing 0" in lines[1]
+    assert "own" not in lines[1]  # it is the last step's, and would stand beside the epoch's means
 
 
 def test_a_narrow_terminal_gets_what_has_room(

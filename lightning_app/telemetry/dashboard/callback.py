@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-from torch.utils.tensorboard.summary import hparams
+from torch.optim import Optimizer
+from torch.utils.tensorboard.summary import hparams, text
 from torch.utils.tensorboard.writer import SummaryWriter
 from typing_extensions import override
 
@@ -85,7 +86,7 @@ class Dashboard(Callback):
             [name for names in devices for name in names],
             None if seed is None else int(seed),
         )
-        writer.add_text("run", card, trainer.global_step)
+        _add_text(writer, "run", card, trainer.global_step)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -133,7 +134,7 @@ class Dashboard(Callback):
                 event = graph_event(nodes)
                 writer._get_file_writer().add_event(event)  # type: ignore[no-untyped-call]
             else:
-                writer.add_text("graph", NO_GRAPH, trainer.global_step)
+                _add_text(writer, "graph", NO_GRAPH, trainer.global_step)
 
     def _log_first(self, trainer: Trainer) -> None:
         """Log the epoch's values once more, as tags that come first on the page and in its table.
@@ -175,6 +176,8 @@ class Dashboard(Callback):
             for name, value in masked(dict(pl_module.hparams)).items()
             if isinstance(value, (int, float, str)) and not name.startswith("_")
         }
+        if "configure_optimizers" in vars(pl_module):  # --optimizer, in place of the model's own
+            simple |= in_effect(trainer.optimizers[0])
         params = simple | {
             "layout": run_name(trainer),
             "global_batch": sum(max(self._splits, key=sum, default=())),
@@ -203,9 +206,18 @@ class Dashboard(Callback):
         self._end_graph()
         writer = _writer(trainer) if self._splits else None  # asking for it makes a file
         if writer is not None:
-            text = f"{splits_table(self._splits)}\n\n{coverage_line(*self._coverage)}"
-            writer.add_text("splits", text, trainer.global_step)
+            splits = f"{splits_table(self._splits)}\n\n{coverage_line(*self._coverage)}"
+            _add_text(writer, "splits", splits, trainer.global_step)
             self._draw(trainer, writer)
+
+
+def in_effect(optimizer: Optimizer) -> dict[str, str | float]:
+    """What an optimizer is, and the learning rate that it began with."""
+    group = optimizer.param_groups[0]
+    return {
+        "optimizer": type(optimizer).__name__,
+        "lr": float(group.get("initial_lr", group["lr"])),
+    }
 
 
 def device_names(trainer: Trainer) -> list[str]:
@@ -218,6 +230,13 @@ def device_names(trainer: Trainer) -> list[str]:
         torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
         for device in devices
     ]
+
+
+def _add_text(writer: SummaryWriter, tag: str, words: str, step: int) -> None:
+    """As the writer's own, which would add `/text_summary` to what the page calls it."""
+    summary = text(tag, words)  # type: ignore[no-untyped-call]
+    summary.value[0].tag = tag
+    writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
 
 def _writer(trainer: Trainer) -> SummaryWriter | None:

@@ -17,7 +17,7 @@ _TRAINING_LOSS = rf"(?!{FIRST})(?={_LOSS})(?!{_VAL}|{_TEST})"
 _METRIC = rf"(?!{_OURS}|{_LOSS})"
 # Which tags share a chart, as regular expressions, by its category and its title.
 _CHARTS = {
-    ("Loss", "training, mean over each epoch"): rf"(?!.*_step$){_TRAINING_LOSS}",
+    ("Loss", "training"): rf"(?!.*_step$){_TRAINING_LOSS}",
     ("Loss", "validation"): rf"(?!{FIRST})(?={_LOSS})(?={_VAL})",
     ("Loss", "training, single steps"): rf"(?=.*_step$){_TRAINING_LOSS}",
     ("Metrics", "validation"): rf"{_METRIC}(?={_VAL})",

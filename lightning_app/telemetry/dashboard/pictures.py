@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 Picture = npt.NDArray[np.uint8]
 Split = tuple[int, ...]
 
-WIDTH, ROW_HEIGHT = 320, 34  # as wide as the page shows it, so that it is not scaled
+WIDTH, ROW_HEIGHT = 350, 34  # as wide as the page shows it, so that it is not scaled
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP = 82, 44, 26
 MAX_ROWS = 10
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)

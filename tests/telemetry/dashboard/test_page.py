@@ -33,7 +33,9 @@ return texts.filter(text => text).join("\\n");
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     flags = ("--devices", "2", "--strategy", "ddp", "--accelerator", "cpu", "--model.lr", "0.01")
-    assert train(*flags, cwd=folder).status == 0
+    outcome = train(*flags, cwd=folder)
+    assert outcome.status == 0
+    (folder / "transcript.txt").write_text(outcome.stdout)  # for docs/make_pictures.py
     return folder
 
 
@@ -112,7 +114,7 @@ def open_page(browser: Any, url: str) -> None:
 
 def test_charts(browser: Any, url: str, folder: Path) -> None:
     open_page(browser, f"{url}/#custom_scalars")
-    titles = ("Loss", "Metrics", "Workload", "training, mean over each epoch")
+    titles = ("Loss", "Metrics", "Workload", "training, single steps")
     text = wait_for(browser, shows(*titles), folder / "charts.png")
     assert "No dashboards are active" not in text
 
