@@ -6,8 +6,9 @@ put right here. What they cannot take up is told in one line.
 """
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -30,13 +31,14 @@ _OF_SWA = "SWALR"
 _TRAINED_BY = "trained_by"
 
 
-@runtime_checkable
-class RewindsFiles(Protocol):
+class RewindsFiles(ABC):
     """A logger whose files are cut back to where they were when a checkpoint was made."""
 
+    @abstractmethod
     def position(self) -> dict[str, int]:
         """How long its files are."""
 
+    @abstractmethod
     def rewind(self, position: dict[str, int]) -> None:
         """Cut them back."""
 
