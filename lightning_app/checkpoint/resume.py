@@ -54,7 +54,8 @@ class Resume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero:
+        has_begun = trainer.state.fn is not None  # else to ask for files would make one
+        if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and has_begun:
             checkpoint["event_files"] = trainer.logger.position()
         progress = checkpoint["loops"]["fit_loop"]
         put_right(trainer, progress)
