@@ -1,6 +1,7 @@
-"""The modules of a model that are called; plain tensors."""
+"""The modules of a model that are called; plain tensors; lines above a model's progress bar."""
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 
@@ -22,3 +23,8 @@ def plain(tensor: Tensor) -> Tensor:
     """As a tensor of torch's own class; one of a library's needs trust to be loaded."""
     with torch._C.DisableTorchFunctionSubclass():  # which would give it its class back
         return tensor.as_subclass(Tensor)
+
+
+def say(module: LightningModule, line: str) -> None:
+    """Print above the progress bar, on the first rank, whatever a model's own `print` does."""
+    LightningModule.print(module, line)

@@ -6,8 +6,9 @@ put right here. What they cannot take up is told in one line.
 """
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -30,13 +31,14 @@ _OF_SWA = "SWALR"
 _TRAINED_BY = "trained_by"
 
 
-@runtime_checkable
-class RewindsFiles(Protocol):
+class RewindsFiles(ABC):
     """A logger whose files are cut back to where they were when a checkpoint was made."""
 
+    @abstractmethod
     def position(self) -> dict[str, int]:
         """How long its files are."""
 
+    @abstractmethod
     def rewind(self, position: dict[str, int]) -> None:
         """Cut them back."""
 
@@ -52,7 +54,8 @@ class Resume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero:
+        has_begun = trainer.state.fn is not None  # else to ask for files would make one
+        if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and has_begun:
             checkpoint["event_files"] = trainer.logger.position()
         progress = checkpoint["loops"]["fit_loop"]
         put_right(trainer, progress)

@@ -37,6 +37,7 @@ from lightning_app.inside.loops import (
     follow,
     give_back,
     precede,
+    put,
 )
 from lightning_app.inside.names import check_names, missing_for_speed
 from lightning_app.inside.restart import (
@@ -65,7 +66,6 @@ from lightning_app.inside.steps import (
     count_batch,
     forget_signature,
     is_log_step,
-    optimizer_steps,
     remember_signature,
     running_hook,
     saved_every,
@@ -110,9 +110,9 @@ __all__ = [
     "missing_for_speed",
     "notes_indices",
     "num_prefetched",
-    "optimizer_steps",
     "precede",
     "predict_loader",
+    "put",
     "put_metrics",
     "put_values_of",
     "remember_signature",

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+_BEFORE = "was_there_before"
+
 
 def follow(owner: Any, method: str, action: Callable[[], None]) -> None:
     """Have `action` called each time after `owner.method`, until it is given back."""
@@ -20,7 +22,7 @@ def follow(owner: Any, method: str, action: Callable[[], None]) -> None:
         action()
         return result
 
-    setattr(owner, method, followed)
+    put(owner, method, followed)
 
 
 def precede(owner: Any, method: str, action: Callable[[], None]) -> None:
@@ -32,10 +34,20 @@ def precede(owner: Any, method: str, action: Callable[[], None]) -> None:
         action()
         return usual(*args, **kwargs)
 
-    setattr(owner, method, preceded)
+    put(owner, method, preceded)
+
+
+def put(owner: Any, method: str, function: Callable[..., Any]) -> None:
+    """Have an object use a function as one of its methods, until it is given back."""
+    vars(function)[_BEFORE] = vars(owner).get(method)
+    setattr(owner, method, function)
 
 
 def give_back(owner: Any, *methods: str) -> None:
-    """Leave an object with the methods of its class; once is enough, and twice does no harm."""
+    """Leave an object with the methods that it had; once is enough, and twice does no harm."""
     for method in methods:
-        vars(owner).pop(method, None)
+        found = vars(owner).pop(method, None)
+        while _BEFORE in getattr(found, "__dict__", ()):
+            found = vars(found)[_BEFORE]
+        if found is not None:  # somebody had put it there
+            setattr(owner, method, found)

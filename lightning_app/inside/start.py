@@ -16,6 +16,8 @@ from lightning.pytorch.strategies.launchers import (
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
+from lightning_app.inside.loops import put
+
 MultiProcessingLauncher = _MultiProcessingLauncher
 SubprocessLauncher = _SubprocessScriptLauncher
 is_local_file = _is_local_file_protocol
@@ -53,7 +55,7 @@ def leave_samplers_alone(trainer: Trainer) -> None:
 
 def broadcast_no_signal(trainer: Trainer) -> None:
     """Keep Lightning from sending what it has heard to all ranks, in every step."""
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    put(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)
 
 
 def is_lightnings_handler(handler: Any, trainer: Trainer) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_app.inside.loops import give_back
+from lightning_app.inside.loops import give_back, put
 
 
 def is_log_step(trainer: Trainer) -> bool:
@@ -62,7 +62,7 @@ def remember_signature(trainer: Trainer) -> None:
             kwargs["batch_idx"] = batch_idx
         return kwargs
 
-    loop._build_kwargs = build  # type: ignore[method-assign]
+    put(loop, "_build_kwargs", build)
 
 
 def forget_signature(trainer: Trainer) -> None:

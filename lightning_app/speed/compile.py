@@ -22,7 +22,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
-from lightning_app.modules import called_modules
+from lightning_app.modules import called_modules, say
 from lightning_app.strategies import DataParallelStrategy
 
 
@@ -45,7 +45,7 @@ class CompiledForward(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.print("compiling the model: the first steps wait for it")
+        say(pl_module, "compiling the model: the first steps wait for it")
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -73,7 +73,7 @@ class DirectStep(Callback):
             return
         inside.remember_signature(trainer)
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
-        loop.run = _direct_run(trainer, pl_module)  # type: ignore[method-assign]
+        inside.put(loop, "run", _direct_run(trainer, pl_module))
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,7 +89,7 @@ class DirectStep(Callback):
         if not self._is_possible:
             return
         inside.forget_signature(trainer)
-        vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
+        inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
 
 
 def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:

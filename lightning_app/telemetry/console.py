@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
 from lightning_app.checkpoint.io import run_folder
+from lightning_app.modules import say
 from lightning_app.telemetry.describe import describe_layout
 from lightning_app.telemetry.metrics import of_epoch
 from lightning_app.telemetry.progress import RunProgress, epoch_of
@@ -21,7 +22,7 @@ class Console(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = True
-        pl_module.print(describe_layout(trainer))
+        say(pl_module, describe_layout(trainer))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -29,14 +30,14 @@ class Console(Callback):
             trainer.progress_bar_callback, RunProgress
         ):
             values = "  ".join(f"{name} {value:.4g}" for name, value in of_epoch(trainer).items())
-            pl_module.print(f"{epoch_of(trainer)}  step {trainer.global_step}  {values}")
+            say(pl_module, f"{epoch_of(trainer)}  step {trainer.global_step}  {values}")
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)  # on all ranks: they agree on it
         if isinstance(trainer.logger, TensorBoardLogger):
             runs = os.path.dirname(folder).removeprefix("./")
-            pl_module.print(f"Saved in {folder}. To see it: tensorboard --logdir {runs}")
+            say(pl_module, f"Saved in {folder}. To see it: tensorboard --logdir {runs}")
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

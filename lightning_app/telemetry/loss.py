@@ -60,11 +60,13 @@ class LossLogger(Callback):
         self._last: Tensor | None = None  # this rank's loss of a step that was not looked at
         self._mean = EpochMean()
         self._strategy: Any = None
+        self._step = 0  # that of the batch before
         self._finite = FiniteLoss(on_nonfinite)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._strategy = trainer.strategy
+        self._step = trainer.global_step
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,8 +88,9 @@ class LossLogger(Callback):
             self._finite.note(trainer, step, self._last)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         is_log_step = every and (step == 1 or step % every == 0)  # the first shows where it began
-        if is_log_step and inside.optimizer_steps(trainer):
+        if is_log_step and step != self._step:  # else its gradients are accumulated
             self._log_step(trainer)
+        self._step = step
 
     @override
     def on_save_checkpoint(

@@ -1,7 +1,7 @@
 """What a run has logged, by name: which values are an epoch's, and in which order they matter."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
 
 from lightning.pytorch import Trainer
 
@@ -10,10 +10,10 @@ from lightning_app import inside
 _BY_STEP_AND_EPOCH = ("_step", "_epoch")  # Lightning's names for two values of one metric
 
 
-@runtime_checkable
-class Smooths(Protocol):
+class Smooths(ABC):
     """A logger whose page smooths its curves, so that some are better not drawn."""
 
+    @abstractmethod
     def log_steps(self, metrics: Mapping[str, float], steps: Sequence[int]) -> None:
         """Log the same values at each of the steps."""
 

@@ -21,6 +21,7 @@ from typing_extensions import override
 from lightning_app import inside, strategies
 from lightning_app.checkpoint.io import run_folder, save_whole
 from lightning_app.errors import RunError, first_line
+from lightning_app.modules import say
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.loader import ShardedLoader
 
@@ -72,7 +73,7 @@ class PredictionWriter(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if trainer.world_size > 1 and not strategies.splits_batches(trainer.strategy):
-            pl_module.print("Predictions not saved: this strategy's order of samples is not known")
+            say(pl_module, "Predictions not saved: this strategy's order of samples is not known")
             return
         folder, ranks = run_folder(trainer), gather_objects(parts)
         if trainer.is_global_zero:

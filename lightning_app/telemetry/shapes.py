@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
-from lightning_app.modules import called_modules
+from lightning_app.modules import called_modules, say
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.strategies.virtual import VirtualRanks
@@ -107,7 +107,7 @@ class ShapeLogger(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer, pl_module)
         if self._num_hidden:
-            pl_module.print(f"\t… and {self._num_hidden} more with other sizes")
+            say(pl_module, f"\t… and {self._num_hidden} more with other sizes")
             self._num_hidden = 0
 
     @override
@@ -143,7 +143,7 @@ class ShapeLogger(Callback):
             samples = [sizes[r].input[0] if r in sizes else 0 for r in range(len(devices))]
             logged.append((samples, count))
             for _ in range(self._num_shown(sizes, count, pl_module)):
-                pl_module.print("\n".join(_transcript(sizes, devices)))
+                say(pl_module, "\n".join(_transcript(sizes, devices)))
         runs = [(_scalars(split), count) for split, count in logged]
         for logger in trainer.loggers:
             if isinstance(logger, Smooths):

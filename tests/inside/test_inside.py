@@ -1,7 +1,10 @@
 """What this project knows of Lightning from within is so."""
 
 import pickle
+import warnings
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,6 +14,9 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.checkpoint.callbacks import LastCheckpoint
+from lightning_app.checkpoint.stops import AgreedStop
+from lightning_app.speed.direct_step import DirectStep
 from lightning_app.strategies.passes import Pass
 from tests.runs import fit, make_trainer
 from tests.user_modules import Samples, Submodule
@@ -160,3 +166,24 @@ def test_predictions_have_their_indices_noted() -> None:
     loader: Any = DataLoader(Samples(4), 2)
     predictions: Any = trainer.predict(Predicts(), loader)
     assert [len(batch) for batch in predictions] == [2, 2]
+
+
+def test_what_somebody_has_put_into_a_loop_is_there_again_after_the_run(tmp_path: Path) -> None:
+    callbacks = [DirectStep(), AgreedStop(), LastCheckpoint()]
+    flags: dict[str, Any] = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    trainer = make_trainer("single_device", 1, max_epochs=1, callbacks=callbacks, **flags)
+    epoch_loop = trainer.fit_loop.epoch_loop
+    theirs: dict[str, tuple[Any, Mock]] = {}
+    for owner, name in (
+        (epoch_loop, "on_advance_end"),  # two of ours follow it
+        (epoch_loop, "_broadcast_sigterm_tensor"),
+        (epoch_loop.val_loop, "run"),
+    ):
+        theirs[name] = owner, Mock(side_effect=getattr(owner, name))
+        setattr(owner, name, theirs[name][1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's
+        trainer.fit(Validates(), Data())
+    for name, (owner, mock) in theirs.items():
+        assert getattr(owner, name) is mock, name
+    assert "run" not in vars(epoch_loop.automatic_optimization), "it has its class's"

@@ -5,6 +5,7 @@ from tests.wild.case import SEVERAL, Case, Ends, SameOr, callbacks, class_spec, 
 REGRESSION = "basic.Regression"
 EPOCHS = {"max_epochs": 3}
 BUT_STOPPED = ("one", "dp2", *SEVERAL)
+BUT_ONE = ("stopped", "dp2", *SEVERAL)
 OF = "lightning.pytorch.callbacks."
 EMA = (f"{OF}EMAWeightAveraging", {"decay": 0.9})
 SWA = (f"{OF}StochasticWeightAveraging", {"swa_lrs": 0.01, "swa_epoch_start": 1})
@@ -35,6 +36,26 @@ CASES: dict[str, Case] = {
     ),
     "every hook in validate": Case(
         "hooks.Model", "hooks.Data", callbacks("hooks.LooksOn"), subcommand="validate"
+    ),
+    "every hook in predict": Case(
+        "hooks.Model",
+        "hooks.Data",
+        callbacks("hooks.LooksOn"),
+        subcommand="predict",
+        leave_out=BUT_ONE,
+    ),
+    "every hook, optimizing by hand": Case(
+        "hooks.ByHand", "hooks.Data", callbacks("hooks.LooksOn"), leave_out=BUT_ONE
+    ),
+    "every hook, several loaders": Case(
+        "hooks.OfSeveral", "hooks.SeveralLoaders", callbacks("hooks.LooksOn"), leave_out=BUT_ONE
+    ),
+    "every hook in predict, several loaders": Case(
+        "hooks.OfSeveral",
+        "hooks.SeveralLoaders",
+        callbacks("hooks.LooksOn"),
+        subcommand="predict",
+        leave_out=BUT_ONE,
     ),
     # Averages of weights.
     "own average": Case("optimizing.OwnAverage"),

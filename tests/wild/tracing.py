@@ -20,7 +20,7 @@ from tests.wild import users
 
 _KINDS = (LightningModule, LightningDataModule, Callback)
 # Saves are made at other moments than Lightning's ModelCheckpoint makes them.
-_OF_SAVES = {"on_save_checkpoint", "on_load_checkpoint", "state_dict", "load_state_dict"}
+OF_SAVES = {"on_save_checkpoint", "on_load_checkpoint", "state_dict", "load_state_dict"}
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def _classes(package: str) -> list[type]:
 
 
 def _is_hook(kind: type, name: str, function: Any) -> bool:
-    if name.startswith("_") or name in _OF_SAVES or not callable(function):
+    if name.startswith("_") or name in OF_SAVES or not callable(function):
         return False
     base = next(base for base in _KINDS if issubclass(kind, base))
     return hasattr(base, name)

@@ -16,13 +16,15 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_app.checkpoint.resume import RewindsFiles
 from lightning_app.errors import UsageError
 from lightning_app.masking import masked
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
 from lightning_app.telemetry.dashboard.records import records_of_steps, take_records
+from lightning_app.telemetry.metrics import Smooths
 
 
-class RunLogger(TensorBoardLogger):
+class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
     """TensorBoardLogger that writes all scalars of a step as one event, and never waits for it.
 
     Lightning's `epoch`, a curve of steps that the page would smooth, is left out.

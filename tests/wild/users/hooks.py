@@ -3,6 +3,7 @@
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
+from torch.utils.data import DataLoader
 
 from tests.wild.users.basic import Plain, Regression
 
@@ -28,6 +29,12 @@ class Model(Regression):
     def on_test_epoch_end(self): ...
     def on_test_batch_start(self, batch, batch_idx, dataloader_idx=0): ...
     def on_test_batch_end(self, outputs, batch, batch_idx, dataloader_idx=0): ...
+    def on_predict_start(self): ...
+    def on_predict_end(self): ...
+    def on_predict_epoch_start(self): ...
+    def on_predict_epoch_end(self): ...
+    def on_predict_batch_start(self, batch, batch_idx, dataloader_idx=0): ...
+    def on_predict_batch_end(self, outputs, batch, batch_idx, dataloader_idx=0): ...
     def on_before_zero_grad(self, optimizer): ...
     def on_before_backward(self, loss): ...
     def on_after_backward(self): ...
@@ -36,6 +43,7 @@ class Model(Regression):
     def teardown(self, stage): ...
     def prepare_data(self): ...
     def configure_model(self): ...
+    def print(self, *args, **kwargs): ...
 
     def configure_callbacks(self):
         return []
@@ -64,6 +72,18 @@ class Model(Regression):
     def on_validation_model_zero_grad(self):
         super().on_validation_model_zero_grad()
 
+    def on_test_model_eval(self):
+        super().on_test_model_eval()
+
+    def on_test_model_train(self):
+        super().on_test_model_train()
+
+    def on_predict_model_eval(self):
+        super().on_predict_model_eval()
+
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        return self(batch[0])
+
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
@@ -80,6 +100,56 @@ class Data(Plain):
 
     def setup(self, stage):
         super().setup(stage)
+
+
+class ByHand(Model):
+    """Optimizes by hand, at every second batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.manual_backward(loss / 2)
+        if batch_idx % 2:
+            optimizer = self.optimizers()
+            self.clip_gradients(optimizer, 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+        return {"loss": loss, "number": batch_idx}
+
+
+class OfSeveral(Model):
+    """Is trained on two loaders at once, and looked at on two in turn."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch["a"], batch_idx) + self.loss(batch["b"])
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        super().validation_step(batch, batch_idx)
+
+
+class SeveralLoaders(Data):
+    """Of different lengths. The transfers are this class's, where it has them."""
+
+    def train_dataloader(self):
+        return {"a": super().train_dataloader(), "b": DataLoader(self.val, batch_size=3)}
+
+    def val_dataloader(self):
+        return [super().val_dataloader(), DataLoader(self.train, batch_size=20)]
+
+    def predict_dataloader(self):
+        return self.val_dataloader()
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch
 
 
 class LooksOn(L.Callback):
@@ -109,6 +179,12 @@ class LooksOn(L.Callback):
     def on_test_epoch_end(self, trainer, pl_module): ...
     def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, loader=0): ...
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, loader=0): ...
+    def on_predict_start(self, trainer, pl_module): ...
+    def on_predict_end(self, trainer, pl_module): ...
+    def on_predict_epoch_start(self, trainer, pl_module): ...
+    def on_predict_epoch_end(self, trainer, pl_module): ...
+    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, loader=0): ...
+    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, loader=0): ...
     def on_before_zero_grad(self, trainer, pl_module, optimizer): ...
     def on_before_backward(self, trainer, pl_module, loss): ...
     def on_after_backward(self, trainer, pl_module): ...
@@ -136,6 +212,16 @@ class JsonLogger(Logger):
     def __init__(self):
         super().__init__()
         self.lines = []
+
+    def __getattr__(self, name):
+        """What else is asked of it, it hands on, as one does that is there for a service."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def hand_on(*args, **kwargs):
+            raise RuntimeError(f"the service has no {name}")
+
+        return hand_on
 
     def log_hyperparams(self, params, *args, **kwargs):
         self.lines.append(dict(params))
