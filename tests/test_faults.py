@@ -102,7 +102,7 @@ def test_a_loss_that_is_nan_on_one_rank_stops_all(tmp_path: Path) -> None:
     assert program.end(60) == exit_code(NON_FINITE)
     assert program.lines == [
         "train.py: error: the loss of step 40 is nan on rank 1: stopped; the last good checkpoint "
-        f"is ./{LAST}; --on_nonfinite_loss warn | ignore trains on"
+        f"is ./{LAST}; to train on: --on_nonfinite_loss warn | ignore"
     ]
     assert step_saved(tmp_path) == 34
 

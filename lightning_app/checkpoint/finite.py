@@ -21,7 +21,7 @@ from lightning_app.processes.collectives import gather_objects
 Choice = Literal["stop", "warn", "ignore"]
 MOST_KEPT = 1000  # losses; of a GPU each takes 512 bytes
 NUM_OF_SCALER = 20  # steps in a row that a gradient scaler may skip while it looks for its scale
-HOW_TO_GO_ON = "--on_nonfinite_loss warn | ignore trains on"
+HOW_TO_GO_ON = "to train on: --on_nonfinite_loss warn | ignore"
 
 
 class NonFiniteLoss(RunError):

@@ -65,7 +65,7 @@ def _about_unknown(message: str, parser: ArgumentParser, arguments: Sequence[str
         flags |= {f"--{group}.{name}" for name in names}
     if not (alike := _alike(unknown, flags)):
         return None
-    line = f"{unknown} is not a flag: is it {' or '.join(alike)}?"
+    line = f"{unknown} is not a flag: did you mean {' or '.join(alike)}?"
     return f"{line} `{command()} --help all` lists every flag"
 
 

@@ -100,7 +100,7 @@ class Liveness:
     def _of_missing(self, rank: int, earlier: Any, later: Any, is_timeout: bool) -> str:
         name = self._name(rank)
         if later is None:
-            return f"{name} has not been heard of"
+            return f"{name} has not been heard from"
         beats, step, since, last = later
         if not is_timeout:
             return f"{name} has ended, or cannot be reached, at step {step} (last heard at {last})"
@@ -110,8 +110,8 @@ class Liveness:
                 f"last heard at {last}, at step {step}"
             )
         return (
-            f"{name} is alive and does not come to where the others have waited for it for "
-            f"{self.limit_s:g} s: it is at step {step}, since {since}"
+            f"{name} is alive, but the others have waited for it for {self.limit_s:g} s: it is at "
+            f"step {step}, since {since}"
         )
 
     def _of_lost_store(self) -> str:

@@ -36,7 +36,7 @@ class CompiledForward(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, DataParallelStrategy):
             raise MisconfigurationException(
-                "--compile: torch.compile does not know the replicas of `--strategy dp`; use "
+                "--compile: torch.compile cannot compile the replicas of `--strategy dp`; use "
                 "`--strategy ddp`"
             )
         self._compiled = called_modules(pl_module)

@@ -58,8 +58,8 @@ class DirectStep(Callback):
         self._is_possible = not missing
         if missing:
             rank_zero_only(print)(
-                f"Lightning {lightning.__version__} has no {', '.join(missing)}: steps go its own "
-                "way, which takes longer",
+                f"Lightning {lightning.__version__} has no {', '.join(missing)}: steps go "
+                "Lightning's own way, which takes longer",
                 file=sys.stderr,
             )
             return

@@ -43,7 +43,7 @@ ERRORS = {
     "--steps_per_execution x": "--steps_per_execution x: it must be a whole number above 0",
     "--logger CSVLogger": "--logger: the following arguments are required: save_dir",
     "--plugins nope": "--plugins nope: it must be the path of a class or list",
-    "--device 2": "--device is not a flag: is it --devices?",
+    "--device 2": "--device is not a flag: did you mean --devices?",
     "--accumulate_grad_batches 0": "--accumulate_grad_batches 0: it must be 1 or more",
     "--val_check_interval 0": "--val_check_interval 0: it must be a number above 0",
     "--val_check_interval 99": "`val_check_interval` (99) must be less than or equal to",

@@ -178,4 +178,4 @@ def test_a_rank_that_hangs_is_named_with_its_host_and_step(
     lines = [line for one in both for line in one.said]
     assert len(lines) == 1, lines
     assert "train.py: error: rank 1 on " in lines[0]
-    assert "is alive and does not come to where the others have waited for it for 4 s" in lines[0]
+    assert "is alive, but the others have waited for it for 4 s" in lines[0]

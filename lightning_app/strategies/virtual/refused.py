@@ -45,7 +45,7 @@ def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm
             "one after the other: leave one of them out"
         )
     if step := step_over_iterator(trainer):
-        raise _refusal(f"{step} takes the loader's iterator, of which no part can be given")
+        raise _refusal(f"{step} takes the loader's iterator, which cannot be given in parts")
     if world_size > 1 and inside.validates_by_time(trainer):
         raise _refusal(
             "a --val_check_interval by time is decided by a clock, which differs on each process: "
@@ -54,12 +54,14 @@ def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm
     for owner in (model, datamodule):
         if owner is not None and has_hook(owner, "on_before_batch_transfer"):
             raise _refusal(
-                f"{type(owner).__name__}.on_before_batch_transfer gets a whole batch, which there "
-                "is not: use `on_after_batch_transfer`, or `collate_fn`"
+                f"{type(owner).__name__}.on_before_batch_transfer gets a whole batch, and "
+                "virtual ranks have parts of it: use `on_after_batch_transfer`, or `collate_fn`"
             )
     for path, metric in model.named_modules():
         if isinstance(metric, Metric) and metric.dist_sync_on_step:
-            raise _refusal(f"{path} has dist_sync_on_step=True, and waits in each step: leave it")
+            raise _refusal(
+                f"{path} has dist_sync_on_step=True, and waits in each step: leave it out"
+            )
     if trainer.state.fn != TrainerFn.FITTING:
         return
     if not model.automatic_optimization:
