@@ -53,8 +53,14 @@ FAULTS_AT_THE_START = {
     "port in use": "the port is in use",
 }
 OF_SEVERAL_RANKS = {"hang", "port in use"}
-LIMITS = ("--step_timeout_s", "8", "--start_timeout_s", "8")
-IN_EVERY_RUN = {("nan", "one"), ("error", "dp2"), ("SIGTERM", "dp2"), ("SIGKILL", "ddp2")}
+LIMITS = ("--step_timeout_s", "10", "--start_timeout_s", "10")
+IN_EVERY_RUN = {
+    ("nan", "one"),
+    ("error", "dp2"),
+    ("SIGTERM", "dp2"),
+    ("SIGKILL", "ddp2"),
+    ("hang", "ddp2"),
+}
 STARTS_IN_EVERY_RUN = {("misconfiguration", "ddp2"), ("SIGKILL", "one")}
 
 
@@ -89,15 +95,19 @@ def test_a_disturbed_run_is_continued_to_the_same_weights(
     fault: str, layout: str, undisturbed: dict[str, Tensor], tmp_path: Path
 ) -> None:
     flags = (*FLAGS, *LAYOUTS[layout], "--model.fault", fault)
-    limits = LIMITS if fault == "hang" else ()
-    program = Program(*flags, *limits, cwd=tmp_path)
+    program = Program(*flags, *limits_for(fault), cwd=tmp_path)
     assert program.end(90) == code_of(fault, FAULTS, layout), program.stderr
     assert (tmp_path / "disturbed").exists()
     if fault == "hang":
         (line,) = [line for line in program.lines if "error:" in line]
         assert line.startswith(f"train.py: error: rank 1 on {socket.gethostname()} (pid ")
-        assert "waited for it for 8 s: it is at step 39" in line
+        assert "waited for it for 10 s: it is at step 39" in line
     continue_to_the_end(flags, tmp_path, undisturbed)
+
+
+def limits_for(fault: str) -> tuple[str, ...]:
+    """Flags that bound the wait for another rank, where one hangs: it is long by default."""
+    return LIMITS if fault == "hang" else ()
 
 
 def code_of(fault: str, documented: dict[str, str], layout: str) -> int:
@@ -143,7 +153,7 @@ def test_a_fault_at_the_start_costs_nothing(
     disturbed = () if is_outside else ("--model.fault", fault, "--model.at", "-1")
     with port_in_use() if fault == "port in use" else nullcontext() as port:
         setting = partial(os.environ.update, {"MASTER_PORT": port} if port else {})
-        more = (*flags, *LIMITS, *disturbed, "--ckpt_path", "last")
+        more = (*flags, *limits_for(fault), *disturbed, "--ckpt_path", "last")
         program = Program(*more, cwd=tmp_path, setting=setting)
         if fault == "hang":
             (rank_1,) = program.until(partial(children_of, program.pid))

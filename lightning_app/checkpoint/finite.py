@@ -1,6 +1,6 @@
 """A loss that is NaN or infinite: training stops, and says since which step, on which rank.
 
-Nothing is looked at in a step, for which a GPU would have to be waited for. Where the loss over all
+No step reads its loss, as it would have to wait for the GPU. Where the loss over all
 ranks is read anyway, at log steps, at an epoch's end and where a checkpoint is made, all ranks see
 the same value, and so stop together; the losses of the steps before it, kept until then, tell where
 it began.

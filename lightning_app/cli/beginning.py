@@ -1,7 +1,7 @@
 """A run's beginning, up to its first loop.
 
-What goes wrong in it is about what was asked for, unless a user's own code has raised it. What is
-told in it is held back, so that a run that is refused says one line.
+An error in it is about what was asked for, unless the user's own code has raised it. Other messages
+are held back until it is over, so that a run that is refused prints one line.
 """
 
 import warnings

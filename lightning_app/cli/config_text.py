@@ -1,4 +1,4 @@
-"""The YAML of configs and flags, read such that it cannot mean two things, nor fill the memory."""
+"""The YAML of configs and flags, read so that it cannot have two meanings, or fill the memory."""
 
 import math
 from collections.abc import Hashable

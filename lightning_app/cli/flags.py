@@ -1,4 +1,4 @@
-"""What the values of flags stand for; those that stand for nothing are refused, in one line."""
+"""This project's flags, and what their values stand for; a wrong one is refused in one line."""
 
 import os
 import stat

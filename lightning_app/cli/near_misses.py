@@ -1,4 +1,4 @@
-"""The flag that is meant by one that does not exist."""
+"""The flag that was meant by one that does not exist."""
 
 import difflib
 import inspect

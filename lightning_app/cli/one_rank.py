@@ -1,5 +1,6 @@
-"""One step of one rank of a large run, in this process alone: over torch's process group that is
-fake, whose collectives do nothing.
+"""One step of one rank of a large run, in this process alone.
+
+It runs over torch's fake process group, whose collectives do nothing.
 """
 
 from typing import Any

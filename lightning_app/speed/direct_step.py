@@ -90,7 +90,7 @@ class DirectStep(Callback):
         vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
 
 
-def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
+def can_step_directly(trainer: Trainer, pl_module: LightningModule) -> bool:
     """Whether no hook between `training_step` and `optimizer.step` has anything to do."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     strategy = trainer.strategy
@@ -106,7 +106,7 @@ def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
 
 
 class _IsDirect:
-    """`nothing_is_skipped`, which is asked again where a hook or the callbacks have changed."""
+    """`can_step_directly`, which is asked again where a hook or the callbacks have changed."""
 
     _hooks_of_model, _hooks_of_callback = attrgetter(*MODEL_HOOKS), attrgetter(*CALLBACK_HOOKS)
 
@@ -120,7 +120,7 @@ class _IsDirect:
         hooks = [self._hooks_of_model(self._module), *map(self._hooks_of_callback, callbacks)]
         if hooks != self._hooks:
             self._hooks = hooks
-            self._answer = nothing_is_skipped(self._trainer, self._module)
+            self._answer = can_step_directly(self._trainer, self._module)
         return self._answer
 
 
