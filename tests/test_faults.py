@@ -17,7 +17,7 @@ import torch
 from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
 from tests.documented import exit_code, faults
-from tests.forked import STDOUT, Program, children_of, no_file_over
+from tests.forked import STDOUT, Program, children_of, no_file_over, set_variable
 
 ALONE = ("--accelerator", "cpu", "--devices", "1", "--max_epochs", "2")
 TWO = ("--accelerator", "cpu", "--devices", "2", "--strategy", "ddp", "--max_epochs", "2")
@@ -66,10 +66,6 @@ def test_a_port_in_use_leaves_no_process(tmp_path: Path, monkeypatch: pytest.Mon
         program = Program(*TWO, cwd=tmp_path, setting=partial(set_variable, "MASTER_PORT", port))
         assert program.end(60) == exit_code("the port is in use")
     assert "EADDRINUSE" in program.lines[-1]
-
-
-def set_variable(name: str, value: str) -> None:
-    os.environ[name] = value
 
 
 # ddp, while it trains
