@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_app.cli.refusals import is_of_another
 from lightning_app.errors import UsageError, frames_of, is_users, module_of, what_it_says
 from lightning_app.processes.waiting import nothing_to_wait_for
 
@@ -69,7 +70,8 @@ class Beginning(Callback):
 
         A connection that ends is another rank's doing.
         """
-        is_asked_for = not (self.is_over or self._is_checking or isinstance(error, ConnectionError))
+        is_of_rank = isinstance(error, ConnectionError) or is_of_another(error)
+        is_asked_for = not (self.is_over or self._is_checking or is_of_rank)
         if is_asked_for and not any(is_users(f) or _is_step(f) for f in frames_of(error)):
             return what_it_says(error)
         return None

@@ -61,7 +61,7 @@ ERRORS = {
     "--virtual_ranks 4 --compile": "--virtual_ranks and --compile: choose one of them",
     "--virtual_ranks 4 --data_on_device": "--virtual_ranks and --data_on_device: choose one of",
     "--virtual_ranks 4 --steps_per_execution 2": "--virtual_ranks and --steps_per_execution: choo",
-    "--strategy dp --accelerator cpu --compile": "--compile: torch.compile does not know",
+    "--strategy dp --accelerator cpu --compile": "--compile: torch.compile cannot compile",
 }
 
 
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_line(
     for path, line in {
         "last": "it holds numpy._core.multiarray._reconstruct, and such objects can run code when "
         "they are loaded: if you trust the file, add --weights_only false",
-        "another.ckpt": "--ckpt_path another.ckpt: it has no 'pytorch-lightning_version': begin ",
+        "another.ckpt": "--ckpt_path another.ckpt: it has no 'pytorch-lightning_version': to use ",
     }.items():
         with pytest.raises(SystemExit):
             run(*more, path)
