@@ -46,7 +46,6 @@ FAULTS_AT_THE_START = {
     "error": "an error in the user's code, on any rank",
     "misconfiguration": "what only one rank refuses",
     "SIGKILL": "a rank is killed",
-    "SIGTERM": "a signal while it starts",
     "hang": "ranks do not find each other as they start",
     "port in use": "the port is in use",
 }
@@ -86,7 +85,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     return weights(folder)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("fault", "layout"), pairs(FAULTS, IN_EVERY_RUN))
 def test_a_disturbed_run_is_continued_to_the_same_weights(
     fault: str, layout: str, undisturbed: dict[str, Tensor], tmp_path: Path
@@ -94,7 +92,7 @@ def test_a_disturbed_run_is_continued_to_the_same_weights(
     flags = (*FLAGS, *LAYOUTS[layout], "--model.fault", fault)
     limit = ("--step_timeout_s", "10") if fault == "hang" else ()
     program = Program(*flags, *limit, cwd=tmp_path)
-    assert program.end(90) == code_of(fault, FAULTS, layout), program.stderr
+    assert program.end(140) == code_of(fault, FAULTS, layout), program.stderr
     assert (tmp_path / "disturbed").exists()
     if fault == "hang":
         (line,) = [line for line in program.lines if "error:" in line]
@@ -115,7 +113,7 @@ def continue_to_the_end(
 ) -> None:
     """Continue a run, and compare its weights with those of one that nothing disturbed."""
     program = Program(*flags, "--ckpt_path", "last", cwd=folder)
-    assert program.end(90) == 0, program.stderr
+    assert program.end(140) == 0, program.stderr
     for name, weight in weights(folder).items():
         torch.testing.assert_close(weight, undisturbed[name], rtol=1e-12, atol=1e-12)
 
@@ -128,7 +126,6 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("fault", "layout"), pairs(FAULTS_AT_THE_START, STARTS_IN_EVERY_RUN))
 def test_a_fault_at_the_start_costs_nothing(
     fault: str, layout: str, half: Path, undisturbed: dict[str, Tensor], tmp_path: Path
@@ -147,7 +144,7 @@ def test_a_fault_at_the_start_costs_nothing(
         if fault == "hang":
             (rank_1,) = program.until(partial(children_of, program.pid))
             os.kill(rank_1, signal.SIGSTOP)
-        code = program.end(90)
+        code = program.end(140)
     assert code == code_of(fault, FAULTS_AT_THE_START, layout), program.stderr
     assert (tmp_path / "disturbed").exists() != is_outside
     told = [line for line in program.lines if "waits" not in line]

@@ -6,8 +6,8 @@ is compiled, so sizes are noted as without it. A module that is in evaluation mo
 
 While a run goes on, each such module has a `forward` of its own, which it gives back at the end:
 the one thing that is written into a user's object, because the user asks for it. torch's public
-way, `nn.Module.compile`, writes into the module as well, is not taken back, compiles the hooks
-along, does not notice hooks that come or go later, and has no exception for evaluation.
+way, `nn.Module.compile`, writes into the module too, cannot be taken back, and compiles hooks too,
+also in evaluation.
 
 Not covered: `dp`, whose replicas torch.compile does not know; CUDA graphs.
 """
