@@ -257,7 +257,7 @@ def test_weights_that_do_not_fit(run: InProcess, checkpoint: Path) -> None:
     torch.save({"a": 1, "b": [2]}, "numbers.pt")
     torch.save([1], "list.pt")
     run.refused("it has no net.fc.weight", "--weights_from", "numbers.pt")
-    run.refused("it holds no weights by their names", "--weights_from", "list.pt")
+    run.refused("it has no weights by name", "--weights_from", "list.pt")
     wrong = ("--data.input_size", "7", "--weights_from", str(checkpoint))
     run.refused("net.fc.weight is (2, 5), not (2, 7)", *wrong)
     later = ("--model", f"{__name__}.OwnWay", "--weights_from", str(checkpoint))

@@ -75,7 +75,7 @@ def test_hosts_that_share_no_folder(hosts: Hosts, tmp_path: Path) -> None:
     texts = [one.text for one in both(1)]
     writer = next(n for n in (0, 1) if (folders[n] / "lightning_logs").exists())
     assert not (folders[1 - writer] / "lightning_logs").exists()
-    assert "No checkpoint in lightning_logs yet: from the beginning" in texts[writer]
+    assert "No checkpoint in lightning_logs yet: starting from the beginning" in texts[writer]
     assert "3 CPU processes, ddp, global batch 13 = 5 + 4 + 4" in texts[writer]
     assert "In Model" not in texts[1 - writer]  # told from one place
     # The first rank, which writes, may be the other host's in a later start.
