@@ -50,9 +50,9 @@ def first_line(error: BaseException) -> str:
 def lightning_lacks(names: Iterable[str]) -> str:
     """The line that Lightning has not all that the split itself needs."""
     return (
-        f"Lightning {version('lightning')} has no {', '.join(names)}, by which this project splits "
-        "batches and keeps its place in them: install the version that constraints.txt names, or "
-        "use Lightning's own Trainer"
+        f"Lightning {version('lightning')} has no {', '.join(names)}, which this project needs to "
+        "split batches and to keep its place in them: install the version that constraints.txt "
+        "names, or use Lightning's own Trainer"
     )
 
 
@@ -141,7 +141,9 @@ def one_line(message: str) -> str:
         line = f"{subject}: {reasons}"
     else:
         line = reasons
-    line = re.sub(r"^ambiguous option: (--\w+) could match (--\w+),.*", r"\1: is it \2?", line)
+    line = re.sub(
+        r"^ambiguous option: (--\w+) could match (--\w+),.*", r"\1: did you mean \2?", line
+    )
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
     return _plain(f"{line}; `{command()} --help all` lists every flag" if unknown else line)

@@ -1,4 +1,4 @@
-"""Which hooks do something, of a model, a data module or a callback."""
+"""Which hooks of a model, a data module or a callback do something."""
 
 from types import FunctionType
 

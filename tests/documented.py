@@ -29,4 +29,4 @@ def faults() -> dict[str, Fault]:
 def exit_code(fault: str, signum: int = 0) -> int:
     """The documented one, of a fault that may be a signal."""
     code = faults()[fault].exit_code
-    return 128 + signum if signum and "128 + n" in code else int(code)
+    return 128 + signum if signum and "128 + n" in code else int(code.split(",")[0])

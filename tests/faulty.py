@@ -74,37 +74,47 @@ class Waits(LinearModule):
 
 
 class Disturbed(LinearModule):
-    """Is disturbed once, on one rank in the 40th step, unless it was before in this folder.
+    """Is disturbed once, on one rank, unless it was before in this folder.
 
     Args:
-        fault: `error`, `misconfiguration`, `nan`, `no room`, or the names of the signals that its
-            process gets, one after the other.
+        fault: `error`, `misconfiguration`, `nan`, `no room`, `hang`, or the names of the signals
+            that its process gets, one after the other.
+        at: The number of steps before; -1 to be disturbed while the run starts.
         own: The arguments of `LinearModule`.
     """
 
-    def __init__(self, fault: str = "", **own: Any) -> None:
+    def __init__(self, fault: str = "", at: int = 39, **own: Any) -> None:
         super().__init__(**own)
-        self.fault = fault
+        self.fault, self.at = fault, at
+
+    @override
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self._disturb(-1)
 
     @override
     def training_step(self, batch: Batch) -> Tensor:
         loss = super().training_step(batch)
+        is_disturbed = self._disturb(self.global_step)
+        return loss * float("nan") if is_disturbed and self.fault == "nan" else loss
+
+    def _disturb(self, step: int) -> bool:
         last = self.trainer.world_size - 1
         is_mine = self.global_rank == (0 if self.fault == "no room" else last)  # that writes
         over = Path("disturbed")
-        if not self.fault or not is_mine or self.global_step != 39 or over.exists():
-            return loss
+        if not self.fault or not is_mine or step != self.at or over.exists():
+            return False
         over.touch()
-        if self.fault == "nan":
-            return loss * float("nan")
         if self.fault == "no room":
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         elif self.fault == "error":
             raise ZeroDivisionError
         elif self.fault == "misconfiguration":
             raise MisconfigurationException("a bug")
-        else:
+        elif self.fault == "hang":
+            time.sleep(3600)
+        elif self.fault != "nan":
             for name in self.fault.split():
                 os.kill(os.getpid(), signal.Signals[name])
                 time.sleep(1.2)  # sooner, a second one would be taken for the same
-        return loss
+        return True

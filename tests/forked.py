@@ -93,6 +93,11 @@ def _main(args: tuple[str, ...], cwd: Path, setting: Callable[[], Any] | None) -
     main()
 
 
+def set_variable(name: str, value: str) -> None:
+    """Set a variable of the environment."""
+    os.environ[name] = value
+
+
 def no_file_over(num_bytes: int) -> None:
     """Have writes fail that make a file larger, as on a disk that is full."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))

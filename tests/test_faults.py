@@ -17,7 +17,7 @@ import torch
 from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
 from tests.documented import exit_code, faults
-from tests.forked import STDOUT, Program, children_of, no_file_over
+from tests.forked import STDOUT, Program, children_of, no_file_over, set_variable
 
 ALONE = ("--accelerator", "cpu", "--devices", "1", "--max_epochs", "2")
 TWO = ("--accelerator", "cpu", "--devices", "2", "--strategy", "ddp", "--max_epochs", "2")
@@ -68,10 +68,6 @@ def test_a_port_in_use_leaves_no_process(tmp_path: Path, monkeypatch: pytest.Mon
     assert "EADDRINUSE" in program.lines[-1]
 
 
-def set_variable(name: str, value: str) -> None:
-    os.environ[name] = value
-
-
 # ddp, while it trains
 
 
@@ -102,7 +98,7 @@ def test_a_loss_that_is_nan_on_one_rank_stops_all(tmp_path: Path) -> None:
     assert program.end(60) == exit_code(NON_FINITE)
     assert program.lines == [
         "train.py: error: the loss of step 40 is nan on rank 1: stopped; the last good checkpoint "
-        f"is ./{LAST}; --on_nonfinite_loss warn | ignore trains on"
+        f"is ./{LAST}; to train on: --on_nonfinite_loss warn | ignore"
     ]
     assert step_saved(tmp_path) == 34
 

@@ -1,14 +1,19 @@
 """After any fault, on any layout: the exit code, no process left, and a whole continuation."""
 
+import os
+import shutil
 import signal
+import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from torch import Tensor
 
 from tests.documented import exit_code
-from tests.forked import Program
+from tests.forked import Program, children_of, set_variable
 
 LAYOUTS = {
     "one": ("--devices", "1"),
@@ -35,13 +40,34 @@ FAULTS = {
     "SIGINT": "a signal in training",
     "SIGTERM": "a signal in training",
     "SIGTERM SIGTERM": "a second signal, a second or more later",
+    "hang": "a rank hangs",
 }
-IN_EVERY_RUN = {("nan", "one"), ("error", "dp2"), ("SIGTERM", "dp2"), ("SIGKILL", "ddp2")}
-PAIRS = [
-    pytest.param(f, la, marks=() if (f, la) in IN_EVERY_RUN else pytest.mark.slow, id=f"{f}-{la}")
-    for f in FAULTS
-    for la in LAYOUTS
-]
+FAULTS_AT_THE_START = {
+    "error": "an error in the user's code, on any rank",
+    "misconfiguration": "what only one rank refuses",
+    "SIGKILL": "a rank is killed",
+    "hang": "ranks do not find each other as they start",
+    "port in use": "the port is in use",
+}
+OF_SEVERAL_RANKS = {"hang", "port in use"}
+IN_EVERY_RUN = {
+    ("nan", "one"),
+    ("error", "dp2"),
+    ("SIGTERM", "dp2"),
+    ("SIGKILL", "ddp2"),
+    ("hang", "ddp2"),
+}
+STARTS_IN_EVERY_RUN = {("misconfiguration", "ddp2"), ("SIGKILL", "one")}
+
+
+def pairs(faults: dict[str, str], in_every_run: set[tuple[str, str]]) -> list[ParameterSet]:
+    """Each fault on each layout that can have it, most of them marked as slow."""
+    return [
+        pytest.param(f, la, marks=() if (f, la) in in_every_run else pytest.mark.slow)
+        for f in faults
+        for la in LAYOUTS
+        if la == "ddp2" or f not in OF_SEVERAL_RANKS
+    ]
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -59,19 +85,69 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     return weights(folder)
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize(("fault", "layout"), PAIRS)
+@pytest.mark.parametrize(("fault", "layout"), pairs(FAULTS, IN_EVERY_RUN))
 def test_a_disturbed_run_is_continued_to_the_same_weights(
     fault: str, layout: str, undisturbed: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    flags = (*FLAGS, "--model.fault", fault, *LAYOUTS[layout])
+    flags = (*FLAGS, *LAYOUTS[layout], "--model.fault", fault)
+    limit = ("--step_timeout_s", "10") if fault == "hang" else ()
+    program = Program(*flags, *limit, cwd=tmp_path)
+    assert program.end(140) == code_of(fault, FAULTS, layout), program.stderr
+    assert (tmp_path / "disturbed").exists()
+    if fault == "hang":
+        (line,) = [line for line in program.lines if "error:" in line]
+        assert line.startswith(f"train.py: error: rank 1 on {socket.gethostname()} (pid ")
+        assert "waited for it for 10 s: it is at step 39" in line
+    continue_to_the_end(flags, tmp_path, undisturbed)
+
+
+def code_of(fault: str, documented: dict[str, str], layout: str) -> int:
+    """The exit status that a fault is to have."""
     signum = signal.Signals[fault.split()[0]] if fault.startswith("SIG") else 0
     is_killed = signum == signal.SIGKILL and layout != "ddp2"  # as a whole
-    code = -signum if is_killed else exit_code(FAULTS[fault], signum)
-    program = Program(*flags, cwd=tmp_path)
-    assert program.end(90) == code, program.stderr
-    assert (tmp_path / "disturbed").exists()
-    program = Program(*flags, "--ckpt_path", "last", cwd=tmp_path)
-    assert program.end(90) == 0, program.stderr
-    for name, weight in weights(tmp_path).items():
+    return -signum if is_killed else exit_code(documented[fault], signum)
+
+
+def continue_to_the_end(
+    flags: tuple[str, ...], folder: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    """Continue a run, and compare its weights with those of one that nothing disturbed."""
+    program = Program(*flags, "--ckpt_path", "last", cwd=folder)
+    assert program.end(140) == 0, program.stderr
+    for name, weight in weights(folder).items():
         torch.testing.assert_close(weight, undisturbed[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of which one epoch is left to do."""
+    folder = tmp_path_factory.mktemp("half")
+    assert Program(*FLAGS, *LAYOUTS["one"], "--max_epochs", "1", cwd=folder).end() == 0
+    return folder
+
+
+@pytest.mark.parametrize(("fault", "layout"), pairs(FAULTS_AT_THE_START, STARTS_IN_EVERY_RUN))
+def test_a_fault_at_the_start_costs_nothing(
+    fault: str, layout: str, half: Path, undisturbed: dict[str, Tensor], tmp_path: Path
+) -> None:
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / LAST).read_bytes()
+    flags = (*FLAGS, *LAYOUTS[layout])
+    is_outside = fault in OF_SEVERAL_RANKS
+    disturbed = () if is_outside else ("--model.fault", fault, "--model.at", "-1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1]) if fault == "port in use" else None
+        setting = partial(set_variable, "MASTER_PORT", port) if port else None
+        limit = ("--start_timeout_s", "10") if fault == "hang" else ()
+        more = (*flags, *limit, *disturbed, "--ckpt_path", "last")
+        program = Program(*more, cwd=tmp_path, setting=setting)
+        if fault == "hang":
+            (rank_1,) = program.until(partial(children_of, program.pid))
+            os.kill(rank_1, signal.SIGSTOP)
+        code = program.end(140)
+    assert code == code_of(fault, FAULTS_AT_THE_START, layout), program.stderr
+    assert (tmp_path / "disturbed").exists() != is_outside
+    told = [line for line in program.lines if "waits" not in line]
+    assert fault == "error" or len(told) == (code > 0), program.lines  # a traceback; or one line
+    assert (tmp_path / LAST).read_bytes() == before
+    continue_to_the_end(flags, tmp_path, undisturbed)

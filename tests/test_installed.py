@@ -53,7 +53,7 @@ def test_the_wheel_trains_without_the_checkout(tmp_path: Path) -> None:
     )
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "lightning_app: error: --batch_size is not a flag: is it --data.batch_size? "
+        "lightning_app: error: --batch_size is not a flag: did you mean --data.batch_size? "
         "`python -m lightning_app --help all` lists every flag\n"
     )
     assert list(folder.iterdir()) == []

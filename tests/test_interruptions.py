@@ -88,12 +88,16 @@ def run_killed(folder: Path, seed: int, num_kills: int) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("num_kills", [2, pytest.param(6, marks=pytest.mark.slow)])
-def test_kills_at_random_moments_lose_nothing(num_kills: int, tmp_path: Path) -> None:
-    runs = [tmp_path / "whole", tmp_path / "killed", tmp_path / "killed_as_well"]
+@pytest.mark.parametrize(
+    ("num_runs", "num_kills"), [(1, 2), pytest.param(2, 6, marks=pytest.mark.slow)]
+)
+def test_kills_at_random_moments_lose_nothing(
+    num_runs: int, num_kills: int, tmp_path: Path
+) -> None:
+    runs = [tmp_path / f"run_{number}" for number in range(num_runs + 1)]
     with ThreadPoolExecutor() as pool:  # side by side, as most of it is waiting for a start
         futures = [pool.submit(run_whole, runs[0])]
-        futures += [pool.submit(run_killed, runs[i], i, num_kills) for i in (1, 2)]
+        futures += [pool.submit(run_killed, run, i, num_kills) for i, run in enumerate(runs[1:], 1)]
     whole, *killed = (run / "lightning_logs" / "version_0" for run in runs)
     for future in futures:
         future.result()

@@ -123,7 +123,7 @@ class BestCheckpoint(ModelCheckpoint):
             names = ", ".join(trainer.callback_metrics)
             self._tell(
                 trainer,
-                f"--monitor {self.monitor}: no value of this name is logged so far, so no best "
+                f"--monitor {self.monitor}: no value of this name was logged yet, so no best "
                 f"checkpoint is kept; there is: {names}",
             )
 

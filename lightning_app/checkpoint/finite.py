@@ -1,6 +1,6 @@
 """A loss that is NaN or infinite: training stops, and says since which step, on which rank.
 
-Nothing is looked at in a step, for which a GPU would have to be waited for. Where the loss over all
+No step reads its loss, as it would have to wait for the GPU. Where the loss over all
 ranks is read anyway, at log steps, at an epoch's end and where a checkpoint is made, all ranks see
 the same value, and so stop together; the losses of the steps before it, kept until then, tell where
 it began.
@@ -21,7 +21,7 @@ from lightning_app.processes.collectives import gather_objects
 Choice = Literal["stop", "warn", "ignore"]
 MOST_KEPT = 1000  # losses; of a GPU each takes 512 bytes
 NUM_OF_SCALER = 20  # steps in a row that a gradient scaler may skip while it looks for its scale
-HOW_TO_GO_ON = "--on_nonfinite_loss warn | ignore trains on"
+HOW_TO_GO_ON = "to train on: --on_nonfinite_loss warn | ignore"
 
 
 class NonFiniteLoss(RunError):

@@ -125,7 +125,7 @@ def weights(name: str, saved: Any) -> dict[str, Any]:
     """
     state = saved.get("state_dict", saved) if isinstance(saved, dict) else saved
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise UsageError(f"{name}: it holds no weights by their names (a `state_dict`)")
+        raise UsageError(f"{name}: it has no weights by name (a `state_dict`)")
     return state
 
 
@@ -148,11 +148,11 @@ def read_checkpoint(path: str, trusted: bool, to_train: bool) -> Any:
 
 def _check_parts(path: str, saved: Any, to_train: bool) -> None:
     """Raises an error for what is missing; older forms of Lightning's are made new."""
-    name, remedy = f"--ckpt_path {path}", f"begin with its weights alone by --weights_from {path}"
+    name, remedy = f"--ckpt_path {path}", f"to use only its weights: --weights_from {path}"
     if not isinstance(saved, dict):
         raise UsageError(f"{name}: it holds a {type(saved).__name__}, not a checkpoint")
     if "state_dict" not in saved and saved and all(isinstance(v, Tensor) for v in saved.values()):
-        raise UsageError(f"{name}: it holds weights alone, not a run: {remedy}")
+        raise UsageError(f"{name}: it holds only weights, not a run: {remedy}")
     _check_types(name, saved, {"state_dict": dict}, "name another checkpoint")
     _check_types(name, saved, {VERSION: str}, remedy)
     try:
@@ -167,7 +167,7 @@ def _check_parts(path: str, saved: Any, to_train: bool) -> None:
             f"{remedy}"
         )
     if "optimizer_states" not in saved:
-        raise UsageError(f"{name}: it holds a model's weights alone, not a run: {remedy}")
+        raise UsageError(f"{name}: it holds only a model's weights, not a run: {remedy}")
     try:
         migrate_checkpoint(saved)
     except Exception as error:  # it looks into parts that may be missing
@@ -214,7 +214,7 @@ def check_progress(path: str, saved: Any, own: Any) -> None:
     is_same = Version(version).release[:2] == Version(lightning.__version__).release[:2]
     if wrong := _first_unlike(saved["loops"]["fit_loop"], own, "progress", is_same):
         raise UsageError(
-            f"--ckpt_path {path}: {wrong}: begin with its weights alone by --weights_from {path}"
+            f"--ckpt_path {path}: {wrong}: to use only its weights: --weights_from {path}"
         )
 
 

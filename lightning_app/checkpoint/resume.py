@@ -131,21 +131,21 @@ class Resume(Callback):
             return
         path = trainer.ckpt_path
         raise MisconfigurationException(
-            f"--ckpt_path {path}: of another optimizer: {why}; use the same, or begin with its "
-            f"weights alone by --weights_from {path}"
+            f"--ckpt_path {path}: saved with another optimizer: {why}; use the "
+            f"same, or, to use only its weights: --weights_from {path}"
         )
 
     def _what_is_not_taken_up(self, trainer: Trainer) -> Iterator[str]:
         if names := self._checkpoint.get(_EPOCH_MEANS):
             yield (
-                f"this epoch's values of {', '.join(names)} are those of the batches that are left "
-                "of it; values per step have no gap"
+                f"this epoch's values of {', '.join(names)} are those of its remaining batches; "
+                "values per step have no gap"
             )
         if owners := [type(owner).__name__ for owner in _prepares_epochs(trainer)]:
             yield (
-                f"on_train_epoch_start of {', '.join(owners)} ran at its start and does not run "
-                "again; what it sets has to "
-                "be in the checkpoint (`on_save_checkpoint`, or a buffer)"
+                f"on_train_epoch_start of {', '.join(owners)} ran when the epoch began, and does "
+                "not run again; what it sets has to be in the checkpoint (`on_save_checkpoint`, or "
+                "a buffer)"
             )
 
     @override

@@ -72,7 +72,7 @@ def check_model(path: str, model: LightningModule, saved: Mapping[str, Any]) -> 
 
 
 def _of_another(model: nn.Module) -> str:
-    return f"of another model than {type(model).__name__}, or of other sizes"
+    return f"it is of another model than {type(model).__name__}, or of other sizes"
 
 
 def _loads_its_own_way(module: nn.Module) -> bool:
@@ -95,7 +95,7 @@ def _differences(model: nn.Module, saved: Mapping[str, Any]) -> str:
     own = {key: v for key, v in model.state_dict().items() if not key.startswith(inside)}
     saved = {key: v for key, v in saved.items() if not key.startswith(inside)}
     found = [f"it has no {key}" for key in own if key not in saved]
-    found += [f"{key} is too many" for key in saved if key not in own]
+    found += [f"{key} is not in the model" for key in saved if key not in own]
     for key, value in own.items():
         other = saved.get(key)
         if not isinstance(value, Tensor) or key not in saved:

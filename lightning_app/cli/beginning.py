@@ -1,7 +1,7 @@
 """A run's beginning, up to its first loop.
 
-What goes wrong in it is about what was asked for, unless a user's own code has raised it. What is
-told in it is held back, so that a run that is refused says one line.
+An error in it is about what was asked for, unless the user's own code has raised it. Other messages
+are held back until it is over, so that a run that is refused prints one line.
 """
 
 import warnings
@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_app.cli.refusals import is_of_another
 from lightning_app.errors import UsageError, frames_of, is_users, module_of, what_it_says
 from lightning_app.processes.waiting import nothing_to_wait_for
 
@@ -69,7 +70,8 @@ class Beginning(Callback):
 
         A connection that ends is another rank's doing.
         """
-        is_asked_for = not (self.is_over or self._is_checking or isinstance(error, ConnectionError))
+        is_of_rank = isinstance(error, ConnectionError) or is_of_another(error)
+        is_asked_for = not (self.is_over or self._is_checking or is_of_rank)
         if is_asked_for and not any(is_users(f) or _is_step(f) for f in frames_of(error)):
             return what_it_says(error)
         return None

@@ -118,15 +118,17 @@ class CommandLine(LightningCLI):
                 raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
         if secret := first_masked(config):
             name = secret.replace(".init_args", "")
-            raise UsageError(f"--{name} is masked in a file that was written by a run: give it")
+            raise UsageError(
+                f"--{name} is masked in a config that a run has written: give its value"
+            )
         self._trusted = config.weights_only is False
         config.weights_only = not self._trusted  # for whoever would choose something else
         if config.ckpt_path and config.weights_from:
-            raise UsageError("--ckpt_path and --weights_from: a run begins with one of them")
+            raise UsageError("--ckpt_path and --weights_from: choose one of them")
         if config.ckpt_path == CONTINUE and self._chosen != "fit":
             raise UsageError(f"{self._chosen} --ckpt_path {CONTINUE}: use last")
         if config.ckpt_path is None and self._chosen != "fit" and config.weights_from is None:
-            rank_zero_only(print)("No --ckpt_path: with the weights that the model begins with")
+            rank_zero_only(print)("No --ckpt_path: with the model's initial weights")
 
     def _is_data_chosen(self, args: list[str]) -> bool:
         given = any(re.match(r"--data(?=[.=]|$)", arg) for arg in args if arg != DEFAULT_DATA)

@@ -1,4 +1,4 @@
-"""`--print_completion bash | zsh | tcsh`: what has a shell complete the flags."""
+"""`--print_completion bash | zsh | tcsh`: the script by which a shell completes flags."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""The YAML of configs and flags, read such that it cannot mean two things, nor fill the memory."""
+"""The YAML of configs and flags, read so that it cannot have two meanings, or fill the memory."""
 
 import math
 from collections.abc import Hashable
@@ -58,7 +58,7 @@ def _count(node: yaml.Node, sizes: dict[int, int], parents: tuple[int, ...]) -> 
     if id(node) in parents:
         raise yaml.YAMLError(f"line {node.start_mark.line + 1} contains itself, by an alias")
     if isinstance(node, yaml.ScalarNode) and not _is_quoted(node) and overflows(node.value):
-        raise yaml.YAMLError(f"{node.value} is larger than any number; infinity is .inf")
+        raise yaml.YAMLError(f"{node.value} is too large a number; infinity is .inf")
     if id(node) not in sizes:
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)

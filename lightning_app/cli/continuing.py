@@ -167,5 +167,5 @@ def in_words(asked: str | None, path: str | None, root: str | None) -> str | Non
     again = f" (restarts so far: {times})" if times else ""
     if path is None:
         runs = os.path.normpath(runs_folder(root or "."))
-        return f"No checkpoint in {runs} yet: from the beginning{again}"
+        return f"No checkpoint in {runs} yet: starting from the beginning{again}"
     return f"From {path}{again}"

@@ -1,4 +1,4 @@
-"""What the values of flags stand for; those that stand for nothing are refused, in one line."""
+"""This project's flags, and what their values stand for; a wrong one is refused in one line."""
 
 import os
 import stat
@@ -26,19 +26,19 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         "--weights_from",
         type=str | None,
         default=None,
-        help="A checkpoint, or a saved state_dict, whose weights alone the run begins with.",
+        help="A checkpoint or a saved state_dict: a new run begins with its weights.",
     )
     parser.add_argument(
         "--save_every_s",
         type=PositiveFloat | None,
         default=None,
-        help="Seconds after which to save a checkpoint within an epoch, too.",
+        help="Save a checkpoint within an epoch, too, every so many seconds.",
     )
     parser.add_argument(
         "--start_timeout_s",
         type=PositiveFloat,
         default=WAIT_S,
-        help="Seconds to wait, as the run starts, for the processes of all ranks.",
+        help="Seconds to wait for the processes of all ranks when the run starts.",
     )
     parser.add_argument(
         "--step_timeout_s",
@@ -63,7 +63,7 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         "--plain_steps",
         type=bool,
         default=False,
-        help="Take Lightning's own way in every step, which is longer.",
+        help="Take Lightning's own way in every step, which takes longer.",
     )
     _allow_bare(parser, "--plain_steps", True)
     parser.add_argument(
@@ -84,7 +84,7 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         "--virtual_ranks",
         type=PositiveInt | None,
         default=None,
-        help="Compute as so many ranks would, bit for bit the same on up to as many devices.",
+        help="Compute as this many ranks would, to the same bits on as many devices or fewer.",
     )
     parser.add_argument(
         "--on_nonfinite_loss",
@@ -96,7 +96,7 @@ def add_run_flags(parser: LightningArgumentParser) -> None:
         "--monitor",
         type=str | None,
         default=None,
-        help="The metric that the best checkpoint goes by; a validation's loss, if it has one.",
+        help="The metric that chooses the best checkpoint; the validation's loss if not given.",
     )
     parser.add_argument(
         "--mode",
@@ -161,7 +161,7 @@ def check_value(before: str, argument: str) -> None:
     flag, is_pair, value = argument.partition("=")
     flag, value = (flag, value) if is_pair else (before, argument)
     if overflows(value):
-        raise UsageError(f"{argument}: it is larger than any number; infinity is .inf")
+        raise UsageError(f"{argument}: it is too large a number; infinity is .inf")
     with suppress(OSError, ValueError):  # not a path, or not that of a file
         is_looked_at_later = flag in ("--ckpt_path", "--weights_from")
         if stat.S_ISFIFO(os.stat(value).st_mode) and not is_looked_at_later:

@@ -1,4 +1,4 @@
-"""The flag that is meant by one that does not exist."""
+"""The flag that was meant by one that does not exist."""
 
 import difflib
 import inspect
@@ -65,7 +65,7 @@ def _about_unknown(message: str, parser: ArgumentParser, arguments: Sequence[str
         flags |= {f"--{group}.{name}" for name in names}
     if not (alike := _alike(unknown, flags)):
         return None
-    line = f"{unknown} is not a flag: is it {' or '.join(alike)}?"
+    line = f"{unknown} is not a flag: did you mean {' or '.join(alike)}?"
     return f"{line} `{command()} --help all` lists every flag"
 
 

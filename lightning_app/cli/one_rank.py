@@ -1,5 +1,6 @@
-"""One step of one rank of a large run, in this process alone: over torch's process group that is
-fake, whose collectives do nothing.
+"""One step of one rank of a large run, in this process alone.
+
+It runs over torch's fake process group, whose collectives do nothing.
 """
 
 from typing import Any
@@ -15,6 +16,10 @@ from lightning_app.processes.launched import LaunchedEnvironment
 from lightning_app.processes.placement import TORCHRUN, Placement
 from lightning_app.strategies.ddp import DDPStrategy
 from lightning_app.strategies.sharding import Shard
+
+SILENT: dict[str, Any] = dict.fromkeys(  # a Trainer that leaves nothing behind
+    ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+)
 
 
 class AloneStrategy(DDPStrategy):
@@ -96,11 +101,8 @@ def step_of_rank(
         max_steps=1,
         limit_val_batches=0,
         callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,
+        **SILENT,
     )
     try:
         trainer.fit(model, data)

@@ -15,12 +15,11 @@ from typing_extensions import override
 
 from lightning_app.cli.command_line import CommandLine
 from lightning_app.cli.layout import count_devices
-from lightning_app.cli.one_rank import step_of_rank
+from lightning_app.cli.one_rank import SILENT, step_of_rank
 from lightning_app.errors import UsageError
 from lightning_app.strategies.loader import check_not_split, shard_loader
 from lightning_app.telemetry.plan import Plan, kept_bytes, lines
 
-PLAN = "plan"
 _OF_LAUNCHERS = ("--devices", "--num_nodes")
 _DTYPES = {"64": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
 
@@ -57,14 +56,7 @@ class PlanLine(CommandLine):
         rank, world_size = self._own("rank"), per_node * num_nodes
         if rank is not None and not 0 <= rank < world_size:
             raise UsageError(f"--rank {rank}: there are {world_size} ranks, from 0 up")
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = Trainer(accelerator="cpu", devices=1, **SILENT)
         if rank is None:
             source = self.datamodule if self.datamodule is not None else self.model
             told = ("--rank", *_OF_LAUNCHERS) if num_nodes > 1 else ("--rank",)

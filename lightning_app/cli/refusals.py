@@ -53,9 +53,11 @@ def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) 
     about_model = "loading state_dict" in message
     if not about_model and any(map(is_users, frames[restoring[0] :])):
         return None
-    what = "of another model, or of other sizes" if about_model else "not what this run can take up"
+    what = (
+        f"it {'is of another model, or of other sizes' if about_model else 'does not fit this run'}"
+    )
     why = message if isinstance(error, (RuntimeError, ValueError)) else repr(error)
-    return f"{about}: {what}: {why}; to begin with its weights alone: --weights_from {checkpoint}"
+    return f"{about}: {what}: {why}; to use only its weights: --weights_from {checkpoint}"
 
 
 def about_optimizer(error: Exception, optimizer: Any, scheduler: Any) -> str | None:

@@ -45,5 +45,7 @@ def run_logger(
         raise UsageError(f"--run_name {name}: it names a folder: letters, digits and _ . + = , -")
     is_first = getattr(rank_zero_only, "rank", 0) == 0  # which has made it before others look
     if is_first and os.path.exists(os.path.join(runs, name)):
-        raise UsageError(f"--run_name {name}: lightning_logs has such a run: choose another")
+        raise UsageError(
+            f"--run_name {name}: lightning_logs has a run of that name: choose another"
+        )
     return RunLogger(root, name)

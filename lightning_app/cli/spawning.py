@@ -1,5 +1,5 @@
 """How ranks are started by `ddp_spawn`, `ddp_fork` and `ddp_notebook`: what one of them refuses is
-one line there, too, and not the text of a traceback that another process hands over.
+one line there, too, and not a traceback that comes from another process.
 """
 
 import os

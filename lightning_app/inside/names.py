@@ -1,8 +1,8 @@
 """Whether Lightning still has the names that are used here, asked once as a run starts.
 
-Without one of them a run would go on and do something else than it should, say keep a loader's
-position nowhere. What only makes a step shorter is left out instead. A class that is gone ends the
-import; `lightning_app.cli` tells of it in one line as well.
+Without one of them a run would go on and do the wrong thing, say not save a loader's position.
+Names that only make a step shorter are done without. A class that is gone makes the import fail;
+`lightning_app.cli` tells of that in one line as well.
 """
 
 import warnings

@@ -108,7 +108,7 @@ class Liveness:
     def _of_missing(self, rank: int, earlier: Any, later: Any, is_timeout: bool) -> str:
         one = named(self._of_ranks, rank)
         if later is None:
-            return f"{one} has not been heard of"
+            return f"{one} has not been heard from"
         beats, step, since, last = later
         if not is_timeout:
             return f"{one} has ended, or cannot be reached, at step {step} (last heard at {last})"
@@ -118,8 +118,8 @@ class Liveness:
                 f"last heard at {last}, at step {step}"
             )
         return (
-            f"{one} is alive and does not come to where the others have waited for it for "
-            f"{self.limit_s:g} s: it is at step {step}, since {since}"
+            f"{one} is alive, but the others have waited for it for {self.limit_s:g} s: it is at "
+            f"step {step}, since {since}"
         )
 
     def _of_lost_store(self) -> str:

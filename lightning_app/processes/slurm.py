@@ -22,7 +22,7 @@ def requeue(signum: int) -> None:
     if job is None or signal.Signals(signum).name not in AHEAD_OF_LIMIT:
         return
     # Before: with the job, Slurm ends this process, and what it has not shown yet is lost.
-    print(f"{program()}: has Slurm queue job {job} again", file=sys.stderr, flush=True)
+    print(f"{program()}: asks Slurm to queue job {job} again", file=sys.stderr, flush=True)
     try:
         call = subprocess.run(
             ["scontrol", "requeue", job], capture_output=True, timeout=LIMIT_S, encoding="utf-8"

@@ -6,8 +6,8 @@ is compiled, so sizes are noted as without it. A module that is in evaluation mo
 
 While a run goes on, each such module has a `forward` of its own, which it gives back at the end:
 the one thing that is written into a user's object, because the user asks for it. torch's public
-way, `nn.Module.compile`, writes into the module as well, is not taken back, compiles the hooks
-along, does not notice hooks that come or go later, and has no exception for evaluation.
+way, `nn.Module.compile`, writes into the module too, cannot be taken back, and compiles hooks too,
+also in evaluation.
 
 Not covered: `dp`, whose replicas torch.compile does not know; CUDA graphs.
 """
@@ -36,7 +36,7 @@ class CompiledForward(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, DataParallelStrategy):
             raise MisconfigurationException(
-                "--compile: torch.compile does not know the replicas of `--strategy dp`; use "
+                "--compile: torch.compile cannot compile the replicas of `--strategy dp`; use "
                 "`--strategy ddp`"
             )
         self._compiled = called_modules(pl_module)

@@ -58,8 +58,8 @@ class DirectStep(Callback):
         self._is_possible = not missing
         if missing:
             rank_zero_only(print)(
-                f"Lightning {lightning.__version__} has no {', '.join(missing)}: steps go its own "
-                "way, which takes longer",
+                f"Lightning {lightning.__version__} has no {', '.join(missing)}: steps go "
+                "Lightning's own way, which takes longer",
                 file=sys.stderr,
             )
             return
@@ -92,7 +92,7 @@ class DirectStep(Callback):
         inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
 
 
-def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
+def can_step_directly(trainer: Trainer, pl_module: LightningModule) -> bool:
     """Whether no hook between `training_step` and `optimizer.step` has anything to do."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     strategy = trainer.strategy
@@ -108,7 +108,7 @@ def nothing_is_skipped(trainer: Trainer, pl_module: LightningModule) -> bool:
 
 
 class _IsDirect:
-    """`nothing_is_skipped`, which is asked again where a hook or the callbacks have changed."""
+    """`can_step_directly`, which is asked again where a hook or the callbacks have changed."""
 
     _hooks_of_model, _hooks_of_callback = attrgetter(*MODEL_HOOKS), attrgetter(*CALLBACK_HOOKS)
 
@@ -122,7 +122,7 @@ class _IsDirect:
         hooks = [self._hooks_of_model(self._module), *map(self._hooks_of_callback, callbacks)]
         if hooks != self._hooks:
             self._hooks = hooks
-            self._answer = nothing_is_skipped(self._trainer, self._module)
+            self._answer = can_step_directly(self._trainer, self._module)
         return self._answer
 
 

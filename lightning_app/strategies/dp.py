@@ -201,7 +201,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
         sizes = chunk_sizes(rows.size, len(self._devices))
         if looks_like_states(module, sizes):
             raise NotSplit(
-                f"its RNN has states of {sizes[0]} layers, and a replica as many samples"
+                f"its RNN's states have {sizes[0]} rows, which may be layers or a replica's samples"
             )
         return scatter(args, kwargs, rows, self._devices, self._is_owned)
 

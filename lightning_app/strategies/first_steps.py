@@ -68,8 +68,8 @@ class FirstSteps:
         """Tell that what a step gathers comes of unequal parts."""
         sizes = ", ".join(map(str, shard_sizes(shard.global_size, world_size)))
         self._tell(
-            f"{self._step}: all_gather gives a value of each process, which have {sizes} samples "
-            "of the batch: weigh means by these, or their mean depends on the number of devices",
+            f"{self._step}: all_gather gives one value of each process, and these have {sizes} "
+            "samples of the batch: weigh means by that, or they depend on the number of devices",
             subject="all_gather",
         )
 
@@ -77,7 +77,7 @@ class FirstSteps:
         """Tell of an evaluation in which some ranks may have nothing at all."""
         self._tell(
             f"{hook}: a batch of {shard.global_size} leaves some of {world_size} processes without "
-            "samples, in hooks at the epoch's end, too: use a batch_size of at least as many",
+            "samples, also in hooks at the epoch's end: use a batch_size of at least as many",
             subject=f"idle in {hook}",
         )
 

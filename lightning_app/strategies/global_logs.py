@@ -154,8 +154,8 @@ class GlobalLogs:
             is_global = hook == "training_step" or metric.meta.sync.should
         if not is_global:
             self._tell(
-                f"{metric.meta.name}: the value per step{what} is the first rank's, of its shard; "
-                f"that per epoch is global. For both, give it {remedy}"
+                f"{metric.meta.name}: the value per step{what} is that of rank 0's shard alone; "
+                f"the value per epoch is global. To have both global, give it {remedy}"
             )
 
     def start_evaluation(self) -> None:

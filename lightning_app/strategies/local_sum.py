@@ -156,7 +156,8 @@ class LocalSum:
         left_s = deadline - time.monotonic()
         if left_s > 0 and not self._has_said and self._rank < 2:  # of many ranks one is enough
             self._has_said = True
-            say(f"rank {self._rank} waits for the gradients of rank {rank}, for {left_s:.0f} s yet")
+            wait = f"for at most {left_s:.0f} s more"
+            say(f"rank {self._rank} waits for the gradients of rank {rank}, {wait}")
         return left_s > 0
 
     def close(self) -> None:

@@ -45,9 +45,9 @@ class LossWeight:
         if mean_over is None:
             if size < shard.size:
                 raise MisconfigurationException(
-                    f"rank {self._rank}: of {shard.size} samples the batch has {size}, so "
-                    "what its loss counts among the ranks' is not known: leave samples out in the "
-                    "data set, not in collate_fn, or tell the number by a method "
+                    f"rank {self._rank}: the batch has {size} of the {shard.size} samples asked "
+                    "for, so the weight of its loss is not known: leave samples out in the data "
+                    "set, not in collate_fn, or give the number by a method "
                     f"`{MEAN_OVER}(batch)` of the model"
                 )
             self.value = shard.loss_weight(self._world_size)
@@ -105,6 +105,6 @@ def common_shard(shards: list[Shard], world_size: int) -> Shard:
             sizes = " and ".join(" + ".join(map(str, part)) for part in parts)
             raise MisconfigurationException(
                 f"this step's loaders gave the ranks different parts of their batches ({sizes}), "
-                "so the loss has no one weight: use batch sizes and lengths that divide alike"
+                "so the loss has no single weight: use batch sizes and lengths that divide alike"
             )
     return first

@@ -138,9 +138,9 @@ class _Watch(TorchFunctionMode):
             self._look_at_number(name, len(input))
 
     def _look_at_number(self, name: str, number: int) -> None:
-        """Tell of as many values as cannot be equally many of each sample."""
+        """Tell of a number of values that cannot be the same for each sample."""
         if self._num_samples and number % self._num_samples:
-            self._tell_why(f"{name} has not equally many values of each sample")
+            self._tell_why(f"{name} does not have as many values for one sample as for another")
 
     def _look_at_classes(
         self,
@@ -168,7 +168,7 @@ class _Watch(TorchFunctionMode):
     def _tell_why(self, why: str) -> None:
         line = (
             f"{self._step}: {why}, so the loss is not a mean over samples, and several processes "
-            "weigh it otherwise than one device does. Tell over what it is a mean, by a method "
+            "weigh it differently from one device. Say what it is a mean over, by a method "
             "`loss_is_mean_over(batch)` of the model: docs/your_code.md"
         )
         self._tell(line)

@@ -21,5 +21,5 @@ def refused_by_batchnorm(batch_size: int, parts: str) -> Iterator[None]:
             raise
         raise MisconfigurationException(
             f"BatchNorm cannot train on one sample, and a batch of {batch_size} over {parts} "
-            "leaves one of them one: use drop_last=True, another batch_size, or one device"
+            "gives one of them only one: use drop_last=True, another batch_size, or one device"
         ) from error

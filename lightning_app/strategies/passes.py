@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import Self, override
 
 from lightning_app import inside
-from lightning_app.strategies.randomness import OwnRandomness, is_known
+from lightning_app.strategies.randomness import SeededSampler, is_known
 from lightning_app.strategies.sharding import Shard, shard_bounds
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Pass:
             self.note[2] = self.position
             self.left_out = (sampler[i] for i in range(self.position))
             return (sampler[i] for i in range(self.position, len(sampler)))
-        stream = OwnRandomness(sampler, shards.seed_of(self.epoch, self.note[1]))
+        stream = SeededSampler(sampler, shards.seed_of(self.epoch, self.note[1]))
         return self._after_start(stream)
 
     def _after_start(self, stream: Iterable[Indices]) -> Iterator[Indices]:
@@ -222,7 +222,7 @@ class Pass:
 def replay(shards: "Shards", note: Sequence[int]) -> None:
     """Draw again what an earlier pass drew, for a sampler that keeps a state of its own."""
     epoch, round_, num_drawn, has_ended = note
-    stream = iter(OwnRandomness(shards.sampler, shards.seed_of(epoch, round_)))
+    stream = iter(SeededSampler(shards.sampler, shards.seed_of(epoch, round_)))
     deque(islice(stream, num_drawn), maxlen=0)
     if has_ended:
         next(stream, None)

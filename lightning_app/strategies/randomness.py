@@ -33,7 +33,7 @@ def is_known(sampler: object) -> bool:
     return type(sampler) in _DRAW_AT_FIRST
 
 
-class OwnRandomness:
+class SeededSampler:
     """Goes through a sampler on streams of its own of the torch, NumPy and Python generators.
 
     What else a rank draws from them neither changes the order nor is changed by it. A generator

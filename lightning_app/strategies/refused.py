@@ -31,8 +31,8 @@ def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
         )
     if step := step_over_iterator(trainer):
         raise MisconfigurationException(
-            f"{step} takes the loader's iterator, so nothing tells which batch its loss is of, "
-            f"to weigh it over {world_size} processes: take a batch, or use one device"
+            f"{step} takes the loader's iterator, so it is not known which batch its loss is "
+            f"of, and how to weigh it over {world_size} processes: take a batch, or use one device"
         )
     if inside.validates_by_time(trainer):
         raise MisconfigurationException(
@@ -54,8 +54,8 @@ def check_wait(what: str, shards: Sequence[Shard], world_size: int) -> None:
     """
     if any(shard.global_size < world_size for shard in shards):
         raise MisconfigurationException(
-            f"{what} in an evaluation step waits for all {world_size} processes, of "
-            f"which some have no sample of a batch of {shards[0].global_size}: use it "
+            f"{what} in an evaluation step waits for all {world_size} processes, and "
+            f"some of them have no sample of a batch of {shards[0].global_size}: use it "
             "in a hook at the epoch's end, or batches with a sample for each process"
         )
 
@@ -70,7 +70,7 @@ def check_metrics(model: LightningModule, shard: Shard, world_size: int) -> None
         if isinstance(metric, Metric) and metric.dist_sync_on_step:
             raise MisconfigurationException(
                 f"{name} has dist_sync_on_step=True, and waits in an evaluation step for all "
-                f"{world_size} processes, of which some have no sample of a batch of "
+                f"{world_size} processes, and some of them have no sample of a batch of "
                 f"{shard.global_size}: leave it out, or use larger batches"
             )
 

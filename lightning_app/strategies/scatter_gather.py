@@ -81,11 +81,13 @@ def scatter(
         inner = None if isinstance(value, PackedSequence) else children(value)
         if inner is not None:
             if len(inner) == rows.size and not any(True for _ in tensors_in(inner)):
-                raise NotSplit(f"a {type(value).__name__} is as long as the batch, and not its own")
+                raise NotSplit(
+                    f"a {type(value).__name__} is as long as the batch, but may not belong to it"
+                )
             by_replica = zip(*map(parts, inner), strict=True) if inner else [()] * len(sizes)
             return [rebuild(value, list(values)) for values in by_replica]
         if type(value) is int and value == rows.size:
-            raise NotSplit("a number may be that of the samples")
+            raise NotSplit("a number may be the number of samples")
         if isinstance(value, CONSTANTS):
             return [value] * len(sizes)
         raise NotSplit(f"a {type(value).__name__} among its arguments may belong to the samples")

@@ -194,8 +194,8 @@ class Shards:
         for name, kind in _STATE.items():
             if name not in state or not isinstance(state[name], kind):
                 raise MisconfigurationException(
-                    f"the checkpoint tells no position in the data: its {name!r} is "
-                    f"{state.get(name)!r:.40}; begin with its weights alone by --weights_from"
+                    f"the checkpoint has no position in the data: its {name!r} is "
+                    f"{state.get(name)!r:.40}; to use only its weights: --weights_from"
                 )
         for name, size in self._sizes().items():
             if state[name] != size and 0 < state["position"] < (state["batches"] or 0):

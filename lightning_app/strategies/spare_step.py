@@ -1,4 +1,4 @@
-"""A training step of which nothing stays: that of a rank without samples in a batch.
+"""The training step of a rank without samples in a batch: nothing of it stays.
 
 It has to take part in what the ranks do together, so it runs the batch's samples, which other ranks
 train on, with weight zero. What the step leaves behind is put back: buffers, and the states of

@@ -53,8 +53,8 @@ def check_ranks_agree(module: nn.Module) -> None:
         for rank, weights in enumerate(ranks):
             if not math.isclose(first, weights[name], rel_tol=1e-9) and first == first:
                 raise RuntimeError(
-                    f"the ranks' weights have parted: {name} differs between rank 0 and rank "
-                    f"{rank}. Is it trained by other gradients, or changed, on one rank only?"
+                    f"the ranks' weights are no longer the same: {name} differs between rank 0 and "
+                    f"rank {rank}. Is it trained by other gradients, or changed, on one rank only?"
                 )
 
 

@@ -23,11 +23,6 @@ def curves(prefix: str, values: Sequence[float]) -> dict[str, float]:
     return logged
 
 
-def curve_tags(prefix: str, num_ranks: int) -> list[str]:
-    """The tags of `curves`."""
-    return list(curves(prefix, [0.0] * num_ranks))
-
-
 def runs_of_ranks(values: Sequence[T]) -> Iterator[tuple[range, T]]:
     """Ranks in a row that have equal values, with these."""
     start = 0

@@ -1,6 +1,7 @@
 """Whatever is on the command line or in a config: a whole run, or one line and nothing written."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,144 +18,45 @@ FIRST = ("--strategy=dp", "--data.length=20", "--data.val_length=10")
 LAST = ("--accelerator=cpu", "--max_epochs=1", "--max_time=00:00:00:10")  # or it takes for ever
 
 TRAINER = [
-    "accumulate_grad_batches",
-    "barebones",
-    "benchmark",
-    "check_val_every_n_epoch",
-    "default_root_dir",
-    "detect_anomaly",
-    "deterministic",
-    "devices",
-    "enable_autolog_hparams",
-    "enable_checkpointing",
-    "enable_model_summary",
-    "enable_progress_bar",
-    "fast_dev_run",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "inference_mode",
-    "limit_predict_batches",
-    "limit_test_batches",
-    "limit_train_batches",
-    "limit_val_batches",
-    "log_every_n_steps",
-    "logger",
-    "max_steps",
-    "min_epochs",
-    "min_steps",
-    "model_registry",
-    "num_sanity_val_steps",
-    "overfit_batches",
-    "plugins",
-    "precision",
-    "profiler",
-    "reload_dataloaders_every_n_epochs",
-    "strategy",
-    "sync_batchnorm",
-    "use_distributed_sampler",
-    "val_check_interval",
-    "callbacks",
+    *("accumulate_grad_batches", "barebones", "benchmark", "check_val_every_n_epoch"),
+    *("default_root_dir", "detect_anomaly", "deterministic", "devices"),
+    *("enable_autolog_hparams", "enable_checkpointing", "enable_model_summary"),
+    *("enable_progress_bar", "fast_dev_run", "gradient_clip_algorithm"),
+    *("gradient_clip_val", "inference_mode", "limit_predict_batches", "limit_test_batches"),
+    *("limit_train_batches", "limit_val_batches", "log_every_n_steps", "logger"),
+    *("max_steps", "min_epochs", "min_steps", "model_registry", "num_sanity_val_steps"),
+    *("overfit_batches", "plugins", "precision", "profiler"),
+    *("reload_dataloaders_every_n_epochs", "strategy", "sync_batchnorm"),
+    *("use_distributed_sampler", "val_check_interval", "callbacks"),
 ]
 MODEL = ["lr", "optimizer", "log_shapes", "input_size", "nope"]
 DATA = [
-    "batch_size",
-    "length",
-    "val_length",
-    "input_size",
-    "output_size",
-    "noise_std",
-    "seed",
-    "nope",
+    *("batch_size", "length", "val_length", "input_size", "output_size", "noise_std"),
+    *("seed", "nope"),
 ]
 OWN = [
-    "ckpt_path",
-    "seed_everything",
-    "save_every_s",
-    "steps_per_execution",
-    "data_on_device",
-    "weights_only",
+    *("ckpt_path", "seed_everything", "save_every_s", "steps_per_execution"),
+    *("data_on_device", "weights_only"),
 ]
 FLAGS = [*TRAINER, *(f"model.{m}" for m in MODEL), *(f"data.{d}" for d in DATA), *OWN]
 OPTIMIZERS = ("optimizer", "optimizer.lr", "lr_scheduler", "lr_scheduler.step_size")
 WORDS = ("--", "-", "-h x", "fit", "--nope", "--nope=1", "--=", "=", "--config", "--trainer", "")
 
-ODD = st.sampled_from(
-    [
-        *(
-            "",
-            " ",
-            "x",
-            "-1",
-            "0",
-            "1",
-            "2",
-            "7",
-            "0.5",
-            "-0.5",
-            "1.5",
-            "1e3",
-            "1e400",
-            "nan",
-            ".nan",
-        ),
-        *(
-            "inf",
-            ".inf",
-            "true",
-            "false",
-            "null",
-            "[]",
-            "[1]",
-            "[[0]]",
-            "{}",
-            "{a: 1}",
-            "1,,2",
-            "0,0",
-        ),
-        *(
-            "file.txt",
-            "folder",
-            "new/folder",
-            "/proc/none",
-            "dangling",
-            "loop",
-            LONG_NAME,
-            "nope://x",
-        ),
-        *(
-            "9" * 20,
-            "4294967296",
-            "--",
-            "é",
-            "\x1b[31m",
-            "a b",
-            "a: b",
-            "*a",
-            "&a",
-            "!!python/none",
-        ),
-        *(
-            "auto",
-            "last",
-            "SGD",
-            "Adam",
-            "StepLR",
-            "CSVLogger",
-            "EarlyStopping",
-            "norm",
-            "64",
-            "ddp_fork",
-        ),
-        *(
-            "single_device",
-            "os.getcwd",
-            "torch.nn.Linear",
-            "no.such.Class",
-            "simple",
-            "every",
-            "warn",
-        ),
-    ]
+ODD_VALUES = [
+    *("", " ", "x", "-1", "0", "1", "2", "7", "0.5", "-0.5", "1.5", "1e3", "1e400", "nan"),
+    *(".nan", "inf", ".inf", "true", "false", "null", "[]", "[1]", "[[0]]", "{}", "{a: 1}"),
+    *("1,,2", "0,0", "file.txt", "folder", "new/folder", "/proc/none", "dangling", "loop"),
+    *(LONG_NAME, "nope://x", "9" * 20, "4294967296", "--", "é", "\x1b[31m", "a b", "a: b"),
+    *("*a", "&a", "!!python/none", "auto", "last", "SGD", "Adam", "StepLR", "CSVLogger"),
+    *("EarlyStopping", "norm", "64", "ddp_fork", "single_device", "os.getcwd"),
+    *("torch.nn.Linear", "no.such.Class", "simple", "every", "warn"),
+]
+ODD = st.sampled_from(ODD_VALUES)
+VARIABLES = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    *("TORCHELASTIC_RUN_ID", "GLOO_SOCKET_IFNAME", "CUDA_VISIBLE_DEVICES", "PL_GLOBAL_SEED"),
+    *("OMP_NUM_THREADS", "TMPDIR", "HOME", "COLUMNS"),
 )
 VALUE = st.one_of(ODD, ODD, ODD, st.text(st.characters(exclude_characters="\0"), max_size=6))
 FLAG = st.builds("--{}={}".format, st.sampled_from((*FLAGS, *OPTIMIZERS)), VALUE)
@@ -196,7 +98,12 @@ YAML = st.one_of(
 )
 
 
-def check(forks: Forks, argv: list[str], config: bytes | None = None) -> None:
+def check(
+    forks: Forks,
+    argv: list[str],
+    config: bytes | None = None,
+    env: Mapping[str, str] = {},
+) -> None:
     """Run a command line, and see that it ends as it may."""
     with tempfile.TemporaryDirectory() as folder:
         make_odd_files(Path(folder))
@@ -204,8 +111,8 @@ def check(forks: Forks, argv: list[str], config: bytes | None = None) -> None:
         if config is not None:
             (Path(folder) / "fuzzed.yaml").write_bytes(config)
             first.append("--config=fuzzed.yaml")
-        ended = forks.run(*first, *argv, *LAST, cwd=Path(folder), limit_s=40)
-        assert refused_well(ended) or went_well(ended), (argv, config, ended)
+        ended = forks.run(*first, *argv, *LAST, cwd=Path(folder), env=env, limit_s=40)
+        assert refused_well(ended) or went_well(ended), (argv, config, env, ended)
 
 
 def as_often_as(max_examples: int) -> settings:
@@ -237,3 +144,24 @@ def test_any_config(forks: Forks, config: bytes) -> None:
 @as_often_as(2000)
 def test_any_of_many(forks: Forks, argv: list[str], config: bytes | None) -> None:
     check(forks, argv, config)
+
+
+def values_of(name: str, names: Sequence[str]) -> list[str]:
+    """A sixth of the odd values, another one than for the names beside it."""
+    return ODD_VALUES[names.index(name) % 6 :: 6]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("flag", FLAGS)
+def test_each_flag(flag: str, forks: Forks) -> None:
+    for value in values_of(flag, FLAGS):
+        check(forks, [f"--{flag}={value}"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", VARIABLES)
+def test_each_variable(name: str, forks: Forks) -> None:
+    for value in values_of(name, VARIABLES):
+        check(forks, [], env={name: value})

@@ -78,7 +78,7 @@ def test_any_metric_is_gone_by(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert fit(tmp_path / "typo", Logs(**both), BestCheckpoint("val_los", "min")) == []
     error = capsys.readouterr().err
-    assert error.count("--monitor val_los: no value of this name is logged so far") == 1
+    assert error.count("--monitor val_los: no value of this name was logged yet") == 1
     assert "val_acc, " in error
 
 

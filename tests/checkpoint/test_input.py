@@ -85,7 +85,7 @@ def test_no_checkpoints(run: InProcess, checkpoint: Path) -> None:
     }.items():
         run.refused(line, "--ckpt_path", path)
         run.refused(line, "test", "--ckpt_path", path)
-    run.refused("a run begins with one of them", "--ckpt_path", "last", "--weights_from", "a")
+    run.refused("choose one of them", "--ckpt_path", "last", "--weights_from", "a")
 
 
 def _put(*path: Any, value: Any) -> Callable[[Any], None]:
@@ -128,22 +128,22 @@ WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "negative": (_put(*FIT_LOOP, PROGRESS, "total", "ready", value=-1), "ready is -1, not a count"),
     "truth": (_put(*FIT_LOOP, PROGRESS, "is_last_batch", value=7), "is 7, not true or false"),
     "loaders": (_put(*LOADER, value=5), "its 'combined_loader' is of type int, not list"),
-    "loader": (_put(*LOADER, 0, value="x"), "not what this run can take up"),
+    "loader": (_put(*LOADER, 0, value="x"), "it does not fit this run"),
     "position": (
         _put(*LOADER, 0, "position", value="x"),
         "no position in the data: its 'position'",
     ),
     "passes": (_put(*LOADER, 0, "passes", value=1.5), "no position in the data: its 'passes'"),
     "no seed": (_drop(*LOADER, 0, "seed"), "no position in the data: its 'seed'"),
-    "only weights": (_drop("optimizer_states"), "holds a model's weights alone, not a run"),
+    "only weights": (_drop("optimizer_states"), "holds only a model's weights, not a run"),
     "optimizers": (_put("optimizer_states", value="x"), "'optimizer_states' is of type str, not"),
-    "optimizer": (_put("optimizer_states", value=[3]), "not what this run can take up: Attr"),
+    "optimizer": (_put("optimizer_states", value=[3]), "it does not fit this run: Attr"),
     "no optimizer": (_put("optimizer_states", value=[]), "it has 0 optimizers and 0 schedulers"),
     "group": (_drop("optimizer_states", 0, "param_groups", 0, "betas"), "it has no betas for Adam"),
     "groups": (_put("optimizer_states", 0, "param_groups", value=[]), "different number of param"),
     "rate": (
         _put("optimizer_states", 0, "param_groups", 0, "lr", value="x"),
-        "not what this run can take up",
+        "it does not fit this run",
     ),
     "moment": (_drop("optimizer_states", 0, "state", 0, "exp_avg"), "KeyError('exp_avg')"),
     "no schedulers": (_drop("lr_schedulers"), "it has no 'lr_schedulers'"),
@@ -151,7 +151,7 @@ WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "switches": (_put("switches", value={"eval": []}), "it has no 'frozen'"),
     "visits": (_put("coverage_visits", value=[1]), "its 'coverage_visits' is of type list"),
     "event files": (_put("event_files", value=[1]), "its 'event_files' is of type list"),
-    "splits": (_put("splits", value=[1]), "not what this run can take up"),
+    "splits": (_put("splits", value=[1]), "it does not fit this run"),
 }
 
 
@@ -168,7 +168,7 @@ def test_missing_and_wrong_parts(run: InProcess, content: Any) -> None:
         ([1], "it holds a list, not a checkpoint"),
         (torch.zeros(2), "it holds a Tensor, not a checkpoint"),
         ({}, "it has no 'state_dict'"),
-        (content["state_dict"], f"begin with its weights alone by --weights_from {path}"),
+        (content["state_dict"], f"to use only its weights: --weights_from {path}"),
         ({**content, "hyper_parameters": {"a": Path("b")}}, "it holds pathlib.PosixPath"),
     ):
         torch.save(saved, path)
@@ -257,7 +257,7 @@ def test_weights_that_do_not_fit(run: InProcess, checkpoint: Path) -> None:
     torch.save({"a": 1, "b": [2]}, "numbers.pt")
     torch.save([1], "list.pt")
     run.refused("it has no net.fc.weight", "--weights_from", "numbers.pt")
-    run.refused("it holds no weights by their names", "--weights_from", "list.pt")
+    run.refused("it has no weights by name", "--weights_from", "list.pt")
     wrong = ("--data.input_size", "7", "--weights_from", str(checkpoint))
     run.refused("net.fc.weight is (2, 5), not (2, 7)", *wrong)
     later = ("--model", f"{__name__}.OwnWay", "--weights_from", str(checkpoint))

@@ -43,7 +43,7 @@ ERRORS = {
     "--steps_per_execution x": "--steps_per_execution x: it must be a whole number above 0",
     "--logger CSVLogger": "--logger: the following arguments are required: save_dir",
     "--plugins nope": "--plugins nope: it must be the path of a class or list",
-    "--device 2": "--device is not a flag: is it --devices?",
+    "--device 2": "--device is not a flag: did you mean --devices?",
     "--accumulate_grad_batches 0": "--accumulate_grad_batches 0: it must be 1 or more",
     "--val_check_interval 0": "--val_check_interval 0: it must be a number above 0",
     "--val_check_interval 99": "`val_check_interval` (99) must be less than or equal to",
@@ -61,7 +61,7 @@ ERRORS = {
     "--virtual_ranks 4 --compile": "--virtual_ranks and --compile: choose one of them",
     "--virtual_ranks 4 --data_on_device": "--virtual_ranks and --data_on_device: choose one of",
     "--virtual_ranks 4 --steps_per_execution 2": "--virtual_ranks and --steps_per_execution: choo",
-    "--strategy dp --accelerator cpu --compile": "--compile: torch.compile does not know",
+    "--strategy dp --accelerator cpu --compile": "--compile: torch.compile cannot compile",
 }
 
 
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_line(
     for path, line in {
         "last": "it holds numpy._core.multiarray._reconstruct, and such objects can run code when "
         "they are loaded: if you trust the file, add --weights_only false",
-        "another.ckpt": "--ckpt_path another.ckpt: it has no 'pytorch-lightning_version': begin ",
+        "another.ckpt": "--ckpt_path another.ckpt: it has no 'pytorch-lightning_version': to use ",
     }.items():
         with pytest.raises(SystemExit):
             run(*more, path)

@@ -115,7 +115,7 @@ def test_a_renamed_name_is_noticed(name: str, copy_of_lightning: Path, tmp_path:
         assert list(tmp_path.iterdir()) == []
         return
     assert outcome.returncode == 0, outcome.stderr
-    assert "steps go its own way" in outcome.stderr
+    assert "steps go Lightning's own way" in outcome.stderr
     (tmp_path / "known").mkdir()
     assert train(tmp_path / "known", None).returncode == 0
     own, known = (

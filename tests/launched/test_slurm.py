@@ -64,7 +64,7 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
     real.until(job, "RUNNING")
     real.wait_for((tmp_path / LAST).exists, output)
     real.run("scancel", "-s", "USR1", job, cwd=tmp_path)  # as `--signal=USR1@120` does
-    real.wait_for(lambda: f"train.py: has Slurm queue job {job} again" in output(), output)
+    real.wait_for(lambda: f"train.py: asks Slurm to queue job {job} again" in output(), output)
     assert "train.py: stopped by SIGUSR1: saved " in output()
     real.until(job, "RUNNING", seconds=200)
     real.wait_for(lambda: (tmp_path / "starts.txt").exists(), output)

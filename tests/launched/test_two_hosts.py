@@ -71,7 +71,7 @@ def test_hosts_that_share_no_folder(hosts: Hosts, tmp_path: Path) -> None:
     texts = [one.text for one in both(1)]
     writer = next(n for n in (0, 1) if (folders[n] / "lightning_logs").exists())
     assert not (folders[1 - writer] / "lightning_logs").exists()
-    assert "No checkpoint in lightning_logs yet: from the beginning" in texts[writer]
+    assert "No checkpoint in lightning_logs yet: starting from the beginning" in texts[writer]
     line = f"not the same folder on node{2 - writer}: the run is kept in that of node{writer + 1}\n"
     assert line in texts[writer]
     assert "4 CPU processes, ddp, global batch 13 = 4 + 3 + 3 + 3" in texts[writer]
@@ -196,4 +196,4 @@ def test_a_rank_that_hangs_is_named_with_its_host_and_step(
     lines = [line for one in both for line in one.said]
     assert len(lines) == 1, lines
     assert "train.py: error: rank 1 on " in lines[0]
-    assert "is alive and does not come to where the others have waited for it for 4 s" in lines[0]
+    assert "is alive, but the others have waited for it for 4 s" in lines[0]

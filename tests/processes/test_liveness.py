@@ -56,8 +56,8 @@ def test_a_rank_that_is_stuck_is_told(ranks: list[Liveness]) -> None:
     lines = told(ranks, (0, 1, 2), is_timeout=True)
     assert lines.keys() == {0, 2}
     assert lines[0].startswith(
-        "rank 3 on node2 (pid 103) is alive and does not come to where the others have waited for "
-        "it for 40 s: it is at step 7, since "
+        "rank 3 on node2 (pid 103) is alive, but the others have waited for it for 40 s: it is at "
+        "step 7, since "
     )
 
 

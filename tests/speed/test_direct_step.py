@@ -16,7 +16,7 @@ from typing_extensions import override
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
-from lightning_app.speed.direct_step import DirectStep, nothing_is_skipped
+from lightning_app.speed.direct_step import DirectStep, can_step_directly
 from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.strategies import SingleDeviceStrategy
 from lightning_app.telemetry.coverage import Coverage
@@ -102,17 +102,17 @@ class OwnStrategy(SingleDeviceStrategy):
 
 def test_a_hook_that_is_overridden_is_called() -> None:
     plain = make_trainer("single_device", 1)
-    assert nothing_is_skipped(plain, LinearModule())
-    assert not nothing_is_skipped(plain, Clipping())
-    assert not nothing_is_skipped(plain, TwoOptimizers())
+    assert can_step_directly(plain, LinearModule())
+    assert not can_step_directly(plain, Clipping())
+    assert not can_step_directly(plain, TwoOptimizers())
     watched = make_trainer("single_device", 1, callbacks=[Watching()])
-    assert not nothing_is_skipped(watched, LinearModule())
+    assert not can_step_directly(watched, LinearModule())
     mixed = make_trainer("single_device", 1, precision="bf16-mixed")
-    assert not nothing_is_skipped(mixed, LinearModule())
+    assert not can_step_directly(mixed, LinearModule())
     profiled = make_trainer("single_device", 1, profiler="simple")
-    assert not nothing_is_skipped(profiled, LinearModule())
+    assert not can_step_directly(profiled, LinearModule())
     own = make_trainer(OwnStrategy(), 1)
-    assert not nothing_is_skipped(own, LinearModule())
+    assert not can_step_directly(own, LinearModule())
 
 
 def test_lightning_still_asks_about_signals_in_every_step() -> None:

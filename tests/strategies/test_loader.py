@@ -26,7 +26,7 @@ from torch.utils.data import (
 from lightning_app.strategies import SingleDeviceStrategy
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
 from lightning_app.strategies.passes import Pass
-from lightning_app.strategies.randomness import OwnRandomness
+from lightning_app.strategies.randomness import SeededSampler
 from lightning_app.strategies.sharding import Shard
 from tests.runs import make_trainer
 from tests.user_modules import NumberStream
@@ -145,7 +145,7 @@ def test_epochs_differ(name: str) -> None:
 
 
 def test_the_runs_generators_are_left_alone() -> None:
-    batches = iter(OwnRandomness(LOADERS["restless"]().batch_sampler, 3))
+    batches = iter(SeededSampler(LOADERS["restless"]().batch_sampler, 3))
     torch.manual_seed(7)
     random.seed(7)
     np.random.seed(7)

@@ -27,19 +27,19 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
     ),
     "nodes of graphs": (
         lambda: functional.mse_loss(torch.zeros(5, 1), torch.ones(5, 1)),
-        "has not equally many values of each sample",
+        "does not have as many values for one sample as for another",
     ),
     "labels of nodes": (
         lambda: functional.cross_entropy(scores[:3], labels[:3]),
-        "has not equally many values of each sample",
+        "does not have as many values for one sample as for another",
     ),
     "pairs chosen in the batch": (
         lambda: functional.triplet_margin_loss(scores[:3], scores[:3], scores[:3]),
-        "has not equally many values of each sample",
+        "does not have as many values for one sample as for another",
     ),
     "masked": (
         lambda: torch.nn.BCEWithLogitsLoss()(scores[0], scores[0]),
-        "has not equally many values of each sample",
+        "does not have as many values for one sample as for another",
     ),
 }
 

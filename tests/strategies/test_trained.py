@@ -60,6 +60,6 @@ def test_ranks_whose_weights_have_parted_are_noticed() -> None:
         by_case = dict(zip(CASES, told, strict=True))
         message = by_case.pop("another weight")
         assert message.startswith(
-            "the ranks' weights have parted: weight differs between rank 0 and rank 1"
+            "the ranks' weights are no longer the same: weight differs between rank 0 and rank 1"
         )
         assert set(by_case.values()) == {""}

@@ -46,7 +46,7 @@ def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm
     if syncs_batchnorm:
         raise _refusal(f"--sync_batchnorm: {SYNCS_BATCHNORM}")
     if step := step_over_iterator(trainer):
-        raise _refusal(f"{step} takes the loader's iterator, of which no part can be given")
+        raise _refusal(f"{step} takes the loader's iterator, which cannot be given in parts")
     if world_size > 1 and inside.validates_by_time(trainer):
         raise _refusal(
             "a --val_check_interval by time is decided by a clock, which differs on each process: "
@@ -55,12 +55,14 @@ def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm
     for owner in (model, datamodule):
         if owner is not None and has_hook(owner, "on_before_batch_transfer"):
             raise _refusal(
-                f"{type(owner).__name__}.on_before_batch_transfer gets a whole batch, which there "
-                "is not: use `on_after_batch_transfer`, or `collate_fn`"
+                f"{type(owner).__name__}.on_before_batch_transfer gets a whole batch, and "
+                "virtual ranks have parts of it: use `on_after_batch_transfer`, or `collate_fn`"
             )
     for path, module in model.named_modules():
         if isinstance(module, Metric) and module.dist_sync_on_step:
-            raise _refusal(f"{path} has dist_sync_on_step=True, and waits in each step: leave it")
+            raise _refusal(
+                f"{path} has dist_sync_on_step=True, and waits in each step: leave it out"
+            )
         if isinstance(module, nn.SyncBatchNorm):
             raise _refusal(f"{path} is a SyncBatchNorm: {SYNCS_BATCHNORM}")
     if trainer.state.fn != TrainerFn.FITTING:

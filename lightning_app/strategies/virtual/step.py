@@ -80,9 +80,9 @@ def run_part(
     num_samples = num_rows(batch, size)
     if told is None and num_samples < size:
         raise MisconfigurationException(
-            f"virtual rank {part}: of {size} samples the batch has {num_samples}, so what its loss "
-            "counts among the others' is not known: leave samples out in the data set, not in "
-            f"collate_fn, or tell the number by a method `{MEAN_OVER}(batch)` of the model"
+            f"virtual rank {part}: the batch has {num_samples} of the {size} samples asked for, "
+            "so the weight of its loss is not known: leave samples out in the data set, not in "
+            f"collate_fn, or give the number by a method `{MEAN_OVER}(batch)` of the model"
         )
     token = replica_rank.set(part)
     try:

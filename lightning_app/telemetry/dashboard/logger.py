@@ -46,7 +46,7 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
             max_queue=100_000,
             flush_secs=10,  # a page that is open shows the run as it goes
         )
-        self._taught: object = None  # the writer that takes records
+        self._writer_of_records: object = None
         self.tags: set[str] = set()  # of the scalars that this process has written
         self.continues = continues
         self._lock = FolderLock()
@@ -169,15 +169,15 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
             Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()
         ]
         writer = self.experiment._get_file_writer().event_writer
-        if writer is not self._taught:
+        if writer is not self._writer_of_records:
             take_records(writer)
-            self._taught = writer
+            self._writer_of_records = writer
         records = records_of_steps(Summary(value=values), steps, time.time())
         writer._async_writer.write(records)
 
     def __getstate__(self) -> dict[str, Any]:
         # A writer has a thread and a file; a lock is this process's.
-        return super().__getstate__() | {"_taught": None, "_lock": FolderLock()}
+        return super().__getstate__() | {"_writer_of_records": None, "_lock": FolderLock()}
 
 
 def discard_empty_run(trainer: Trainer) -> None:
