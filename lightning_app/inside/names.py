@@ -51,6 +51,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "on_advance_end",
         "reset",
     ),
+    "fit_loop.epoch_loop._results": ("_extract_batch_size",),
     "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward",),
     "fit_loop.epoch_loop.val_loop": ("_results", "run"),
     "predict_loop": ("_combined_loader",),
@@ -77,6 +78,7 @@ NEEDED_LATER: Mapping[str, Sequence[str]] = {
 }
 FOR_SPEED: Mapping[str, Sequence[str]] = {
     "fit_loop.epoch_loop": ("_broadcast_sigterm_tensor", "_build_kwargs"),
+    "fit_loop.epoch_loop._results": ("_extract_batch_size",),
     "fit_loop.epoch_loop.automatic_optimization": ("optim_progress", "run"),
 }
 

@@ -43,7 +43,7 @@ class _Result(_ResultMetric):
 class _Results(_ResultCollection):
     def __init__(self, training: bool) -> None:
         super().__init__(training)
-        self._last_calls: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}  # key, arguments
+        self.last_calls: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}  # key, arguments
 
     @override
     def log(self, fx: str, name: str, value: Any, **how: Any) -> None:
@@ -52,19 +52,19 @@ class _Results(_ResultCollection):
             super().log(fx, name, value, **how)
             return
         batch_size = how.pop("batch_size", None)
-        key, last = self._last_calls.get((fx, name), ("", None))
+        key, last = self.last_calls.get((fx, name), ("", None))
         metric = self.get(key)
         if metric is None or how != last or metric.value.device != value.device:
             super().log(fx, name, value, batch_size=batch_size, **how)
-            self._note(fx, name, how)
+            self.note(fx, name, how)
             return
         kept = value if how["enable_graph"] else value.detach()
         metric.forward(kept, self._extract_batch_size(metric, batch_size, metric.meta))
         metric.has_reset = False
 
-    def _note(self, fx: str, name: str, how: dict[str, Any]) -> None:
+    def note(self, fx: str, name: str, how: dict[str, Any]) -> None:
         if "enable_graph" in how:
-            self._last_calls[fx, name] = f"{fx}.{name}", how
+            self.last_calls[fx, name] = f"{fx}.{name}", how
 
     @override
     def __setitem__(self, key: str, metric: _ResultMetric) -> None:

@@ -55,7 +55,7 @@ def test_every_private_name_is_listed() -> None:
 def test_a_name_that_is_gone_is_told(name: str) -> None:
     changed = trainer()
     delattr(changed.fit_loop, name)
-    with pytest.raises(MisconfigurationException, match=rf"has no fit_loop\.{name}, by which"):
+    with pytest.raises(MisconfigurationException, match=rf"has no fit_loop\.{name}, which"):
         check_names(changed)
 
 
