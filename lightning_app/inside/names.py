@@ -51,7 +51,6 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "on_advance_end",
         "reset",
     ),
-    "fit_loop.epoch_loop._results": ("_extract_batch_size",),
     "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward",),
     "fit_loop.epoch_loop.val_loop": ("_results", "run"),
     "predict_loop": ("_combined_loader",),
