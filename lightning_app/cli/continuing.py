@@ -88,7 +88,7 @@ def begins_with(
         if others:
             hosts = in_few_words(sorted({met.of_ranks[rank]["host"] for rank in others}))
             first = met.of_ranks[0]["host"]
-            line = f"not the same folder on {hosts}: the run is kept in that of {first}"
+            line = f"the folder on {hosts} seems to be another: the run is kept in that of {first}"
             rank_zero_only(print)(line, file=sys.stderr)
     if found.path is None and found.refused:
         raise UsageError(found.refused)

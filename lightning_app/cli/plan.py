@@ -17,6 +17,7 @@ from lightning_app.cli.command_line import CommandLine
 from lightning_app.cli.layout import count_devices
 from lightning_app.cli.one_rank import SILENT, step_of_rank
 from lightning_app.errors import UsageError
+from lightning_app.strategies import splits_batches
 from lightning_app.strategies.loader import check_not_split, shard_loader
 from lightning_app.telemetry.plan import Plan, kept_bytes, lines
 
@@ -51,7 +52,7 @@ class PlanLine(CommandLine):
         per_node, num_nodes = count_devices(asked.devices) or 1, asked.num_nodes
         if num_nodes < 1:
             raise UsageError(f"--num_nodes {num_nodes}: it must be 1 or more")
-        if self._own("virtual_ranks") is not None or asked.strategy not in ("auto", "ddp"):
+        if self._own("virtual_ranks") is not None or not splits_batches(asked.strategy):
             raise UsageError("plan: it is for ddp: leave out --virtual_ranks and other strategies")
         rank, world_size = self._own("rank"), per_node * num_nodes
         if rank is not None and not 0 <= rank < world_size:
@@ -118,7 +119,7 @@ def _epoch(
     num_batches, batch_size = len(shards), shards.sharding.full_size
     num_samples = sized_len(loader.dataset)
     if type(loader.batch_sampler) is BatchSampler:
-        num_samples = sized_len(loader.sampler)
+        num_samples = sized_len(loader.batch_sampler.sampler)
     elif num_samples and batch_size and num_batches != -(-num_samples // batch_size):
         num_samples = None  # it makes batches of some of them, or of other sizes
     limit = asked.limit_train_batches  # a number of batches, or a part of them

@@ -20,7 +20,7 @@ def run_logger(
         root: The Trainer's `default_root_dir`.
         name: Of a new run, and its folder; `version_N` if not given.
         continues: The path of the checkpoint that the run goes on from; `None` for a new run.
-        is_here: Whether this host has it; if not, a folder of that name here is of another run.
+        is_here: Whether this host has it; if not, a folder of that name here may be of another run.
 
     Raises:
         UsageError: The name is that of another run, or none for a folder.
@@ -34,8 +34,8 @@ def run_logger(
                 return RunLogger(root, os.path.basename(folder), continues=True)
             own = RunLogger(root)
             rank_zero_only(print)(
-                f"{continues} is on another host, and the folder of that name here is of another "
-                f"run: this one goes on in {os.path.normpath(own.log_dir)}",
+                f"{continues} is on another host, and this host has a folder of that name as well: "
+                f"the run goes on in {os.path.normpath(own.log_dir)}",
                 file=sys.stderr,
             )
             return own

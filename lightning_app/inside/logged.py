@@ -24,6 +24,12 @@ def training_results(trainer: Trainer) -> Any:
     return trainer.fit_loop.epoch_loop._results
 
 
+def logged_in_fit(trainer: Trainer) -> list[Any]:
+    """What has been logged by `self.log` in training and in its validation."""
+    loop = trainer.fit_loop.epoch_loop
+    return [*loop._results.values(), *loop.val_loop._results.values()]
+
+
 @contextmanager
 def logging_apart(trainer: Trainer, batch_size: int) -> Iterator[Any]:
     """Have what is logged within kept in a collection of its own, which is given."""

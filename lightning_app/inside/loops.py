@@ -39,7 +39,7 @@ def precede(owner: Any, method: str, action: Callable[[], None]) -> None:
 
 def put(owner: Any, method: str, function: Callable[..., Any]) -> None:
     """Have an object use a function as one of its methods, until it is given back."""
-    vars(function)[_BEFORE] = vars(owner).get(method)
+    vars(function)[_BEFORE] = function, vars(owner).get(method)
     setattr(owner, method, function)
 
 
@@ -47,7 +47,8 @@ def give_back(owner: Any, *methods: str) -> None:
     """Leave an object with the methods that it had; once is enough, and twice does no harm."""
     for method in methods:
         found = vars(owner).pop(method, None)
-        while _BEFORE in getattr(found, "__dict__", ()):
-            found = vars(found)[_BEFORE]
+        # `wraps` gives a wrapper of somebody else's the note of what it wraps.
+        while (note := getattr(found, "__dict__", {}).get(_BEFORE)) and note[0] is found:
+            found = note[1]
         if found is not None:  # somebody had put it there
             setattr(owner, method, found)

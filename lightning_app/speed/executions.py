@@ -111,7 +111,7 @@ class StepsPerExecution(Callback):
                     _next_step(trainer, has_schedulers)
             return outputs
 
-        loop.run = run  # type: ignore[method-assign]
+        inside.put(loop, "run", run)
 
     def _tell(self, what: str) -> None:
         line = f"--steps_per_execution {self.steps}: {what}"
@@ -141,7 +141,13 @@ class StepsPerExecution(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        vars(trainer.fit_loop.epoch_loop.automatic_optimization).pop("run", None)
+        inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
 
     def _num_next(self, trainer: Trainer) -> int:
         """How many batches the next execution takes."""

@@ -28,7 +28,7 @@ class _Followed:
         is_by_batch: Whether each step adds one number for its batch; `None` if no step has told,
             as those with one sample do not.
         excess: What to take off, as a shard is only a part of its batch.
-        parts: What its shards have counted in their batches: of one size, if there is one.
+        parts: What its shards have been of their batches: of one size, if there is one.
     """
 
     metric: MeanMetric
@@ -80,7 +80,7 @@ class BatchMeans:
             if followed.is_by_batch is None and shard.size > 1:
                 is_one_number = num_added == 1 and float(added[1]) in (1, full_size)
                 followed.is_by_batch = is_one_number
-            followed.parts.add(part)
+            followed.parts.add(shard.size / shard.global_size)
             excess = [(1 - part) * value for value in added]
             if followed.excess is not None:
                 excess = [a + b for a, b in zip(excess, followed.excess, strict=True)]

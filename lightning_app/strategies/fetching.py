@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
+_NOT_INDEXED = (torch.uint16, torch.uint32, torch.uint64)  # by some versions of torch
+
 
 def fetcher(loader: DataLoader[Any]) -> Callable[[Any], Any]:
     """What makes a batch, as torch's `_MapDatasetFetcher` does.
@@ -34,7 +36,10 @@ def _has_plain_rows(dataset: Any) -> bool:
         return type(dataset.indices) in (list, range) and _has_plain_rows(dataset.dataset)
     # A row's strides would be kept where they are unusual.
     return type(dataset) is TensorDataset and all(
-        type(tensor) is Tensor and tensor.layout is torch.strided and tensor.is_contiguous()
+        type(tensor) is Tensor
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and tensor.dtype not in _NOT_INDEXED
         for tensor in dataset.tensors
     )
 
@@ -45,7 +50,7 @@ def _rows(dataset: Any, indices: Any) -> list[Tensor]:
         if not _are_plain(indices):
             return []
         dataset, indices = dataset.dataset, [dataset.indices[index] for index in indices]
-    return list(dataset[torch.tensor(indices)]) if _are_plain(indices) else []
+    return list(dataset[torch.tensor(indices, device="cpu")]) if _are_plain(indices) else []
 
 
 def _are_plain(indices: Any) -> bool:

@@ -51,7 +51,7 @@ class FirstSteps:
             yield
             return
         self._left -= 1
-        before = random_states([self._device])
+        before, numbers = random_states([self._device]), dict(_numbers(self._model))
         with self._watch_mean(shard.size):
             yield
         if random_states([self._device]) != before:
@@ -61,7 +61,7 @@ class FirstSteps:
             )
         if not self._told_of_buffers:
             ranks: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(ranks, _prints(self._model) if shard.size else None)
+            dist.all_gather_object(ranks, _prints(self._model, numbers) if shard.size else None)
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
 
     def tell_of_gathering(self, shard: Shard, world_size: int) -> None:
@@ -105,23 +105,28 @@ def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:
     return [state.numpy().tobytes() for state in of_torch], random.getstate(), of_numpy
 
 
-def _prints(model: LightningModule) -> Prints:
+def _prints(model: LightningModule, before: dict[str, Any]) -> Prints:
     prints = {}
-    for name, buffer in [*model.named_buffers(), *_numbers(model)]:
+    numbers = {
+        name: torch.as_tensor(value)
+        for name, value in _numbers(model)
+        if before.get(name) is not value  # the step has set it
+    }
+    for name, buffer in [*model.named_buffers(), *numbers.items()]:
         if buffer.is_floating_point() and buffer.numel() and not buffer.is_sparse:
             values = buffer.detach().double()
             prints[name] = float(values.sum()), float(values.square().sum())
     return prints
 
 
-def _numbers(model: LightningModule) -> Iterator[tuple[str, Tensor]]:
+def _numbers(model: LightningModule) -> Iterator[tuple[str, Any]]:
     """Single numbers in plain attributes, such as a running mean of the loss."""
     for path, part in model.named_modules():
         for name, value in vars(part).items():
             if isinstance(part, Metric):  # its states are each rank's, until they are put together
                 continue
             if isinstance(value, float) or (isinstance(value, Tensor) and value.numel() == 1):
-                yield f"{path}.{name}".lstrip("."), torch.as_tensor(value)
+                yield f"{path}.{name}".lstrip("."), value
 
 
 def differing(ranks: Sequence[Prints]) -> list[str]:

@@ -52,7 +52,7 @@ class GlobalLogs:
         self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
         self._steps = StepValues(trainer, sum_over_ranks)
         self._num_trained = 0  # steps, since the run began
-        self._has_unequal_parts = False
+        self._have_unequal_parts: set[bool] = set()  # training, and evaluation
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
         self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
@@ -82,7 +82,8 @@ class GlobalLogs:
             part: What the mean of the shard counts in that of the batch, from 0 to 1.
         """
         self._objects.after_step(shard, part, full_size)
-        self._has_unequal_parts |= shard.global_size % dist.get_world_size() > 0
+        if shard.global_size % dist.get_world_size():
+            self._have_unequal_parts.add(self._trainer.training)
         before, is_first = self._before, inside.is_first_batch(self._trainer)
         self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
         for key, metric in list(self._logged(hook)):
@@ -179,7 +180,7 @@ class GlobalLogs:
 
     def check_epoch_end(self) -> None:
         """Tell of values that an epoch's end hooks have logged, each rank its own."""
-        own = epoch_end_values(self._trainer, self._has_unequal_parts)
+        own = epoch_end_values(self._trainer, self._trainer.training in self._have_unequal_parts)
         tell_if_ranks_differ(own, self._tell)
 
     def _share(self, dataloader_idx: int | None) -> None:

@@ -98,7 +98,12 @@ class _Watch(TorchFunctionMode):
         if size <= 1 or len(computed) != 2:
             return
         first, second = computed
-        is_summed = first.ndim == second.ndim == 2 and first.shape[1] == len(second) == size
+        is_summed = (  # the first is turned over; of a layer `x @ weight.T`, the second
+            first.ndim == second.ndim == 2
+            and first.layout is torch.strided
+            and not first.is_contiguous()
+            and first.shape[1] == len(second) == size
+        )
         if result.shape in ((size, size), (2 * size, 2 * size)) or is_summed:
             self._tell_of_others("compares each sample with the others")
 
@@ -106,6 +111,7 @@ class _Watch(TorchFunctionMode):
         self, name: str, input: Tensor, dim: Any = None, *others: Any, **more: Any
     ) -> None:
         """Tell of a deviation over the samples, as targets are made standard by, or VICReg has."""
+        dim = more.get("axis", dim)  # NumPy's name
         is_of_all = dim is None or isinstance(dim, bool)
         dims = range(input.ndim) if is_of_all else [dim] if isinstance(dim, int) else dim
         is_over_samples = input.ndim > 0 and any(d % input.ndim == 0 for d in dims)
@@ -121,8 +127,8 @@ class _Watch(TorchFunctionMode):
     def _tell_of_others(self, what: str) -> None:
         if not self._gathers:
             self._tell(
-                f"{self._step} {what}, of which a process has only its own, so its numbers depend "
-                "on the number of devices: docs/your_code.md"
+                f"{self._step} {what}, of which a process has only its own, so its numbers may "
+                "depend on the number of devices: docs/your_code.md"
             )
 
     def _look_at_values(

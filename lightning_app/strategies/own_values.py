@@ -24,7 +24,7 @@ IN_HOOKS = (
     "it in the step, or with sync_dist=True"
 )
 
-Values = dict[str, tuple[float, str]]  # by name, with what to tell if ranks differ
+Values = dict[str, tuple[float, str]]  # by name, with what to tell if ranks differ, if anything
 
 
 def epoch_end_values(trainer: Trainer, has_unequal_parts: bool = False) -> Values:
@@ -38,10 +38,9 @@ def epoch_end_values(trainer: Trainer, has_unequal_parts: bool = False) -> Value
     for metric in _plain_values(trainer):
         if metric.meta.fx.endswith("_epoch_end") and metric.meta.is_mean_reduction:
             value = float(metric.value / metric.cumulated_batch_size)
-            if not metric.meta.sync.should:
-                own[metric.meta.name] = value, AT_EPOCHS_END
-            elif has_unequal_parts:
-                own[metric.meta.name] = value, AVERAGED
+            averaged = AVERAGED if has_unequal_parts else ""
+            line = averaged if metric.meta.sync.should else AT_EPOCHS_END
+            own[metric.meta.name] = value, line
     return own
 
 
@@ -70,5 +69,5 @@ def tell_if_ranks_differ(own: Values, tell: TellOnce) -> None:
     for name, (first, line) in ranks[0].items():
         others = [values[name][0] for values in ranks[1:] if name in values]
         known = [value for value in others if value == value and first == first]  # no NaN
-        if any(not math.isclose(first, value, rel_tol=1e-6) for value in known):
+        if line and any(not math.isclose(first, value, rel_tol=1e-6) for value in known):
             tell(f"{name}, {line}")

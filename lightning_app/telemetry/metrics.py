@@ -26,8 +26,8 @@ def latest(trainer: Trainer) -> dict[str, float]:
 
 def of_epoch(trainer: Trainer) -> dict[str, float]:
     """Those of an epoch, at its end: what was logged per step alone is the last step's."""
-    logged = inside.training_results(trainer).values()
-    of_last_step = {entry.meta.name for entry in logged if not entry.meta.on_epoch}
+    metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
+    of_last_step = {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
     return {name: value for name, value in latest(trainer).items() if name not in of_last_step}
 
 

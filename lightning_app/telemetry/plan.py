@@ -102,7 +102,8 @@ def _lines_of_batches(plan: Plan) -> Iterator[str]:
 
 
 def _steps(plan: Plan) -> str:
-    steps = f"{-(-plan.num_batches // plan.accumulated)} steps"
+    num_steps = -(-plan.num_batches // plan.accumulated)
+    steps = "1 step" if num_steps == 1 else f"{num_steps} steps"
     return steps if plan.accumulated == 1 else f"{steps} of {plan.num_batches} batches"
 
 

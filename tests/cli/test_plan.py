@@ -115,7 +115,7 @@ def test_a_plan_goes_by_the_trainers_flags(
     told = told_of("--num_nodes 2 --accelerator cpu --fast_dev_run --rank 1 --devices 2", capsys)
     assert told[-1].startswith("rank 1 of 4: samples 8 to 15 of a global batch of 30; ")
     told = told_of("--num_nodes 2 --accelerator cpu --fast_dev_run --devices 2", capsys)
-    assert "an epoch: 1 steps, 30 samples" in told
+    assert "an epoch: 1 step, 30 samples" in told
     starts = next(line for line in told if line.startswith("start it: torchrun --nnodes 2 "))
     assert starts.endswith(
         " --no-python train-any --data.length 100 --data.batch_size 30 --accelerator cpu "

@@ -72,7 +72,10 @@ def test_hosts_that_share_no_folder(hosts: Hosts, tmp_path: Path) -> None:
     writer = next(n for n in (0, 1) if (folders[n] / "lightning_logs").exists())
     assert not (folders[1 - writer] / "lightning_logs").exists()
     assert "No checkpoint in lightning_logs yet: starting from the beginning" in texts[writer]
-    line = f"not the same folder on node{2 - writer}: the run is kept in that of node{writer + 1}\n"
+    line = (
+        f"the folder on node{2 - writer} seems to be another: the run is kept in that of "
+        f"node{writer + 1}\n"
+    )
     assert line in texts[writer]
     assert "4 CPU processes, ddp, global batch 13 = 4 + 3 + 3 + 3" in texts[writer]
     assert "In Model" not in texts[1 - writer]  # told from one place

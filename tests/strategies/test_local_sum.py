@@ -123,7 +123,9 @@ def test_no_wait_is_without_an_end(waiting: int, absent: int) -> None:
         f"rank {waiting} waited 0:00:00.300000 for the gradients of rank {absent}, which did not "
         "come to this step's backward pass"
     )
-    assert said == [f"rank {waiting} waits for the gradients of rank {absent}, for 0 s yet"]
+    assert said == [
+        f"rank {waiting} waits for the gradients of rank {absent}, for at most 0 s more"
+    ]
 
 
 def sum_where(problem: str, folder: str) -> tuple[bool, list[float]]:

@@ -98,7 +98,7 @@ CASES: dict[str, Case] = {
     "contrastive, gathered, equal parts": Case(
         "means.ComparesAll", data_args={"length": 36, "batch_size": 12}
     ),
-    "gathers means": Case("means.GathersMeans", right=on(SEVERAL, SameOr("weigh means by these"))),
+    "gathers means": Case("means.GathersMeans", right=on(SEVERAL, SameOr("weigh means by that"))),
     "losses balanced by gradients": Case(
         "means.Balanced",
         right=on(SEVERAL, SameOr("takes gradients of the samples")),

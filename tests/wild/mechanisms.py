@@ -413,6 +413,8 @@ MECHANISMS: dict[str, Mechanism] = {
             "one": (
                 *("augmentation by hooks", "every hook", "every hook, accumulating"),
                 *("every hook in test", "every hook in validate"),
+                *("every hook in predict", "every hook in predict, several loaders"),
+                *("every hook, several loaders", "every hook, optimizing by hand"),
             )
         },
     ),

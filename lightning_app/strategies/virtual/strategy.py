@@ -104,10 +104,10 @@ class VirtualRanks(GlobalBatch):
 
     @override
     def teardown(self) -> None:
-        if self._lightning_module is not None:
-            inside.leave_epochs(self._trainer)
-        super().teardown()
-        self._for_the_run.close()
+        with self._for_the_run:
+            if self._lightning_module is not None:
+                inside.leave_epochs(self._trainer)
+            super().teardown()
 
     @property
     def ranges(self) -> list[range]:

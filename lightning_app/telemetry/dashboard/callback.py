@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.tensorboard.summary import hparams, text
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -177,7 +178,8 @@ class Dashboard(Callback):
             if isinstance(value, (int, float, str)) and not name.startswith("_")
         }
         if "configure_optimizers" in vars(pl_module):  # --optimizer, in place of the model's own
-            simple |= in_effect(trainer.optimizers[0])
+            for optimizer in trainer.optimizers[:1]:
+                simple |= in_effect(optimizer)
         params = simple | {
             "layout": run_name(trainer),
             "global_batch": sum(max(self._splits, key=sum, default=())),
@@ -212,12 +214,13 @@ class Dashboard(Callback):
 
 
 def in_effect(optimizer: Optimizer) -> dict[str, str | float]:
-    """What an optimizer is, and the learning rate that it began with."""
-    group = optimizer.param_groups[0]
-    return {
-        "optimizer": type(optimizer).__name__,
-        "lr": float(group.get("initial_lr", group["lr"])),
-    }
+    """What an optimizer is, and the learning rate that it began with, if it has one."""
+    found: dict[str, str | float] = {"optimizer": type(optimizer).__name__}
+    for group in optimizer.param_groups[:1]:
+        lr = group.get("initial_lr", group.get("lr"))
+        if isinstance(lr, (int, float, Tensor)):
+            found["lr"] = float(lr)
+    return found
 
 
 def device_names(trainer: Trainer) -> list[str]:
