@@ -89,12 +89,13 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
     assert buffers.startswith("Model.training_step writes a, b and 1 more, each process")
 
 
-def test_a_number_in_an_attribute_is_looked_at(gathered: list[Any]) -> None:
+def test_a_number_that_a_step_sets_is_looked_at(gathered: list[Any]) -> None:
     model = Model()
-    model.running_loss, model.outputs = 0.5, torch.ones(3)  # type: ignore[assignment]
+    model.running_loss, model.outputs = 0.25, torch.ones(3)  # type: ignore[assignment]
+    model.began_s = 0.125  # type: ignore[assignment] # which no step sets
     model.metric = MeanMetric()  # whose states are each rank's, until they are put together
     with step(FirstSteps(model, CPU)):
-        pass
+        model.running_loss = 0.5  # type: ignore[assignment]
     assert gathered[0] == {**dict.fromkeys("abc", (1.0, 1.0)), "running_loss": (0.5, 0.25)}
 
 
