@@ -10,6 +10,7 @@ CONFIG_DEPTH = 100  # of lists in lists
 CONFIG_NODES = 100_000  # of one YAML text, with what its aliases stand for
 WAIT_S = 300.0  # for processes that are to join a run
 CONNECT_S = 6.0  # for two of them that are both there, in each of gloo's five tries
+CONNECT_S_A_RANK = 0.2  # more, as each asks one store for the address of each
 STEP_S = 600.0  # for another rank, in training
 
 _PROCESSES_PER_CPU = 32

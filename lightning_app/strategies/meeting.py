@@ -1,6 +1,7 @@
 """ddp: how its ranks meet, for how long they wait for each other, and who is told to be missing."""
 
 import os
+import random
 import re
 import sys
 from collections.abc import Callable
@@ -9,16 +10,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.errors import UsageError, first_line
-from lightning_app.limits import CONNECT_S, STEP_S, WAIT_S
+from lightning_app.limits import CONNECT_S, CONNECT_S_A_RANK, STEP_S, WAIT_S
 from lightning_app.processes import liveness
 from lightning_app.processes.rendezvous import Meeting, meeting
 from lightning_app.processes.start_check import named
@@ -56,9 +58,13 @@ class MeetingRanks(DDPStrategy):
             else:
                 self._connect_all(meeting(self.cluster_environment, self.start_timeout_s))
         # Lightning seeds anew here. A split of the data in `setup`, say, or layers that
-        # `configure_model` makes, would be others than on one device.
-        with isolate_rng(include_cuda=False):
-            super().setup_distributed()
+        # `configure_model` makes, would be others than on one device: all go on as rank 0 would.
+        states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+        super().setup_distributed()
+        of_torch, of_python, of_numpy = self.broadcast(states)
+        torch.set_rng_state(of_torch)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
     def _connect_all(self, met: Meeting) -> None:
         """Make the process group of those that have met.
@@ -68,7 +74,9 @@ class MeetingRanks(DDPStrategy):
         """
         met.wait_for_all(self.global_rank, self.start_timeout_s)
         is_gloo = self._get_process_group_backend() == "gloo"
-        limit_s = min(CONNECT_S, self.start_timeout_s) if is_gloo else self.start_timeout_s
+        limit_s = self.start_timeout_s
+        if is_gloo:  # each asks the store for the address of each
+            limit_s = min(CONNECT_S + CONNECT_S_A_RANK * self.world_size, limit_s)
         try:
             inside.connect(self, met.store, limit_s)
         except RuntimeError as error:
