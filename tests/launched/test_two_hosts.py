@@ -89,7 +89,8 @@ def test_hosts_that_share_no_folder(hosts: Hosts, tmp_path: Path) -> None:
     assert any("From lightning_logs/version_0/checkpoints/last.ckpt" in text for text in texts)
     starts = (tmp_path / "starts.txt").read_text().splitlines()
     assert starts == [f"4 {NUM_STEPS}"] * 4
-    assert "folder of that name as well: the run goes on in lightning_logs/version_1\n" in "".join(texts)
+    line = "folder of that name as well: the run goes on in lightning_logs/version_1\n"
+    assert line in "".join(texts)
     assert list(others.parent.iterdir()) == [others]
     run = folders[writer] / "lightning_logs" / "version_1"
     weights, expected = (
