@@ -45,7 +45,7 @@ def _has_plain_rows(dataset: Any) -> bool:
 
 
 def _rows(dataset: Any, indices: Any) -> list[Tensor]:
-    """The rows of a data set's tensors; nothing if these are no plain indices."""
+    """The rows of a data set's tensors; an empty list where an index is not a plain number."""
     while type(dataset) is Subset:
         if not _are_plain(indices):
             return []
