@@ -52,6 +52,10 @@ class PlanLine(CommandLine):
         per_node, num_nodes = count_devices(asked.devices) or 1, asked.num_nodes
         if num_nodes < 1:
             raise UsageError(f"--num_nodes {num_nodes}: it must be 1 or more")
+        if asked.accumulate_grad_batches < 1:
+            raise UsageError(
+                f"--accumulate_grad_batches {asked.accumulate_grad_batches}: it must be 1 or more"
+            )
         if self._own("virtual_ranks") is not None or not splits_batches(asked.strategy):
             raise UsageError("plan: it is for ddp: leave out --virtual_ranks and other strategies")
         rank, world_size = self._own("rank"), per_node * num_nodes

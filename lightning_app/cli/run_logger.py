@@ -32,13 +32,12 @@ def run_logger(
         if os.path.basename(continues) == LAST and is_its_own:
             if is_here or not os.path.exists(folder):
                 return RunLogger(root, os.path.basename(folder), continues=True)
-            own = RunLogger(root)
             rank_zero_only(print)(
                 f"{continues} is on another host, and this host has a folder of that name as well: "
-                f"the run goes on in {os.path.normpath(own.log_dir)}",
+                "the run goes on in a new one",
                 file=sys.stderr,
             )
-            return own
+            return RunLogger(root)
     if name is None:
         return RunLogger(root)
     if not re.fullmatch(r"\w[\w.+=,-]*", name):

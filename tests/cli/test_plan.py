@@ -67,7 +67,10 @@ def test_one_rank_of_a_large_run(rank: int, got: str, capsys: pytest.CaptureFixt
     )
 
 
-@pytest.mark.parametrize("flags", [("--rank", "8", "--devices", "8"), ("--num_nodes", "0")])
+@pytest.mark.parametrize(
+    "flags",
+    [("--rank", "8", "--devices", "8"), ("--num_nodes", "0"), ("--accumulate_grad_batches", "0")],
+)
 def test_what_is_not_a_plan_is_one_line(
     flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,7 +89,7 @@ def test_hosts_that_share_no_folder(hosts: Hosts, tmp_path: Path) -> None:
     assert any("From lightning_logs/version_0/checkpoints/last.ckpt" in text for text in texts)
     starts = (tmp_path / "starts.txt").read_text().splitlines()
     assert starts == [f"4 {NUM_STEPS}"] * 4
-    line = "folder of that name as well: the run goes on in lightning_logs/version_1\n"
+    line = "folder of that name as well: the run goes on in a new one\n"
     assert line in "".join(texts)
     assert list(others.parent.iterdir()) == [others]
     run = folders[writer] / "lightning_logs" / "version_1"

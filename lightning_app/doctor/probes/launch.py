@@ -27,7 +27,8 @@ def launch(machine: Machine, limit_s: float) -> Launch | None:
             return Launch(
                 launcher,
                 int(text),
-                _is_loopback(machine),
+                # The user may have named the network to use.
+                None if environ.get("GLOO_SOCKET_IFNAME") else _is_loopback(machine),
                 _error(machine, environ.get("MASTER_ADDR"), int(port or 29500), limit_s),
             )
     return None
