@@ -8,9 +8,11 @@ import logging
 import multiprocessing
 import os
 import pickle
+import secrets
 import socket
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.queues import Queue
 from queue import Empty
 from typing import Any
@@ -19,11 +21,16 @@ import torch
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A TCP port on loopback that nothing listens on.
+
+    Systems give outgoing connections ports of 32,768 and above: one of those might be taken before
+    the test comes to listen on it.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_768)  # whatever seed a test has set
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def run_ranks(

@@ -1,6 +1,5 @@
 """Ranks that do not find each other say so, and end."""
 
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -10,6 +9,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from lightning_app.errors import UsageError
 from lightning_app.processes import rendezvous
+from tests.ranks import free_port
 
 
 def alone() -> LightningEnvironment:
@@ -17,14 +17,8 @@ def alone() -> LightningEnvironment:
     environment = LightningEnvironment()
     environment.set_global_rank(0)
     environment.set_world_size(2)
-    environment._main_port = _free_port()
+    environment._main_port = free_port()
     return environment
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @pytest.mark.timeout(30)

@@ -34,7 +34,6 @@ class Group:
     def __init__(self, world_size: int) -> None:
         self._world_size = world_size
         self._ranks: list[tuple[Any, Connection]] = []
-        self._port = 0  # of the next run: the last one's may not be free yet
 
     def run(
         self, name: str, layout: str, folder: Path, timeout_s: float, without: str = ""
@@ -53,9 +52,9 @@ class Group:
         """
         if not self._ranks:
             self._start()
+        port = free_port()
         for _, connection in self._ranks:
-            connection.send((name, layout, folder, self._port, without))
-        self._port = free_port()
+            connection.send((name, layout, folder, port, without))
         results = self._results(time.monotonic() + timeout_s)
         missing = [rank for rank in range(self._world_size) if rank not in results]
         if missing or any(result.error for result in results.values()):
@@ -64,7 +63,7 @@ class Group:
             f"rank {rank}: {result.error}" for rank, result in results.items() if result.error
         ]
         if missing:
-            told = "\n".join(failed) or f"the others ended with {_statuses(results)}"
+            told = "\n".join(failed) or f"the others ended with {_endings(results)}"
             raise Hung(f"ranks {missing} did not end in {timeout_s} s\n{told}")
         return [results[rank] for rank in range(self._world_size)]
 
@@ -92,7 +91,6 @@ class Group:
         context.set_forkserver_preload(
             ["lightning.pytorch", "lightning_app.cli.program", "tests.conftest"]
         )
-        self._port = free_port()
         for rank in range(self._world_size):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, rank, self._world_size))
@@ -111,8 +109,8 @@ class Group:
         self._ranks = []
 
 
-def _statuses(results: dict[int, Result]) -> list[int | None]:
-    return [result.status for result in results.values()]
+def _endings(results: dict[int, Result]) -> list[tuple[int | None, str]]:
+    return [(result.status, result.stderr[-500:]) for result in results.values()]
 
 
 def _serve(connection: Connection, rank: int, world_size: int) -> None:
