@@ -3,8 +3,8 @@
 Rank-agnostic: plain data sets, a plain batch size that counts the global batch, one seeded order.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -69,7 +69,7 @@ class RandomDataset(Dataset[tuple[Tensor, Tensor]]):
         return len(self.x)
 
 
-class SeededBatches(Sampler[Tensor]):
+class SeededBatches(Sampler[Tensor], Sequence[Tensor]):
     """Batches of indices in the seeded order; any of them at once.
 
     Args:
@@ -91,9 +91,16 @@ class SeededBatches(Sampler[Tensor]):
     def __len__(self) -> int:
         return -(-self._length // self.batch_size)
 
-    def __getitem__(self, position: int) -> Tensor:
+    @overload
+    def __getitem__(self, position: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[Tensor]: ...
+    @override
+    def __getitem__(self, position: int | slice) -> Tensor | list[Tensor]:
         """The indices `(B,)`, int64, of the batch at a position of the epoch."""
-        start = position * self.batch_size
+        if isinstance(position, slice):
+            return [self[i] for i in range(len(self))[position]]
+        start = range(len(self))[position] * self.batch_size
         return self._order.indices(self.epoch, start, min(start + self.batch_size, self._length))
 
     @override

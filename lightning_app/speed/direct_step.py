@@ -45,6 +45,7 @@ MODEL_HOOKS = (
     "configure_gradient_clipping",
     "optimizer_step",
 )
+OURS = "lightning_app."
 
 
 class DirectStep(Callback):
@@ -114,12 +115,17 @@ class _IsDirect:
 
     def __init__(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trainer, self._module = trainer, pl_module
+        self._callbacks: list[Callback] = []
+        self._others: list[Callback] = []  # whose hooks may change: those that are not ours
         self._hooks: list[Any] = []
         self._answer = False
 
     def __call__(self) -> bool:
         callbacks: list[Callback] = self._trainer.callbacks  # type: ignore[attr-defined]
-        hooks = [self._hooks_of_model(self._module), *map(self._hooks_of_callback, callbacks)]
+        if callbacks != self._callbacks:
+            self._callbacks, self._hooks = list(callbacks), []
+            self._others = [c for c in callbacks if not type(c).__module__.startswith(OURS)]
+        hooks = [self._hooks_of_model(self._module), *map(self._hooks_of_callback, self._others)]
         if hooks != self._hooks:
             self._hooks = hooks
             self._answer = can_step_directly(self._trainer, self._module)

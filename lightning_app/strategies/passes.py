@@ -19,6 +19,7 @@ from typing_extensions import Self, override
 from lightning_app import inside
 from lightning_app.strategies.randomness import SeededSampler, is_known
 from lightning_app.strategies.sharding import Shard, shard_bounds
+from lightning_app.strategies.shuffled import in_seeded_order
 
 if TYPE_CHECKING:
     from lightning_app.strategies.shards import Shards
@@ -108,13 +109,14 @@ class Pass:
 
     def _global_batches(self) -> Iterator[Indices]:
         """The batches of indices that the sampler gives, over all ranks."""
-        shards, sampler = self.shards, self.shards.sampler
+        shards = self.shards
+        seed = shards.seed_of(self.epoch, self.note[1])
+        sampler: Any = in_seeded_order(shards.sampler, seed)
         if isinstance(sampler, Sequence):  # any position at once
             self.note[2] = self.position
             self.left_out = (sampler[i] for i in range(self.position))
             return (sampler[i] for i in range(self.position, len(sampler)))
-        stream = SeededSampler(sampler, shards.seed_of(self.epoch, self.note[1]))
-        return self._after_start(stream)
+        return self._after_start(SeededSampler(sampler, seed))
 
     def _after_start(self, stream: Iterable[Indices]) -> Iterator[Indices]:
         iterator = iter(stream)

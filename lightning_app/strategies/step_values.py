@@ -13,6 +13,7 @@ from lightning_app import inside
 # The step at which a rank logged a value, its samples, the weight that it gave the value, whether
 # that is the same for every batch, the value.
 COLUMNS = 5
+Row = list[float]
 
 
 class StepValues:
@@ -58,36 +59,39 @@ class StepValues:
             self._exchange()
 
     def _exchange(self) -> None:
-        rows = self._rows()
-        if rows[:, 0].any():  # some rank has logged something new
+        ranks = self._of_all_ranks()
+        if any(are_unknown for are_unknown, *_ in ranks):  # some rank has logged something new
             self._learn_names()
-            rows = self._rows()
+            ranks = self._of_all_ranks()
         self._notes.clear()
-        for key, columns in zip(self._names, _split(rows[:, 1:]), strict=True):
-            latest = columns[:, 0].max()
-            if latest > 0:
-                is_latest = columns[:, 0] == latest
-                self._set(key, columns[is_latest])
-
-    def _rows(self) -> Tensor:
-        """What every rank has noted `(W, 1 + 5 N)`; the first column tells of unknown names."""
-        rank, world_size = dist.get_rank(), dist.get_world_size()
-        rows = torch.zeros(world_size, 1 + COLUMNS * len(self._names), dtype=torch.float64)
-        rows[rank, 0] = any(key not in self._how for key in self._notes)
         for number, key in enumerate(self._names):
-            if key in self._notes:
-                start = 1 + COLUMNS * number
-                rows[rank, start : start + COLUMNS] = self._row(key)
-        return self._sum(rows.flatten()).view(rows.shape)
+            start = 1 + COLUMNS * number
+            rows = [rank[start : start + COLUMNS] for rank in ranks]
+            latest = max(step for step, *_ in rows)
+            if latest > 0:
+                self._set(key, [row for row in rows if row[0] == latest])
 
-    def _row(self, key: str) -> Tensor:
+    def _of_all_ranks(self) -> list[Row]:
+        """What every rank has noted, 1 + 5 N numbers each; the first tells of unknown names.
+
+        Numbers and not tensors: there are so few that each operation would cost more than its sum.
+        """
+        own = [float(any(key not in self._how for key in self._notes))]
+        for key in self._names:
+            own += self._row(key) if key in self._notes else [0.0] * COLUMNS
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        others = [0.0] * len(own)
+        rows = others * rank + own + others * (world_size - rank - 1)
+        summed = self._sum(torch.tensor(rows, dtype=torch.float64)).tolist()
+        return [summed[r * len(own) : (r + 1) * len(own)] for r in range(world_size)]
+
+    def _row(self, key: str) -> Row:
         step, _, num_samples, given, full_size, value = self._notes[key]
         weight = float(num_samples if given is None else given)
         first, is_constant, count = self._weights.get(key, (weight, 1.0, 0.0))
         self._weights[key] = [first, float(is_constant and weight == first), count + 1]
         is_whole_batchs = weight == full_size or (weight == 1 and count + 1 == self._step)
-        numbers = [step, num_samples, weight, is_constant * is_whole_batchs, float(value)]
-        return torch.tensor(numbers, dtype=torch.float64)
+        return [step, float(num_samples), weight, is_constant * is_whole_batchs, float(value)]
 
     def _learn_names(self) -> None:
         own = {
@@ -101,27 +105,24 @@ class StepValues:
         self._names = sorted(self._how)
         self._at_each_step = True
 
-    def _set(self, key: str, columns: Tensor) -> None:
-        _, num_samples, weights, is_constant, values = columns.unbind(1)
-        if is_constant.all() and weights.min() == weights.max():
+    def _set(self, key: str, rows: list[Row]) -> None:
+        _, num_samples, weights, is_constant, values = zip(*rows, strict=True)
+        if all(is_constant) and min(weights) == max(weights):
             weights = num_samples  # a number that is that of any batch tells nothing of its parts
         how, dtype = self._how[key]
         metric = inside.results(self._trainer).get(key)
         if metric is None:
             metric = inside.add_result(self._trainer, key, how, is_tensor=True)
-        values, weights = values[weights > 0], weights[weights > 0]  # a mean over nothing is NaN
-        if not len(values):
+        parts = [(v, w) for v, w in zip(values, weights, strict=True) if w > 0]
+        if not parts:  # a mean over nothing is NaN
             return
         if metric.meta.is_mean_reduction:
-            value = (values * weights).sum() / weights.sum()
+            number = sum(v * w for v, w in parts) / sum(w for _, w in parts)
         else:
-            value = getattr(torch, metric.meta.reduce_fx.__name__)(values)
-        value = value.to(metric.value.device, dtype)
+            several = torch.tensor([v for v, _ in parts], dtype=torch.float64)
+            number = float(getattr(torch, metric.meta.reduce_fx.__name__)(several))
+        value = torch.tensor(number, dtype=dtype, device=metric.value.device)
         inside.set_value_of_step(metric, value)
         metric.has_reset = False
         if not metric.meta.on_epoch:
             metric.value = value
-
-
-def _split(rows: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(rows, COLUMNS, dim=1) if rows.numel() else ()

@@ -7,102 +7,35 @@ a run that is continued at another place than it stopped, are seen by this. What
 Lightning's own `DDPStrategy`, by class path, the samples that its sampler repeats to fill the last
 batch are counted as what they are.
 
-Costs a note per step, and eight bytes of memory per sample on the first rank and four on each
-other. At each epoch's end and each checkpoint the ranks add up how many visits there were, and
-two sums of hashes of the samples: where these are those of the plan, nothing is missing. Only where
-they are not, the counts of all samples are added up.
+Costs a note per step. The first rank takes off what other ranks should visit, and they count what
+they do: four bytes a sample on each of several ranks, none on one alone. At each epoch's end and
+each checkpoint the ranks add up how many there were, and two sums of hashes: where these come to
+nothing, nothing is missing. Only where they do not, the counts of all samples are added up.
 
-Not covered: streams and other loaders without indices, and several training loaders at once.
+Not covered: streams and other loaders without indices, and several training loaders at once. Where
+a run is continued with other samples before its place than were trained on, but as many, it is not
+known which: all of them are told as missing, and as repeated.
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from typing_extensions import override
 
 from lightning_app import strategies
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
-from lightning_app.strategies.passes import Indices, Pass
+from lightning_app.strategies.passes import Pass
 from lightning_app.strategies.sharding import Shard
 from lightning_app.telemetry.metrics import Smooths
+from lightning_app.telemetry.tally import MAX_NUMBER, Tally, fingerprint_of
 
-_SALTS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
 MAX_NOTES = 64
-MAX_NUMBER = 2**24  # or a few times the data set's length
-
-
-class Tally:
-    """How often each index was named.
-
-    Attributes:
-        numbers: By the index, int32, of indices that are whole numbers from 0.
-        others: Of what else there is: names.
-        fingerprint: How many there are, and two sums of hashes `(3,)`, int64, that add up over
-            tallies: those of equal tallies are equal.
-    """
-
-    def __init__(self, limit: int = MAX_NUMBER) -> None:
-        self._limit = limit  # larger indices are names, which need no table up to the largest
-        self.numbers = torch.zeros(0, dtype=torch.int32)
-        self.others: Counter[Any] = Counter()
-        self.fingerprint = torch.zeros(1 + len(_SALTS), dtype=torch.int64)
-
-    def add(self, batches: Iterable[Indices]) -> None:
-        """Count what is in some batches."""
-        arrays: list[Any] = []
-        for batch in map(_as_numbers, batches):
-            if isinstance(batch, np.ndarray) and not (batch.size and batch.max() >= self._limit):
-                arrays.append(batch)
-            else:
-                names = Counter(map(_as_saved, batch))
-                self.others.update(names)
-                self._note_names(names)
-        numbers = torch.from_numpy(np.concatenate(arrays)) if arrays else torch.empty(0)
-        if len(numbers):
-            self._note(numbers.numpy())
-            self.grow(int(numbers.max()) + 1)
-            self.numbers.index_add_(0, numbers, torch.ones_like(numbers, dtype=torch.int32))
-
-    def grow(self, length: int) -> None:
-        """Make room for indices below a length."""
-        if length > len(self.numbers):
-            larger = torch.zeros(length, dtype=torch.int32)
-            larger[: len(self.numbers)] = self.numbers
-            self.numbers = larger
-
-    def restore(self, numbers: torch.Tensor, others: Mapping[Any, int]) -> None:
-        """Take up what was counted before."""
-        self.numbers, self.others = numbers, Counter(others)
-        indices = numbers.nonzero().flatten()
-        self._note(np.repeat(indices.numpy(), numbers[indices].numpy()))
-        self._note_names(self.others)
-
-    def _note(self, indices: Any) -> None:
-        for place, salt in enumerate(_SALTS, 1):
-            self.fingerprint[place] += torch.from_numpy(_mixed(indices, salt)).sum()
-        self.fingerprint[0] += len(indices)
-
-    def _note_names(self, names: Counter[Any]) -> None:
-        for name, count in names.items():
-            digest = hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
-            halves = torch.tensor(np.frombuffer(digest, np.int64))
-            self.fingerprint += torch.cat([torch.ones(1, dtype=torch.int64), halves]) * count
-
-    def beyond(self, other: "Tally") -> int:
-        """How often indices are named here more often than in another tally."""
-        length = max(len(self.numbers), len(other.numbers))
-        self.grow(length)
-        other.grow(length)
-        more = int((self.numbers - other.numbers).clamp(min=0).sum())
-        return more + (self.others - other.others).total()
 
 
 class Coverage(Callback):
@@ -110,11 +43,20 @@ class Coverage(Callback):
 
     def __init__(self) -> None:
         self._shards: list[Shard] = []  # noted, and not yet counted
-        self._visits, self._plan = Tally(), Tally()  # on this rank, this epoch
-        self._visited_before: Tally | None = None  # by the run that is continued
         self._pass: Pass | None = None
         self._loader: ShardedLoader | None = None
         self._is_first = True
+        self._is_foreign = False  # the ranks' samplers have a plan each
+        self._start()
+
+    def _start(self, limit: int = MAX_NUMBER) -> None:
+        """Begin an epoch."""
+        self._balance = Tally(limit)  # on the first rank, less what the others should visit
+        self._sums = fingerprint_of([])  # of the same
+        self._planned = fingerprint_of([])  # on the first rank: of what all should have visited
+        self._before: Tensor | None = None  # such sums, of the run that is continued
+        self._was_uneven = False  # that run
+        self._moved = 0, 0  # missing and repeated, as it is continued at another place
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,9 +73,7 @@ class Coverage(Callback):
         self._watch(trainer)
         # Not at the epoch's end, which may be in mid-epoch: it is saved then.
         num_samples = sized_len(self._loader.dataset) if self._loader is not None else None
-        self._limit = max(MAX_NUMBER, 4 * (num_samples or 0))
-        self._visits, self._plan = Tally(self._limit), Tally(self._limit)
-        self._visited_before = None
+        self._start(max(MAX_NUMBER, 4 * (num_samples or 0)))
         self._pass = None
 
     def _watch(self, trainer: Trainer) -> None:
@@ -141,72 +81,82 @@ class Coverage(Callback):
         loader: Any = trainer.train_dataloader
         if loader is not self._loader and isinstance(loader, ShardedLoader):
             self._loader = loader
+            self._is_foreign = isinstance(loader.sampler, DistributedSampler)
             loader.sharding.listeners.append(self._note)
 
     def _note(self, its_pass: Pass, shard: Shard) -> None:
         if its_pass is not self._pass:
             self._pass = its_pass
-            if self._is_first:
-                self._plan.add(its_pass.left_out)
-            its_pass.left_out = ()
+            self._continue(its_pass)
         self._shards.append(shard)
         if len(self._shards) >= MAX_NOTES:
             self._count()
 
+    def _continue(self, its_pass: Pass) -> None:
+        """See that a pass leaves out what the run that it continues was trained on."""
+        if self._is_first and not self._is_foreign:
+            left_out = fingerprint_of(its_pass.left_out)
+            before = fingerprint_of([]) if self._before is None else self._before
+            num_left_out, num_before = int(left_out[0]), int(before[0])
+            if num_left_out != num_before:
+                more = num_left_out - num_before
+                self._moved = max(more, 0), max(-more, 0)
+            elif not torch.equal(left_out, before):
+                self._moved = num_before, num_before
+            self._planned += before
+        self._before = None
+        its_pass.left_out = ()
+
     def _count(self) -> None:
         shards, self._shards = self._shards, []
-        if not self._is_first:
-            self._visits.add(shard.indices for shard in shards)
+        if self._is_foreign or not self._is_first:
+            own = [shard.indices for shard in shards]
+            self._sums += fingerprint_of(own)
+            self._balance.add(own)
             return
-        batches = [_as_numbers(shard.batch) for shard in shards]  # once for both
-        self._plan.add(batches)
-        parts = zip(batches, shards, strict=True)
-        self._visits.add(batch[shard.start : shard.stop] for batch, shard in parts)
+        self._planned += fingerprint_of(shard.batch for shard in shards)
+        around = ((s.batch[: s.start], s.batch[s.stop :]) for s in shards)
+        if others := [part for parts in around for part in parts if len(part)]:
+            self._sums -= fingerprint_of(others)
+            self._balance.add(others, -1)
 
-    def _is_all(self, trainer: Trainer) -> bool:
+    def _is_even(self, trainer: Trainer) -> bool:
         """Whether all ranks together have visited what was planned; all of them have to call this.
 
         The sums of a few numbers tell it, whatever the number of samples.
         """
         self._count()
-        balance = self._visits.fingerprint.clone()
-        if self._is_first:
-            balance -= self._plan.fingerprint
-            if self._visited_before is not None:
-                balance += self._visited_before.fingerprint
         strategy = trainer.strategy
-        balance = strategy.reduce(balance.to(strategy.root_device), reduce_op="sum")
-        return not bool(balance.any())
+        sums = torch.cat([self._sums, torch.tensor([self._was_uneven or self._is_foreign])])
+        return not strategy.reduce(sums.to(strategy.root_device), reduce_op="sum").any()
 
-    def _all_visits(self, trainer: Trainer) -> Tally:
-        """How often each sample was visited on all ranks; all of them have to call this."""
+    def _total(self, trainer: Trainer) -> Tally:
+        """What all ranks count together; all of them have to call this."""
         self._count()
         strategy, total = trainer.strategy, Tally()
-        length = torch.tensor(len(self._visits.numbers), device=strategy.root_device)
-        self._visits.grow(int(strategy.reduce(length, reduce_op="max")))
-        visits = self._visits.numbers.to(strategy.root_device, copy=True)
-        total.numbers = strategy.reduce(visits, reduce_op="sum").cpu()
-        total.others = sum(gather_objects(self._visits.others), Counter())
-        if self._visited_before is not None:
-            total.grow(len(self._visited_before.numbers))
-            total.numbers[: len(self._visited_before.numbers)] += self._visited_before.numbers
-            total.others += self._visited_before.others
+        length = torch.tensor(len(self._balance.numbers), device=strategy.root_device)
+        self._balance.grow(int(strategy.reduce(length, reduce_op="max")))
+        numbers = self._balance.numbers.to(strategy.root_device, copy=True)
+        total.numbers = strategy.reduce(numbers, reduce_op="sum").cpu()
+        for names in gather_objects(self._balance.names):
+            total.names.update(names)
+        total.names = Counter({name: count for name, count in total.names.items() if count})
         return total
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loader is None:
             return
-        is_foreign = isinstance(self._loader.sampler, DistributedSampler)
-        if not is_foreign and (self._pass is None or self._is_all(trainer)):
-            self._log(trainer, 0, 0)
+        if not self._is_foreign and (self._pass is None or self._is_even(trainer)):
+            self._log(trainer, *self._moved)
             return
-        visits = self._all_visits(trainer)
-        has_visits = self._pass is not None or self._visited_before is not None
-        if not (trainer.is_global_zero and has_visits):  # else it stops before the first step
-            return
-        plan = _plan_of_foreign(self._loader, trainer, visits) or self._plan
-        self._log(trainer, plan.beyond(visits), visits.beyond(plan))
+        total = self._total(trainer)
+        if not trainer.is_global_zero or (self._pass is None and not self._was_uneven):
+            return  # it stops before the first step
+        if self._is_foreign:
+            _take_off_plan(total, self._loader, trainer)
+        missing, repeated = total.missing_and_repeated()
+        self._log(trainer, missing + self._moved[0], repeated + self._moved[1])
 
     @staticmethod
     def _log(trainer: Trainer, missing: int, repeated: int) -> None:
@@ -222,62 +172,36 @@ class Coverage(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._loader is not None:
-            visits = self._plan if self._is_all(trainer) else self._all_visits(trainer)
-            checkpoint["coverage_visits"] = visits.numbers
-            checkpoint["coverage_names"] = dict(visits.others)
+        if self._loader is None:
+            return
+        uneven = Tally() if self._is_even(trainer) else self._total(trainer)
+        planned = self._planned if self._before is None else self._before  # it has not gone on yet
+        checkpoint["coverage_planned"] = planned.clone()
+        checkpoint["coverage_uneven"] = uneven.numbers
+        checkpoint["coverage_names"] = dict(uneven.names)
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # What all ranks had visited, whatever their number was.
-        if "coverage_visits" in checkpoint:
-            self._visited_before = before = Tally()
-            before.restore(checkpoint["coverage_visits"], checkpoint.get("coverage_names", {}))
+        self._start()
+        self._shards = []
+        if trainer.is_global_zero and "coverage_planned" in checkpoint:  # of all ranks
+            self._before = checkpoint["coverage_planned"].clone()
+            self._balance.numbers = checkpoint["coverage_uneven"].clone()
+            self._balance.names.update(checkpoint["coverage_names"])
+            self._was_uneven = bool(self._balance.names) or bool(self._balance.numbers.any())
 
 
-def _as_numbers(batch: Any) -> Any:
-    """A batch's indices as an array `(B,)`, int64; as they are if they are not small numbers."""
-    try:
-        array = np.asarray(batch)
-    except (ValueError, TypeError):
-        return batch
-    is_numbers = array.ndim == 1 and (array.dtype.kind in "iu" or not array.size)
-    if is_numbers and not (array.size and array.min() < 0):
-        return array.astype(np.int64, copy=False)
-    return batch
+def _take_off_plan(visits: Tally, loader: ShardedLoader, trainer: Trainer) -> None:
+    """Of what an epoch should visit under Lightning's `DistributedSampler`.
 
-
-def _mixed(indices: Any, salt: int) -> Any:
-    """A hash of each index, int64: splitmix64's last steps."""
-    mixed = indices.astype(np.uint64) * np.uint64(salt) + np.uint64(salt)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (mixed ^ (mixed >> np.uint64(31))).view(np.int64)
-
-
-def _as_saved(index: Any) -> Any:
-    """An index as a checkpoint may hold it: numbers, text, and tuples of these."""
-    if isinstance(index, tuple):
-        return tuple(map(_as_saved, index))
-    return index if isinstance(index, (int, float, str)) else repr(index)
-
-
-def _plan_of_foreign(loader: ShardedLoader, trainer: Trainer, visits: Tally) -> Tally | None:
-    """What an epoch should visit under Lightning's `DistributedSampler`, which has a plan a rank.
-
-    A whole epoch is every sample once. `None` where the loader has another sampler.
+    A whole epoch is every sample once.
     """
-    if not isinstance(loader.sampler, DistributedSampler):
-        return None
-    plan = Tally()
-    is_whole = trainer.fit_loop.batch_idx + 1 == len(loader) and not loader.drop_last
-    if is_whole:
-        plan.add([range(len(loader.dataset))])  # type: ignore[arg-type]
+    if trainer.fit_loop.batch_idx + 1 == len(loader) and not loader.drop_last:
+        visits.add([range(len(loader.dataset))], -1)  # type: ignore[arg-type]
     else:
-        plan.numbers = visits.numbers.clamp(max=1)
-    return plan
+        visits.numbers -= visits.numbers.clamp(max=1)
 
 
 def _observe_loaders(trainer: Trainer) -> None:

@@ -149,7 +149,7 @@ WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "no schedulers": (_drop("lr_schedulers"), "it has no 'lr_schedulers'"),
     "callbacks": (_put("callbacks", value=[]), "its 'callbacks' is of type list, not dict"),
     "switches": (_put("switches", value={"eval": []}), "it has no 'frozen'"),
-    "visits": (_put("coverage_visits", value=[1]), "its 'coverage_visits' is of type list"),
+    "plan": (_put("coverage_planned", value=[1]), "its 'coverage_planned' is of type list"),
     "event files": (_put("event_files", value=[1]), "its 'event_files' is of type list"),
     "splits": (_put("splits", value=[1]), "it does not fit this run"),
 }

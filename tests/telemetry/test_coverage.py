@@ -19,7 +19,8 @@ from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 from lightning_app.strategies import passes
 from lightning_app.strategies.sharding import Shard, shard_bounds
-from lightning_app.telemetry.coverage import Coverage, Tally
+from lightning_app.telemetry.coverage import Coverage
+from lightning_app.telemetry.tally import Tally, fingerprint_of
 from tests.ranks import run_ranks
 from tests.runs import MemoryLogger, Run, assert_same_weights, fit
 from tests.user_modules import Samples, Shuffled, Submodule
@@ -41,25 +42,26 @@ indices = st.lists(st.integers(0, 40))
 def test_tallies_differ_by_what_is_named_more_often(
     ours: list[int], theirs: list[int], size: int
 ) -> None:
-    first, second = Tally(), Tally()
-    first.add(torch.split(torch.tensor(ours, dtype=torch.int64), size))
-    second.add([theirs])
+    tally = Tally()
+    tally.add(torch.split(torch.tensor(ours, dtype=torch.int64), size))
+    tally.add([theirs], -1)
     named = range(41)
     more = [max(ours.count(index) - theirs.count(index), 0) for index in named]
     less = [max(theirs.count(index) - ours.count(index), 0) for index in named]
-    assert first.beyond(second) == sum(more)
-    assert second.beyond(first) == sum(less)
+    assert tally.missing_and_repeated() == (sum(less), sum(more))
 
 
 @pytest.mark.parametrize(
     "batch", [["a", "b", "b"], [(1, 2), (3, 4), (3, 4)], [-1, 7, 7], [2**31, 0, 0], [1.5, 2, 2]]
 )
 def test_indices_may_be_names(batch: list[Any]) -> None:
-    visits, plan = Tally(), Tally()
-    visits.add([batch])
-    plan.add([batch[:2]])
-    assert (plan.beyond(visits), visits.beyond(plan)) == (0, 1)
-    assert len(visits.numbers) == 0  # and no table up to 2**31
+    tally = Tally()
+    tally.add([batch])
+    tally.add([batch[:2], batch[2:], batch[2:]], -1)
+    assert tally.missing_and_repeated() == (1, 0)
+    assert len(tally.numbers) <= 8  # and no table up to 2**31
+    parts = fingerprint_of([batch[:2]]) + fingerprint_of([batch[2:]])
+    assert torch.equal(fingerprint_of([batch]), parts)
 
 
 def train_ours(devices: int, **flags: Any) -> Counts:

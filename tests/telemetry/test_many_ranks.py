@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from lightning_app.data import SeededBatches
 from lightning_app.strategies.sharding import shard_bounds, shard_sizes
-from lightning_app.telemetry.coverage import Tally
 from lightning_app.telemetry.dashboard.card import splits_table
 from lightning_app.telemetry.dashboard.pictures import who_got_what
 from lightning_app.telemetry.many_ranks import curves, in_words, runs_of_ranks, sum_in_words
 from lightning_app.telemetry.plan import Plan, command, kept_bytes, lines, warnings
 from lightning_app.telemetry.sizes import Sizes, _decoded, _encoded, by_rank
+from lightning_app.telemetry.tally import fingerprint_of
 
 
 def test_few_ranks_are_shown_one_by_one() -> None:
@@ -57,19 +57,17 @@ def test_the_plan_is_what_so_many_ranks_do(world_size: int) -> None:
     order = SeededBatches(length, batch_size, 0)
     batches = [torch.as_tensor(batch) for batch in order]
     plan = Plan(world_size // 8, 8, batch_size, length, len(batches))
-    done, planned = torch.zeros(3, dtype=torch.int64), Tally()
-    planned.add(batches)
+    done = torch.zeros(3, dtype=torch.int64)
     by_ranks = []
     for rank in range(world_size):
-        own, runs = Tally(), []
+        runs = []
         for batch in batches:
             start, stop = shard_bounds(len(batch), rank, world_size)
-            own.add([batch[start:stop]])
+            done += fingerprint_of([batch[start:stop]])
             shape = (stop - start, 5)
             runs.append(({0: Sizes(shape, shape)} if stop > start else {}, 1))
-        done += own.fingerprint
         by_ranks.append(runs)
-    assert torch.equal(done, planned.fingerprint)  # each sample once
+    assert torch.equal(done, fingerprint_of(batches))  # each sample once
     sizes = [
         [s[r].input[0] if r in s else 0 for r in range(world_size)] for s, _ in by_rank(by_ranks)
     ]
@@ -82,22 +80,11 @@ def test_the_plan_is_what_so_many_ranks_do(world_size: int) -> None:
 
 
 def test_a_sample_that_is_missed_or_repeated_is_seen() -> None:
-    plan, missed, repeated = Tally(), Tally(), Tally()
-    plan.add([[0, 1, 2, 3]])
-    missed.add([[0, 1, 3]])
-    repeated.add([[0, 1, 2, 2]])
-    swapped = Tally()
-    swapped.add([[3, 2], [1, 0]])
-    assert torch.equal(plan.fingerprint, swapped.fingerprint)
-    for other in (missed, repeated):
-        assert not torch.equal(plan.fingerprint, other.fingerprint)
-    names, same = Tally(), Tally()
-    names.add([["a", "b"]])
-    same.add([["b"], ["a"]])
-    assert torch.equal(names.fingerprint, same.fingerprint)
-    again = Tally()
-    again.restore(plan.numbers, names.others)
-    assert torch.equal(again.fingerprint, plan.fingerprint + names.fingerprint)
+    planned = fingerprint_of([[0, 1, 2, 3]])
+    assert torch.equal(planned, fingerprint_of([[3, 2], [1, 0]]))
+    for other in ([[0, 1, 3]], [[0, 1, 2, 2]], [[0, 1, 2, 4]], [[0, 1, 2, "3"]]):
+        assert not torch.equal(planned, fingerprint_of(other))
+    assert torch.equal(fingerprint_of([["a", "b"]]), fingerprint_of([["b"], ["a"]]))
 
 
 def test_a_plan_warns_of_ranks_that_would_do_nothing() -> None:
