@@ -1,15 +1,15 @@
-"""Writes what is not a curve: the charts' layout, run card, hyperparameters, graph, pictures."""
+"""Writes what is not a curve: the charts' layout, run card, hyperparameters, graph, pictures.
+
+`entries` is imported where something is written: it takes long, and most ranks write nothing.
+"""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.tensorboard.summary import hparams, text
-from torch.utils.tensorboard.writer import SummaryWriter
 from typing_extensions import override
 
 from lightning_app.checkpoint.best import names_of_validation
@@ -23,12 +23,14 @@ from lightning_app.telemetry.dashboard.card import (
     splits_table,
 )
 from lightning_app.telemetry.dashboard.charts import FIRST, charts
-from lightning_app.telemetry.dashboard.graph import GraphRecorder, Node, graph_event
+from lightning_app.telemetry.dashboard.graph import GraphRecorder, Node
 from lightning_app.telemetry.dashboard.logger import RunLogger
-from lightning_app.telemetry.dashboard.pictures import who_got_what
 from lightning_app.telemetry.describe import describe_layout, run_name
 from lightning_app.telemetry.metrics import of_epoch
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 MAX_FIRST = 6
 COVERAGE = ("missing", "repeated")
@@ -77,6 +79,8 @@ class Dashboard(Callback):
         writer = _writer(trainer)
         if writer is None:
             return
+        from lightning_app.telemetry.dashboard.entries import add_text
+
         if self._note not in self._shapes.listeners:
             self._shapes.listeners.append(self._note)
         self._tags = set()
@@ -87,7 +91,7 @@ class Dashboard(Callback):
             [name for names in devices for name in names],
             None if seed is None else int(seed),
         )
-        _add_text(writer, "run", card, trainer.global_step)
+        add_text(writer, "run", card, trainer.global_step)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,6 +123,8 @@ class Dashboard(Callback):
         writer = _writer(trainer)
         if writer is None:
             return
+        from lightning_app.telemetry.dashboard.entries import add_graph, add_text
+
         self._log_first(trainer)
         self._lay_out(trainer, writer, trainer.logger.tags)  # type: ignore[union-attr]
         counts = [trainer.callback_metrics.get(f"coverage/{name}") for name in COVERAGE]
@@ -132,10 +138,9 @@ class Dashboard(Callback):
         if self._graph is not None:
             nodes = self._end_graph()
             if nodes:
-                event = graph_event(nodes)
-                writer._get_file_writer().add_event(event)  # type: ignore[no-untyped-call]
+                add_graph(writer, nodes)
             else:
-                _add_text(writer, "graph", NO_GRAPH, trainer.global_step)
+                add_text(writer, "graph", NO_GRAPH, trainer.global_step)
 
     def _log_first(self, trainer: Trainer) -> None:
         """Log the epoch's values once more, as tags that come first on the page and in its table.
@@ -152,26 +157,25 @@ class Dashboard(Callback):
         first = {FIRST + name: value for name, value in list(values.items())[:MAX_FIRST]}
         trainer.logger.log_metrics(first, trainer.global_step - 1)  # type: ignore[union-attr]
 
-    def _lay_out(self, trainer: Trainer, writer: SummaryWriter, tags: set[str]) -> None:
+    def _lay_out(self, trainer: Trainer, writer: "SummaryWriter", tags: set[str]) -> None:
         """Lay out the charts of what is logged, and of what is new since."""
         if not tags <= self._tags:
             self._tags |= tags
             writer.add_custom_scalars(charts(self._tags))
 
-    def _draw(self, trainer: Trainer, writer: SummaryWriter) -> None:
+    def _draw(self, trainer: Trainer, writer: "SummaryWriter") -> None:
+        from lightning_app.telemetry.dashboard.entries import add_picture
+
         if self._splits:
-            picture = who_got_what({split: n for split, (*_, n) in self._splits.items()})
-            step = trainer.global_step - 1
-            writer.add_image("who_got_what", picture, step, dataformats="HWC")
+            splits = {split: n for split, (*_, n) in self._splits.items()}
+            add_picture(writer, splits, trainer.global_step - 1)
 
     def _describe(
-        self, trainer: Trainer, pl_module: LightningModule, writer: SummaryWriter
+        self, trainer: Trainer, pl_module: LightningModule, writer: "SummaryWriter"
     ) -> None:
-        """Enter the run in the table of hyperparameters.
+        """Enter the run in the table of hyperparameters."""
+        from lightning_app.telemetry.dashboard.entries import add_run
 
-        The table's columns are left to TensorBoard, which then takes those of all runs; of layouts
-        of columns that runs bring it would take one, whatever the others have logged.
-        """
         simple = {
             name: value
             for name, value in masked(dict(pl_module.hparams)).items()
@@ -184,15 +188,8 @@ class Dashboard(Callback):
             "layout": run_name(trainer),
             "global_batch": sum(max(self._splits, key=sum, default=())),
         }
-        session = f"{os.path.basename(trainer.logger.log_dir or '')} {run_name(trainer)}"  # type: ignore[union-attr]
-        _, *summaries = hparams(params, {})  # type: ignore[no-untyped-call]
-        for summary in summaries:
-            data = HParamsPluginData.FromString(summary.value[0].metadata.plugin_data.content)
-            if data.HasField("session_start_info"):
-                data.session_start_info.group_name = session  # what the table calls the run
-                content = data.SerializeToString()
-                summary.value[0].metadata.plugin_data.content = content
-            writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+        name = f"{os.path.basename(trainer.logger.log_dir or '')} {run_name(trainer)}"  # type: ignore[union-attr]
+        add_run(writer, name, params)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -207,10 +204,13 @@ class Dashboard(Callback):
     def _end(self, trainer: Trainer) -> None:
         self._end_graph()
         writer = _writer(trainer) if self._splits else None  # asking for it makes a file
-        if writer is not None:
-            splits = f"{splits_table(self._splits)}\n\n{coverage_line(*self._coverage)}"
-            _add_text(writer, "splits", splits, trainer.global_step)
-            self._draw(trainer, writer)
+        if writer is None:
+            return
+        from lightning_app.telemetry.dashboard.entries import add_text
+
+        splits = f"{splits_table(self._splits)}\n\n{coverage_line(*self._coverage)}"
+        add_text(writer, "splits", splits, trainer.global_step)
+        self._draw(trainer, writer)
 
 
 def in_effect(optimizer: Optimizer) -> dict[str, str | float]:
@@ -235,14 +235,7 @@ def device_names(trainer: Trainer) -> list[str]:
     ]
 
 
-def _add_text(writer: SummaryWriter, tag: str, words: str, step: int) -> None:
-    """As the writer's own, which would add `/text_summary` to what the page calls it."""
-    summary = text(tag, words)  # type: ignore[no-untyped-call]
-    summary.value[0].tag = tag
-    writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
-
-
-def _writer(trainer: Trainer) -> SummaryWriter | None:
+def _writer(trainer: Trainer) -> "SummaryWriter | None":
     """Where to write, on the rank that does."""
     logger = trainer.logger
     if isinstance(logger, RunLogger) and trainer.is_global_zero:

@@ -12,17 +12,12 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.versions_pb2 import VersionDef
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.tensorboard._proto_graph import node_proto
 
 from lightning_app import inside
 
 INPUT = "input"
-MAX_OPEN = 40  # modules that are shown at once
 _KEY = "lightning_app.module"  # in the metadata of autograd's nodes
 _MAX_OPERATIONS = 1000  # between two modules
 
@@ -106,25 +101,3 @@ def _metadata(operation: torch.autograd.graph.Node) -> dict[str, str]:
 
 def _tensors(values: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
-
-
-def graph_event(nodes: dict[str, Node]) -> Event:
-    """The event that shows a graph in TensorBoard.
-
-    The page folds what has a `/` in its name into boxes, of which only the outermost are open: a
-    net that can be taken in at once has names with dots.
-
-    Args:
-        nodes: By the modules' names, with dots.
-    """
-    is_large = len(nodes) > MAX_OPEN
-
-    def place(name: str) -> str:
-        return name.replace(".", "/") if is_large else name
-
-    graph = GraphDef(versions=VersionDef(producer=22))
-    graph.node.append(node_proto(INPUT, op="IO Node"))
-    for name, (kind, sources, shape) in nodes.items():
-        taken = [place(source) for source in sources]
-        graph.node.append(node_proto(place(name), op=kind, input=taken, outputsize=shape))
-    return Event(graph_def=graph.SerializeToString())

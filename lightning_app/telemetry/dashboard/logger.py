@@ -11,8 +11,6 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from typing_extensions import override
 
@@ -20,7 +18,6 @@ from lightning_app.checkpoint.resume import RewindsFiles
 from lightning_app.errors import UsageError
 from lightning_app.masking import masked
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
-from lightning_app.telemetry.dashboard.records import records_of_steps, take_records
 from lightning_app.telemetry.metrics import Smooths
 
 
@@ -164,16 +161,15 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
             metrics: The values, by their tags.
             steps: The numbers of the steps.
         """
+        # Here, as most ranks, and runs without a page, do without what it takes.
+        from lightning_app.telemetry.dashboard.records import records_of_steps, take_records
+
         self.tags.update(metrics)
-        values = [
-            Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()
-        ]
         writer = self.experiment._get_file_writer().event_writer
         if writer is not self._writer_of_records:
             take_records(writer)
             self._writer_of_records = writer
-        records = records_of_steps(Summary(value=values), steps, time.time())
-        writer._async_writer.write(records)
+        writer._async_writer.write(records_of_steps(metrics, steps, time.time()))
 
     def __getstate__(self) -> dict[str, Any]:
         # A writer has a thread and a file; a lock is this process's.
@@ -195,6 +191,8 @@ def leave_no_empty_run(trainer: Trainer) -> None:
 
 
 def _has_no_events(path: Path) -> bool:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
     return all(e.WhichOneof("what") == "file_version" for e in EventFileLoader(str(path)).Load())
 
 

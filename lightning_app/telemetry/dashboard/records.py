@@ -7,7 +7,7 @@ order of a protocol buffer's fields is free. The format is that of TensorFlow's 
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -42,15 +42,18 @@ def take_records(writer: EventFileWriter) -> None:
     thread._record_writer = RecordsWriter(thread._record_writer._writer)
 
 
-def records_of_steps(summary: Summary, steps: Iterable[int], wall_time_s: float) -> Records:
+def records_of_steps(
+    metrics: Mapping[str, float], steps: Iterable[int], wall_time_s: float
+) -> Records:
     """One record for each step, all with the same values.
 
     Args:
-        summary: The values.
+        metrics: The values, by their tags.
         steps: The numbers of the steps.
         wall_time_s: When they were, in seconds since the epoch.
     """
-    start = Event(wall_time=wall_time_s, summary=summary).SerializeToString()
+    values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()]
+    start = Event(wall_time=wall_time_s, summary=Summary(value=values)).SerializeToString()
     checksum = crc_update(CRC_INIT, start)
     beginnings: dict[int, bytes] = {}  # of records, by the length of what differs
     records = []

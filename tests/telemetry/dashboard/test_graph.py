@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override
 
 from lightning_app.telemetry.dashboard import Dashboard, RunLogger, Throughput
-from lightning_app.telemetry.dashboard.graph import INPUT, MAX_OPEN, Node, graph_event
+from lightning_app.telemetry.dashboard.entries import MAX_OPEN, graph_event
+from lightning_app.telemetry.dashboard.graph import INPUT, Node
 from lightning_app.telemetry.loss import LossLogger
 from lightning_app.telemetry.shapes import ShapeLogger
 from tests.events import scalars
