@@ -84,7 +84,7 @@ class Case:
     values_differ: tuple[str, ...] = ()
     in_float32: tuple[str, ...] = ()
     stop_at: int = 7
-    timeout_s: float = 25
+    timeout_s: float = 60
     beside: str = PLAIN
 
     @property

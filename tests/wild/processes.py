@@ -21,7 +21,7 @@ from tests.ranks import as_torchrun, free_port
 from tests.wild.case import RANKS
 from tests.wild.recording import Result, run
 
-GRACE_S = 5  # for the other ranks, when one has failed
+GRACE_S = 15  # for the other ranks, when one has failed
 
 
 class Hung(AssertionError):
