@@ -144,9 +144,15 @@ def one_line(message: str) -> str:
     line = re.sub(
         r"^ambiguous option: (--\w+) could match (--\w+),.*", r"\1: did you mean \2?", line
     )
+    line = re.sub(r"^Unexpected config: *(.*)", _no_mapping, line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
     return _plain(f"{line}; `{command()} --help all` lists every flag" if unknown else line)
+
+
+def _no_mapping(told: re.Match[str]) -> str:
+    found = told[1] if told[1] and not told[1].startswith("#") else "empty"
+    return f"--config is {found}: a config has names and values, as in `trainer: {{max_epochs: 1}}`"
 
 
 def _plain(line: str) -> str:

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, TypeAlias
 
 import lightning
+import torch
 from fsspec.core import url_to_fs
 from lightning.pytorch.utilities.migration import migrate_checkpoint
 from packaging.version import InvalidVersion, Version
@@ -147,6 +148,16 @@ def read_checkpoint(path: str, trusted: bool, to_train: bool) -> Any:
     return saved
 
 
+def _check_coverage(name: str, saved: Any, remedy: str) -> None:
+    parts = {key: _OWN[key] for key in ("coverage_planned", "coverage_uneven", "coverage_names")}
+    _check_types(name, saved, parts, remedy)
+    planned, uneven, names = (saved[key] for key in parts)
+    is_sound = planned.shape == (3,) and planned.dtype == torch.int64
+    is_sound &= uneven.ndim == 1 and uneven.dtype == torch.int32
+    if not is_sound or not all(isinstance(count, int) for count in names.values()):
+        raise UsageError(f"{name}: its coverage does not tell numbers of samples; {remedy}")
+
+
 def _check_parts(path: str, saved: Any, to_train: bool) -> None:
     """Raises an error for what is missing; older forms of Lightning's are made new."""
     name, remedy = f"--ckpt_path {path}", f"to use only its weights: --weights_from {path}"
@@ -184,6 +195,8 @@ def _check_parts(path: str, saved: Any, to_train: bool) -> None:
     for state in saved["callbacks"].values():
         if isinstance(state, dict) and "best_k_models" in state:
             _check_types(name, state, {k: v for k, v in _OF_BEST.items() if k in state}, remedy)
+    if "coverage_planned" in own:
+        _check_coverage(name, saved, remedy)
     if "switches" in own:
         _check_types(name, saved["switches"], {"eval": list, "frozen": list}, remedy)
 

@@ -50,6 +50,16 @@ def limit_of(trainer: Trainer, shards: object) -> int | None:
     return None
 
 
+def number_of(trainer: Trainer, shards: object) -> int:
+    """The place of the loader with these shards among those of its loop, from 0."""
+    for loop in (trainer._active_loop, trainer.fit_loop):
+        combined = getattr(loop, "_combined_loader", None)
+        for number, loader in enumerate(getattr(combined, "flattened", ())):
+            if getattr(loader, "__dict__", {}).get("sharding") is shards:
+                return number
+    return 0
+
+
 def num_prefetched(trainer: Trainer) -> int:
     """Batches that training has fetched ahead, to know which one is the last."""
     return len(getattr(trainer.fit_loop._data_fetcher, "batches", ()))

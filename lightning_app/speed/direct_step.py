@@ -5,7 +5,8 @@ every callback and several of the precision plugin and the strategy, and notes t
 Where none of them does anything, nothing is lost by not calling them: the same forward and backward
 pass and the same optimizer step, in the same order, with the same progress counted. Where one
 might, also a strategy, precision plugin or profiler that is not known here, Lightning's way is
-taken. Which of the two is asked in each step, as a hook may appear at any time.
+taken. Which of the two is asked in each step, as a user's hook may appear at any time; this
+project's own callbacks have theirs from the start.
 
 This stands in for a loop of Lightning's that is not public; tests notice if it changes.
 """

@@ -19,7 +19,7 @@ from typing_extensions import Self, override
 from lightning_app import inside
 from lightning_app.strategies.randomness import SeededSampler, is_known
 from lightning_app.strategies.sharding import Shard, shard_bounds
-from lightning_app.strategies.shuffled import in_seeded_order
+from lightning_app.strategies.shuffled import in_seeded_order, is_shuffled
 
 if TYPE_CHECKING:
     from lightning_app.strategies.shards import Shards
@@ -109,22 +109,31 @@ class Pass:
 
     def _global_batches(self) -> Iterator[Indices]:
         """The batches of indices that the sampler gives, over all ranks."""
-        shards = self.shards
+        shards, sampler, start = self.shards, self.shards.sampler, self.position
         seed = shards.seed_of(self.epoch, self.note[1])
-        sampler: Any = in_seeded_order(shards.sampler, seed)
+        left_out: Iterator[Any]
+        batches: Iterator[Any]
         if isinstance(sampler, Sequence):  # any position at once
-            self.note[2] = self.position
-            self.left_out = (sampler[i] for i in range(self.position))
-            return (sampler[i] for i in range(self.position, len(sampler)))
-        return self._after_start(SeededSampler(sampler, seed))
+            left_out = (sampler[i] for i in range(start))
+            batches = (sampler[i] for i in range(start, len(sampler)))
+        elif is_shuffled(sampler):
+            left_out = islice(in_seeded_order(sampler, seed), start)
+            batches = in_seeded_order(sampler, seed, start)
+        else:
+            return self._after_start(SeededSampler(sampler, seed))
+        self.note[2] = start
+        self.left_out = map(self._as_list, left_out)
+        return batches
 
     def _after_start(self, stream: Iterable[Indices]) -> Iterator[Indices]:
         iterator = iter(stream)
         left_out = list(islice(iterator, self.position))
         self.note[2] = len(left_out)
-        is_listed = self.shards.is_collated
-        self.left_out = [b if is_listed or _is_list(b) else (b,) for b in left_out]
+        self.left_out = map(self._as_list, left_out)
         yield from iterator
+
+    def _as_list(self, batch: Any) -> Any:
+        return batch if self.shards.is_collated or _is_list(batch) else (batch,)
 
     def _own_indices(self, batches: Iterator[Indices]) -> Iterator[Any]:
         """What is asked of the data set, batch by batch; which shard it is, is noted."""

@@ -139,8 +139,9 @@ class Shards:
         self._rounds = (ended.epoch, self.round_of(ended.epoch) + 1)
 
     def seed_of(self, epoch: int, round_: int) -> int:
-        """The seed of a pass's random streams."""
-        return self.seed * 1_000_003 + epoch + round_ * 7_368_787
+        """The seed of a pass's random streams; of several loaders each has its own."""
+        number = 0 if self._trainer is None else inside.number_of(self._trainer, self)
+        return self.seed * 1_000_003 + epoch + round_ * 7_368_787 + number * 15_485_863
 
     def is_trainers(self, a_pass: Pass) -> bool:
         """Whether a pass is the Trainer's own, and not that of a hook."""

@@ -5,60 +5,40 @@ seed of that list from the global generator, whose place (seed, epoch) takes her
 list can as well be a function of them. A loader with a generator of its own keeps torch's order.
 """
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Iterator
+from typing import TypeGuard
 
 from torch.utils.data import BatchSampler, RandomSampler
-from typing_extensions import override
 
 from lightning_app.order import MAX_KEY, SeededOrder
 
 
-class ShuffledBatches(Sequence[list[int]]):
-    """The batches of one pass; any of them at once.
-
-    Args:
-        length: Number of samples.
-        batch_size: Samples in a batch.
-        drop_last: Leave out a last batch of fewer samples.
-        seed: Of this pass.
-    """
-
-    def __init__(self, length: int, batch_size: int, drop_last: bool, seed: int) -> None:
-        self._order = SeededOrder(length, seed % (MAX_KEY + 1))
-        self._batch_size = batch_size
-        self._num_batches = length // batch_size if drop_last else -(-length // batch_size)
-
-    @override
-    def __len__(self) -> int:
-        return self._num_batches
-
-    @overload
-    def __getitem__(self, position: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, position: slice) -> Sequence[list[int]]: ...
-    @override
-    def __getitem__(self, position: int | slice) -> list[int] | Sequence[list[int]]:
-        if isinstance(position, slice):
-            return [self[i] for i in range(len(self))[position]]
-        start = range(len(self))[position] * self._batch_size
-        stop = min(start + self._batch_size, self._order.length)
-        indices: list[int] = self._order.indices(0, start, stop).tolist()
-        return indices
-
-
-def in_seeded_order(sampler: object, seed: int) -> object:
-    """The sampler of a pass: the user's, or the same batches in the seeded order.
-
-    Args:
-        sampler: The user's. Only torch's own, as a DataLoader makes them, are replaced.
-        seed: Of the pass.
-    """
+def is_shuffled(sampler: object) -> TypeGuard[BatchSampler]:
+    """Whether a sampler is what a DataLoader makes of `shuffle=True`, without a generator."""
     if type(sampler) is not BatchSampler or type(sampler.sampler) is not RandomSampler:
-        return sampler
+        return False
     shuffled = sampler.sampler
-    length = len(shuffled.data_source)
-    draws_all = not shuffled.replacement and shuffled.num_samples == length
-    if shuffled.generator is not None or not draws_all:
-        return sampler
-    return ShuffledBatches(length, sampler.batch_size, sampler.drop_last, seed)
+    takes_all = not shuffled.replacement and shuffled.num_samples == len(shuffled.data_source)
+    return shuffled.generator is None and takes_all
+
+
+def in_seeded_order(sampler: BatchSampler, seed: int, first: int = 0) -> Iterator[list[int]]:
+    """The batches of one pass.
+
+    As in torch, the number of samples is asked when the first batch is, and the batch size for
+    each.
+
+    Args:
+        sampler: A shuffled one.
+        seed: Of this pass.
+        first: The number of the batch to begin with.
+    """
+    length = len(sampler.sampler.data_source)  # type: ignore[union-attr]
+    order = SeededOrder(length, seed % (MAX_KEY + 1))
+    start = first * sampler.batch_size
+    while start < length:
+        stop = min(start + sampler.batch_size, length)
+        if sampler.drop_last and stop - start < sampler.batch_size:
+            return
+        yield order.indices(0, start, stop).tolist()
+        start = stop

@@ -18,10 +18,12 @@ known which: all of them are told as missing, and as repeated.
 """
 
 from collections import Counter
+from itertools import islice
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.data import sized_len
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
@@ -35,23 +37,26 @@ from lightning_app.strategies.sharding import Shard
 from lightning_app.telemetry.metrics import Smooths
 from lightning_app.telemetry.tally import MAX_NUMBER, Tally, fingerprint_of
 
-MAX_NOTES = 64
+MAX_NOTES = 64  # batches that are counted at once
 
 
 class Coverage(Callback):
     """Logs `coverage/missing` and `coverage/repeated` at each epoch's end; both should be 0."""
 
     def __init__(self) -> None:
-        self._shards: list[Shard] = []  # noted, and not yet counted
+        self._shards: list[Shard]  # noted, and not yet counted
         self._pass: Pass | None = None
         self._loader: ShardedLoader | None = None
         self._is_first = True
         self._is_foreign = False  # the ranks' samplers have a plan each
+        self._limit = MAX_NUMBER
+        self._saved_in: int | None = None  # the epoch of the checkpoint that is continued
         self._start()
 
-    def _start(self, limit: int = MAX_NUMBER) -> None:
+    def _start(self) -> None:
         """Begin an epoch."""
-        self._balance = Tally(limit)  # on the first rank, less what the others should visit
+        self._shards = []
+        self._balance = Tally(self._limit)  # on the first rank, less what the others should visit
         self._sums = fingerprint_of([])  # of the same
         self._planned = fingerprint_of([])  # on the first rank: of what all should have visited
         self._before: Tensor | None = None  # such sums, of the run that is continued
@@ -67,13 +72,15 @@ class Coverage(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watch(trainer)
+        saved_in, self._saved_in = self._saved_in, None
+        if saved_in not in (None, trainer.current_epoch):
+            self._start()  # its epoch had come to its end, but for the hooks
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watch(trainer)
         # Not at the epoch's end, which may be in mid-epoch: it is saved then.
-        num_samples = sized_len(self._loader.dataset) if self._loader is not None else None
-        self._start(max(MAX_NUMBER, 4 * (num_samples or 0)))
+        self._start()
         self._pass = None
 
     def _watch(self, trainer: Trainer) -> None:
@@ -83,6 +90,8 @@ class Coverage(Callback):
             self._loader = loader
             self._is_foreign = isinstance(loader.sampler, DistributedSampler)
             loader.sharding.listeners.append(self._note)
+            self._limit = max(MAX_NUMBER, 4 * (sized_len(loader.dataset) or 0))
+            self._balance.limit = self._limit
 
     def _note(self, its_pass: Pass, shard: Shard) -> None:
         if its_pass is not self._pass:
@@ -95,8 +104,10 @@ class Coverage(Callback):
     def _continue(self, its_pass: Pass) -> None:
         """See that a pass leaves out what the run that it continues was trained on."""
         if self._is_first and not self._is_foreign:
-            left_out = fingerprint_of(its_pass.left_out)
-            before = fingerprint_of([]) if self._before is None else self._before
+            left_out, batches = fingerprint_of([]), iter(its_pass.left_out)
+            while some := list(islice(batches, MAX_NOTES)):
+                left_out += fingerprint_of(some)
+            before = left_out if self._before is None else self._before
             num_left_out, num_before = int(left_out[0]), int(before[0])
             if num_left_out != num_before:
                 more = num_left_out - num_before
@@ -115,7 +126,7 @@ class Coverage(Callback):
             self._balance.add(own)
             return
         self._planned += fingerprint_of(shard.batch for shard in shards)
-        around = ((s.batch[: s.start], s.batch[s.stop :]) for s in shards)
+        around = ((s.batch[: s.start], s.batch[s.stop :]) for s in shards if not s.is_whole)
         if others := [part for parts in around for part in parts if len(part)]:
             self._sums -= fingerprint_of(others)
             self._balance.add(others, -1)
@@ -133,7 +144,7 @@ class Coverage(Callback):
     def _total(self, trainer: Trainer) -> Tally:
         """What all ranks count together; all of them have to call this."""
         self._count()
-        strategy, total = trainer.strategy, Tally()
+        strategy, total = trainer.strategy, Tally(self._limit)
         length = torch.tensor(len(self._balance.numbers), device=strategy.root_device)
         self._balance.grow(int(strategy.reduce(length, reduce_op="max")))
         numbers = self._balance.numbers.to(strategy.root_device, copy=True)
@@ -185,7 +196,7 @@ class Coverage(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._start()
-        self._shards = []
+        self._saved_in = checkpoint["epoch"]
         if trainer.is_global_zero and "coverage_planned" in checkpoint:  # of all ranks
             self._before = checkpoint["coverage_planned"].clone()
             self._balance.numbers = checkpoint["coverage_uneven"].clone()
@@ -196,9 +207,10 @@ class Coverage(Callback):
 def _take_off_plan(visits: Tally, loader: ShardedLoader, trainer: Trainer) -> None:
     """Of what an epoch should visit under Lightning's `DistributedSampler`.
 
-    A whole epoch is every sample once.
+    A whole epoch is every sample once, unless the user's own sampler is in it.
     """
-    if trainer.fit_loop.batch_idx + 1 == len(loader) and not loader.drop_last:
+    takes_all = not isinstance(loader.sampler, DistributedSamplerWrapper) and not loader.drop_last
+    if trainer.fit_loop.batch_idx + 1 == len(loader) and takes_all:
         visits.add([range(len(loader.dataset))], -1)  # type: ignore[arg-type]
     else:
         visits.numbers -= visits.numbers.clamp(max=1)

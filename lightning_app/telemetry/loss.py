@@ -62,11 +62,15 @@ class LossLogger(Callback):
         self._strategy: Any = None
         self._step = 0  # that of the batch before
         self._finite = FiniteLoss(on_nonfinite)
+        self._saved_in: int | None = None  # the epoch of the checkpoint that is continued
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._strategy = trainer.strategy
         self._step = trainer.global_step
+        saved_in, self._saved_in = self._saved_in, None
+        if saved_in not in (None, trainer.current_epoch):
+            self._mean = EpochMean()  # its epoch had come to its end, but for the hooks
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,6 +110,7 @@ class LossLogger(Callback):
         # That of all ranks, whatever their number was, is one rank's.
         sums = checkpoint.get("epoch_loss") if trainer.is_global_zero else None
         self._mean = EpochMean() if sums is None else EpochMean(*sums.tolist())
+        self._saved_in = checkpoint["epoch"]
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

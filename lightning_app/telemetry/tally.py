@@ -39,19 +39,20 @@ class Tally:
         limit: Indices from here on are names, which need no table up to the largest.
 
     Attributes:
+        limit: As given.
         numbers: By the index, int32, of indices that are whole numbers from 0.
         names: Of what else there is.
     """
 
     def __init__(self, limit: int = MAX_NUMBER) -> None:
-        self._limit = limit
+        self.limit = limit
         self.numbers = torch.zeros(0, dtype=torch.int32)
         self.names: Counter[Any] = Counter()
 
     def add(self, batches: Iterable[Indices], times: int = 1) -> None:
         """Count what is in some batches; -1 `times` takes it off."""
         numbers, names = _parted(batches)
-        is_small = numbers < self._limit
+        is_small = numbers < self.limit
         for name in [*names, *numbers[~is_small].tolist()]:
             self.names[name] += times
         small = torch.from_numpy(numbers[is_small])
