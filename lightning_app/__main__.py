@@ -1,5 +1,6 @@
 """The program: `python train.py`, `python -m lightning_app` or, installed, `train-any`."""
 
+import os
 import sys
 
 from lightning_app.help import shows_help
@@ -19,6 +20,8 @@ def main() -> None:
         return
     end_with_parent()
     check_environment()  # of which Lightning reads some as it is imported
+    # Else torch shows frames of its C++ wherever another rank has ended, beside our line.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     say_if_slow("loading PyTorch and Lightning")
     with listening():  # from the first moment: PyTorch is loaded for seconds
         from lightning_app.cli import main as run

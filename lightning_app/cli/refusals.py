@@ -179,6 +179,7 @@ _ENDED = (
     "Broken pipe",
     "No route to host",
     "Connection refused",
+    "remote process exiting",  # NCCL
 )
 _IN_VAIN = ("Timed out waiting", "timed out", "Connection timed out", "Watchdog caught")
 
@@ -191,8 +192,8 @@ def is_of_another(error: BaseException) -> bool:
     last = frames_of(error)[-1:]
     if not any(module_of(frame).startswith(_TALKS_TO_RANKS) for frame in last):
         return False  # a data set's files may be on a server that does not answer, too
-    is_ended = isinstance(error, ConnectionError) or any(text in str(error) for text in _ENDED)
-    return is_ended or is_timeout(error)
+    is_ended = isinstance(error, (ConnectionError, dist.DistNetworkError))
+    return is_ended or any(text in str(error) for text in _ENDED) or is_timeout(error)
 
 
 def is_timeout(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from lightning_app.processes.start_check import named
+from lightning_app.processes.start_check import gone, named
 
 T = TypeVar("T")
 
@@ -67,6 +67,11 @@ class Liveness:
                 self._store.set(f"alive/{self._rank}", json.dumps([self._number, seen, since, now]))
                 is_over.wait(BEAT_S)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has stopped telling."""
+        return self._is_over.is_set()
+
     def end(self) -> None:
         """Stop telling."""
         self._is_over.set()
@@ -113,20 +118,14 @@ class Liveness:
         if not is_timeout:
             return f"{one} has ended, or cannot be reached, at step {step} (last heard at {last})"
         if earlier is not None and beats == earlier[0]:
-            return (
-                f"{one} does not answer: its process, its host or its network is gone; it was "
-                f"last heard at {last}, at step {step}"
-            )
+            return f"{gone(self._of_ranks, rank)}; it was last heard at {last}, at step {step}"
         return (
             f"{one} is alive, but the others have waited for it for {self.limit_s:g} s: it is at "
             f"step {step}, since {since}"
         )
 
     def _of_lost_store(self) -> str:
-        return (
-            f"{named(self._of_ranks, 0)} does not answer: its process, its host or its network is "
-            f"gone; this is rank {self._rank}, at step {self.step}"
-        )
+        return f"{gone(self._of_ranks, 0)}; this is rank {self._rank}, at step {self.step}"
 
     def _hear(self) -> dict[int, Any]:
         """Who ends as well, and why; waits for a first cause."""
@@ -188,10 +187,16 @@ def begin(store: Any, rank: int, of_ranks: Sequence[Mapping[str, Any]]) -> Liven
 
 
 def go_on() -> Liveness | None:
-    """Have this process tell again, after `end`; `None` if it never has."""
+    """Have this process tell again, after `end`.
+
+    Returns:
+        What tells; `None` if it never has, or does so for a run that this one is within.
+    """
     for own in _here:
-        own.start()
-    return _here[0] if _here else None
+        if own.is_over:
+            own.start()
+            return own
+    return None
 
 
 def limit(limit_s: float) -> None:

@@ -22,10 +22,10 @@ from lightning.fabric.plugins import ClusterEnvironment
 from torch.distributed.rendezvous import rendezvous
 
 from lightning_app.command import program
-from lightning_app.errors import UsageError
+from lightning_app.errors import RunError, UsageError
 from lightning_app.limits import WAIT_S
 from lightning_app.processes.ranks import say
-from lightning_app.processes.start_check import difference, facts, in_few_words, named
+from lightning_app.processes.start_check import difference, facts, gone, in_few_words, named
 
 SAYS_SO_S = 10.0
 ADDRESS_S = 30.0  # a name may become known only after a process has started
@@ -73,6 +73,22 @@ class Meeting:
                     say(f"waiting for {names}, for at most {limit_s:g} s")
                 says_so_s = limit_s
             time.sleep(POLL_S)
+
+
+@contextmanager
+def names_first_rank(of_ranks: list[dict[str, Any]]) -> Iterator[None]:
+    """Name the first rank, which holds the ranks' store, where that is gone.
+
+    Args:
+        of_ranks: What each has told of itself, by rank.
+
+    Raises:
+        RunError: It is.
+    """
+    try:
+        yield
+    except dist.DistNetworkError:
+        raise RunError(f"{gone(of_ranks, 0)}; the other ranks were about to begin") from None
 
 
 _early: list[Meeting] = []  # of this process, before there is a strategy that asks for it

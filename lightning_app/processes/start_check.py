@@ -45,6 +45,11 @@ def named(of_ranks: Sequence[Mapping[str, Any]], rank: int) -> str:
     return f"rank {rank} on {of_ranks[rank]['host']} (pid {of_ranks[rank]['pid']})"
 
 
+def gone(of_ranks: Sequence[Mapping[str, Any]], rank: int) -> str:
+    """That a rank is not there any more, in words; arguments as of `named`."""
+    return f"{named(of_ranks, rank)} does not answer: its process, its host or its network is gone"
+
+
 def in_few_words(ranks: Sequence[Any]) -> str:
     """The first of some ranks, or of their names."""
     return ", ".join(map(str, ranks[:MAX_NAMED])) + ", …" * (len(ranks) > MAX_NAMED)

@@ -22,7 +22,7 @@ from lightning_app import inside
 from lightning_app.errors import UsageError, first_line
 from lightning_app.limits import CONNECT_S, CONNECT_S_A_RANK, STEP_S, WAIT_S
 from lightning_app.processes import liveness
-from lightning_app.processes.rendezvous import Meeting, meeting
+from lightning_app.processes.rendezvous import Meeting, meeting, names_first_rank
 from lightning_app.processes.start_check import named
 from lightning_app.strategies.loopback import on_loopback
 
@@ -56,7 +56,9 @@ class MeetingRanks(DDPStrategy):
             if dist.is_initialized():  # by an earlier run of this process
                 self._liveness = liveness.go_on()
             else:
-                self._connect_all(meeting(self.cluster_environment, self.start_timeout_s))
+                met = meeting(self.cluster_environment, self.start_timeout_s)
+                with names_first_rank(met.of_ranks):
+                    self._connect_all(met)
         # Lightning seeds anew here. A split of the data in `setup`, say, or layers that
         # `configure_model` makes, would be others than on one device: all go on as rank 0 would.
         states = torch.get_rng_state(), random.getstate(), np.random.get_state()
@@ -80,7 +82,8 @@ class MeetingRanks(DDPStrategy):
         try:
             inside.connect(self, met.store, limit_s)
         except RuntimeError as error:
-            if not is_gloo:  # it has others, of its devices
+            # NCCL has others, of its devices; and it may be the store that has ended.
+            if not is_gloo or isinstance(error, dist.DistNetworkError):
                 raise
             why = re.sub(r"\[/\S+\] ", "", first_line(error))  # without places in gloo's sources
             raise UsageError(

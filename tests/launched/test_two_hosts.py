@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.command import ROOT
 from tests.events import scalars
 from tests.forking import train
 from tests.launched.hosts import CAN_HAVE_HOSTS, NO_HOSTS, Hosts, Started, loopback, two_hosts
 from tests.launched.page import command
+from tests.ranks import as_torchrun, free_port
 
 FLAGS = (
     *("--accelerator", "cpu", "--precision", "64-true", "--log_every_n_steps", "5"),
@@ -201,3 +205,18 @@ def test_a_rank_that_hangs_is_named_with_its_host_and_step(
     assert len(lines) == 1, lines
     assert "train.py: error: rank 1 on " in lines[0]
     assert "is alive, but the others have waited for it for 4 s" in lines[0]
+
+
+@pytest.mark.timeout(200)
+def test_a_first_rank_that_is_killed_is_named_in_one_line(tmp_path: Path) -> None:
+    """It holds what the ranks share: nothing can be asked any more."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "train.py"), *FLAGS, "--max_epochs", "1000"]
+    with loopback(tmp_path) as hosts:
+        first, other = (hosts.start(0, command, env=as_torchrun(n, 2, port)) for n in (0, 1))
+        first.until((tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt").exists)
+        first.kill()
+        assert other.end(60) == 1
+    line = f"train.py: error: rank 0 on {socket.gethostname()} (pid {first.process.pid}) does not "
+    assert other.text.startswith(line)
+    assert other.text.count("\n") == 1

@@ -7,7 +7,8 @@ import pytest
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 
-from lightning_app.errors import UsageError
+from lightning_app.cli.refusals import is_of_another
+from lightning_app.errors import RunError, UsageError
 from lightning_app.processes import rendezvous
 from tests.ranks import free_port
 
@@ -64,3 +65,16 @@ def test_a_rank_that_is_late_after_the_meeting_is_named(
         assert capfd.readouterr().err == f"train.py: waiting for {missing}, for at most 1 s\n"
         met.wait_for_all(2, 1.0)
         came.result()
+
+
+@pytest.mark.timeout(30)
+def test_a_first_rank_that_is_gone_with_the_store_is_named() -> None:
+    timeout = timedelta(seconds=5)
+    first = dist.TCPStore("127.0.0.1", 0, None, True, timeout, wait_for_workers=False)  # type: ignore[attr-defined]
+    store = dist.TCPStore("127.0.0.1", first.port, None, False, timeout)  # type: ignore[attr-defined]
+    met = rendezvous.Meeting(store, [{"host": "node1", "pid": 100}, {"host": "b", "pid": 7}], None)
+    del first
+    with pytest.raises(RunError) as caught, rendezvous.names_first_rank(met.of_ranks):
+        met.wait_for_all(1, 5.0)
+    assert str(caught.value).startswith("rank 0 on node1 (pid 100) does not answer: its process, ")
+    assert is_of_another(caught.value.__context__)  # type: ignore[arg-type]

@@ -6,11 +6,13 @@ would wait for ever; where one process runs them all, it would get the value of 
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch.distributed as dist
-from torchmetrics import Metric
+from lightning.pytorch import LightningModule
+from torch.distributed import _functional_collectives as functional
+from torchmetrics import Metric, MetricCollection
 
 from lightning_app.strategies.virtual import refused
 
@@ -38,6 +40,8 @@ COLLECTIVES = {
     "scatter": "scatter",
     "send": "send",
 }
+# What each functional collective asks for its group, and a DTensor by them; by torch's version.
+FINDS_GROUP = {"_resolve_group", "_resolve_group_name"}
 
 
 class Alone:
@@ -69,25 +73,54 @@ class Alone:
             raise refused.collective(what)
 
     @contextmanager
-    def guards(self) -> Iterator[None]:
+    def guards(self, model: LightningModule) -> Iterator[None]:
         """Have torch's collectives checked, and what torchmetrics computes over all ranks.
 
-        It is the classes that are changed, for a run: functions are imported under any name.
+        What is changed, for a run, is what functions look up: they are imported under any name.
+
+        Args:
+            model: The user's, to name its metrics.
         """
         group: Any = dist.ProcessGroup if dist.is_available() else object
         with ExitStack() as undo:
             for method, function in COLLECTIVES.items():
                 if method in vars(group):
                     undo.enter_context(_before(group, method, self._check_collective(function)))
-            undo.enter_context(_before(Metric, "sync_context", self._check_metric))
+            check = self._check_collective("a functional collective (as of a DTensor)")
+            for function in FINDS_GROUP & vars(functional).keys():
+                undo.enter_context(_before(functional, function, check))
+            check_metric = partial(self._check_metric, model)
+            undo.enter_context(_before(Metric, "sync_context", check_metric))
             yield
 
     def _check_collective(self, function: str) -> Callable[..., None]:
         return lambda *args, **kwargs: self.check(function)
 
-    def _check_metric(self, metric: Metric, should_unsync: bool = True, **others: Any) -> None:
-        if should_unsync:  # else it is a metric's `forward`, of this part alone
-            self.check(f"{type(metric).__name__}.compute()")
+    def _check_metric(
+        self,
+        model: LightningModule,
+        metric: Metric,
+        sync_function: Any = None,
+        group: Any = None,
+        should_sync: bool = True,
+        should_unsync: bool = True,
+        *others: Any,
+        **more: Any,
+    ) -> None:
+        if not (self.in_parts and should_unsync):  # else it is `forward`, of this part alone
+            return
+        name = _name_in(model, metric)
+        if name is not None or should_sync:  # else a step has made it, of this part alone
+            self.check(f"{name or type(metric).__name__}.compute()")
+
+
+def _name_in(model: LightningModule, metric: Metric) -> str | None:
+    """The model's attribute that a metric is, or is within; `None` if there is none."""
+    for path, module in model.named_modules():
+        is_metric = isinstance(module, (Metric, MetricCollection))
+        if is_metric and any(part is metric for part in module.modules()):
+            return str(path)
+    return None
 
 
 @contextmanager

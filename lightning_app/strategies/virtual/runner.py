@@ -59,7 +59,6 @@ class Runner:
 
     Attributes:
         exchange: Connects the processes.
-        attributes: Those that steps set, by the steps' name.
     """
 
     def __init__(self, trainer: Trainer, tell: TellOnce, alone: Alone) -> None:
@@ -68,7 +67,7 @@ class Runner:
         self._device = trainer.strategy.root_device
         self.exchange = Exchange(self._device)
         self._buffers = Buffers(self._model)
-        self.attributes = defaultdict[str, Attributes](lambda: Attributes(self._model, tell))
+        self._attributes = defaultdict[str, Attributes](lambda: Attributes(self._model, tell))
         self._logs = PartLogs(trainer)
         self._summed: tuple[Gradients, Flat] | None = None  # of the last training step
 
@@ -91,7 +90,7 @@ class Runner:
 
         world_size = self.exchange.world_size
         nodes = [whole_nodes(split.own(rank), split.filled) for rank in range(world_size)]
-        own, attributes = nodes[self.exchange.rank], self.attributes[asked.hook]
+        own, attributes = nodes[self.exchange.rank], self._attributes[asked.hook]
         sums, first_buffers = self._run_parts(own, run, gradients, attributes)
         notes = self._share(done, gradients, first_buffers)
         if gradients is not None:
@@ -101,6 +100,10 @@ class Runner:
         if is_training:
             return joined_output(done, mean_loss(notes, shares).to(self._device))
         return done.outputs if any(output is not None for output in done.outputs) else None
+
+    def grown(self) -> list[str]:
+        """The names of containers that steps have put something in, or taken from."""
+        return list({name: None for one in self._attributes.values() for name in one.grown})
 
     def place_gradients(self) -> None:
         """Make the parameters' gradients those of the last training step, or add them."""

@@ -74,7 +74,7 @@ class VirtualRanks(GlobalBatch):
         syncs_batchnorm = self._layer_sync is not None
         refused.check_run(trainer, self.virtual_ranks, world_size, syncs_batchnorm)
         self._for_the_run.enter_context(fixed_kernels(self.root_device))
-        self._for_the_run.enter_context(self._alone.guards())
+        self._for_the_run.enter_context(self._alone.guards(trainer.lightning_module))
         super().setup(trainer)
         self._runner = Runner(trainer, self._tell, self._alone)
         if names := ", ".join(refused.hooks_of_batches(trainer)):
@@ -94,13 +94,12 @@ class VirtualRanks(GlobalBatch):
         own = epoch_end_values(self._trainer)
         if self._runner.exchange.world_size > 1:
             tell_if_ranks_differ(own, self._tell)
-        elif grown := ", ".join(name for a in self._runner.attributes.values() for name in a.grown):
-            for name in own:
-                self._tell(
-                    f"{name}, logged at an epoch's end: steps append to {grown}, which has what "
-                    "all virtual ranks of a device append, so the value may depend on the number "
-                    "of devices: log in the step, or gather what is kept by `self.all_gather`"
-                )
+        elif own and (grown := ", ".join(self._runner.grown())):
+            self._tell(
+                f"steps append to {grown}, and each device has what its own virtual ranks append: "
+                "what is computed of it at an epoch's end depends on the number of devices, unless "
+                "it is gathered by `self.all_gather`; or log in the step"
+            )
 
     @override
     def teardown(self) -> None:

@@ -10,7 +10,7 @@ from typing_extensions import override
 from lightning_app import strategies
 from lightning_app.checkpoint.resume import Resume
 from tests.runs import MemoryLogger, make_trainer
-from tests.strategies.virtual import users
+from tests.strategies.virtual import strangers, users
 
 V = 8
 CLIPPED = {"gradient_clip_val": 0.5}
@@ -25,6 +25,9 @@ CASES: dict[str, tuple[Any, int, dict[str, Any], dict[str, Any]]] = {
     "bf16": (users.Transformer, 30, {}, {"precision": "bf16-mixed"}),
     "lbfgs": (users.Searches, 30, {}, {}),
     "accumulated": (users.CNN, 30, {}, {"accumulate_grad_batches": 3} | CLIPPED),
+    "diffusion": (strangers.Diffusion, 13, {}, CLIPPED),
+    "vae": (strangers.VAE, 30, {}, {}),
+    "recommender": (strangers.Recommender, 13, {}, {}),
     # Fewer samples than virtual ranks.
     "short": (users.CNN, 5, {"augments": True}, {"limit_train_batches": 2, "max_epochs": 1}),
 }

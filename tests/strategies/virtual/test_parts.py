@@ -15,8 +15,11 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import nn
 from torch.distributed import all_reduce
+from torch.distributed._functional_collectives import all_reduce as functional_all_reduce
+from torch.distributed.nn import functional as of_autograd
 from torch.utils.data import DataLoader, Dataset, Subset
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.wrappers import MinMaxMetric
 
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
@@ -207,23 +210,45 @@ def test_what_is_compiled_runs_uncompiled() -> None:
         compiled(torch.ones(1))
 
 
+class Measured(LightningModule):
+    """Has metrics, one of them within another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alone = MeanMetric(sync_on_compute=False)
+        self.best = MinMaxMetric(MeanMetric())
+        self.all = MetricCollection({"mean": MeanMetric()})
+
+
 def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> None:
-    t, metric = torch.ones(1), MeanMetric()
+    t, model = torch.ones(1), Measured()
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    world: Any = dist.group.WORLD
     calls: dict[str, Callable[[], Any]] = {
         "all_reduce": lambda: all_reduce(t),
         "broadcast": lambda: dist.broadcast(t, 0),
         "all_gather": lambda: dist.all_gather_object([None], 1),
+        "reduce": lambda: of_autograd.reduce(t, 0),  # type: ignore[no-untyped-call]
         "barrier": lambda: dist.barrier(),
-        "MeanMetric.compute()": metric.compute,
+        "a functional collective": lambda: functional_all_reduce(t, "sum", world) + 0,
+        "MeanMetric.compute()": lambda: measured(MeanMetric()).compute(),
+        "alone.compute()": model.alone.compute,
+        "best.compute()": lambda: model.best(t),
+        "all.compute()": model.all.compute,
     }
+
+    def measured(metric: Metric) -> Metric:
+        metric.update(t)
+        return metric
+
     alone, usual = Alone(), [vars(dist.ProcessGroup)["allreduce"], Metric.sync_context]
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        with alone.guards():
+        with alone.guards(model):
             for name, call in calls.items():
                 with alone.while_parts_run():
-                    assert metric(t) == 1  # of the part
-                    with pytest.raises(Exception, match=rf"{re.escape(name)} in a step would wait"):
+                    assert model.alone(t) == model.all(t)["mean"] == 1  # of the part
+                    assert measured(MeanMetric(sync_on_compute=False)).compute() == 1
+                    with pytest.raises(Exception, match=rf"{re.escape(name)} .*would wait"):
                         call()
                 call()
     finally:

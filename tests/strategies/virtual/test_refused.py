@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
+from torch.nn.functional import embedding, mse_loss
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 from typing_extensions import override
@@ -23,6 +24,19 @@ class Sparse(Submodule):
     def __init__(self) -> None:
         super().__init__()
         self.table = nn.Embedding(4, 2, sparse=True)
+
+
+class SparseCalls(Submodule):
+    """Asks for sparse gradients in a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(4, 2))
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        rows = embedding(torch.arange(len(batch[0])) % 4, self.table, sparse=True)
+        return mse_loss(self.body(batch[0]) + rows, batch[1])
 
 
 class Gathers(Submodule):
@@ -125,8 +139,9 @@ class ReadyMade(LightningDataModule):
 REFUSED = [
     ("TwoOptimizers", "Shuffled", "TwoOptimizers optimizes by hand"),
     ("Sparse", "Shuffled", "table has sparse=True"),
+    ("SparseCalls", "Shuffled", "a gradient is sparse, and only dense ones are added up in"),
     ("Gathers", "Shuffled", "all_gather in a step would wait for all virtual ranks"),
-    ("Computes", "Shuffled", "MeanMetric.compute() in a step would wait for all virtual ranks"),
+    ("Computes", "Shuffled", "mean.compute() in a step would wait for all virtual ranks"),
     ("Normalized", "Shuffled", "norm is a SyncBatchNorm"),
     ("Before", "Shuffled", "Before.on_before_batch_transfer gets a whole batch"),
     ("Synced", "Shuffled", "mean has dist_sync_on_step=True"),
