@@ -1,4 +1,4 @@
-"""What is put in a mechanism's place to break it, and see the cases fail that it guards."""
+"""What is put in a mechanism's place to break it, in the process that runs a case it guards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ import torch
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.cli.command_line import CommandLine
-from lightning_app.strategies import loader, passes
+from lightning_app.strategies import loader, passes, rows
 from lightning_app.strategies.loss_weight import common_shard
 from lightning_app.telemetry.predictions import NotSaved
 
-_begin, _view_of = passes.Pass.begin, loader.view_of
+_begin, _view_of, _kind = passes.Pass.begin, loader.view_of, rows.Rows.kind
 _instantiate = CommandLine.instantiate_trainer
 
 
@@ -112,6 +112,11 @@ def runs_the_model(self: Any, trainer: Any, pl_module: Any) -> None:
 def turns_to_training(self: Any, trainer: Any, pl_module: Any) -> None:
     """As whoever has run the model in between."""
     pl_module.train()
+
+
+def by_length(self: Any, tensor: Any) -> Any:
+    """Takes what is as long as the batch for rows of its samples."""
+    return rows.ROWS if tensor.shape[:1] == (self.size,) else _kind(self, tensor)
 
 
 def hooked(

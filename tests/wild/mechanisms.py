@@ -1,7 +1,4 @@
-"""What the cases guard: each mechanism, broken on purpose, and the cases that then have to fail.
-
-A mechanism is broken by another function in its place, in the process that runs the case.
-"""
+"""What the cases guard: each mechanism, broken on purpose, and the cases that then have to fail."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -107,8 +104,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "GAN; transformer; image classifier; examples, digits; examples, text; examples, GAN; CNN; "
         "sparse embedding; spectral norm; a module without input; a tensor class of its own; "
         "loss of shape (1,); manual optimization; manual accumulation; accumulation and clipping; "
-        "AdamW; on_train_batch_start returns -1; "
-        "an argument as long as a batch; own hyperparameters",
+        "AdamW; on_train_batch_start returns -1; own hyperparameters",
     ),
     "means over something else": Mechanism(
         "strategies.ddp.mean_over",
@@ -175,6 +171,9 @@ MECHANISMS: dict[str, Mechanism] = {
         lambda self, outputs: outputs[0],
         "dp2",
         "outputs are dataclasses; outputs are distributions; arguments by name",
+    ),
+    "a length tells nothing": Mechanism(
+        "strategies.rows.Rows.kind", broken.by_length, "dp2", "an argument as long as a batch"
     ),
     "hooks run once": Mechanism(
         "strategies.replicas.Replicas.call", broken.hooked, "dp2", "hooks on the outermost module"
