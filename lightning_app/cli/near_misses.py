@@ -63,6 +63,9 @@ def _about_unknown(message: str, parser: ArgumentParser, arguments: Sequence[str
     for group in ("model", "data"):
         names = _parameters(last_given(f"--{group}", arguments))
         flags |= {f"--{group}.{name}" for name in names}
+    if unknown in flags:  # it is read as one of the class that was named before
+        group = unknown.removeprefix("--").partition(".")[0]
+        return f"{unknown} comes too early: give --{group} first, and then what its class takes"
     if not (alike := _alike(unknown, flags)):
         return None
     line = f"{unknown} is not a flag: did you mean {' or '.join(alike)}?"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from typing_extensions import override
@@ -63,10 +64,7 @@ class MeetingRanks(DDPStrategy):
         # `configure_model` makes, would be others than on one device: all go on as rank 0 would.
         states = torch.get_rng_state(), random.getstate(), np.random.get_state()
         super().setup_distributed()
-        of_torch, of_python, of_numpy = self.broadcast(states)
-        torch.set_rng_state(of_torch)
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+        _draw_on_from(*self.broadcast(states))
 
     def _connect_all(self, met: Meeting) -> None:
         """Make the process group of those that have met.
@@ -140,6 +138,13 @@ class MeetingRanks(DDPStrategy):
         if sys.platform == "win32" and self._process_group_backend is None:
             return "gloo"  # Windows has no NCCL
         return super()._get_process_group_backend()
+
+
+def _draw_on_from(of_torch: Tensor, of_python: Any, of_numpy: Any) -> None:
+    """Put the global random streams in these states."""
+    torch.set_rng_state(of_torch)
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
 
 
 def load_on_all(path: Path, load: Callable[[], Any]) -> Any:

@@ -22,6 +22,7 @@ MEANT = {
     "--model.learning_rate 3": "--model.learning_rate is not a flag: did you mean --model.lr?",
     "--resume_from_checkpoint a": "_from_checkpoint is not a flag: did you mean --ckpt_path?",
     "--model examples.text.LetterModel --hidden 3": "did you mean --model.hidden_size?",
+    "--model.hidden_size 3 --model examples.text.LetterModel": "too early: give --model first",
     "train --fast_dev_run": "train is not a flag; a subcommand comes first: fit",
     "--nothing_like_it 3": "unrecognized arguments: --nothing_like_it 3; `python train.py --help",
     "--print_completion fish": "--print_completion fish: it must be one of bash, zsh, tcsh",

@@ -1,5 +1,7 @@
 """Cases of modules, losses and logs."""
 
+from typing import Any
+
 from tests.wild.case import SEVERAL, Case, Refused, SameOr, callbacks, on
 
 EPOCHS = {"max_epochs": 3}
@@ -12,6 +14,12 @@ AVERAGES = (
 )
 BUT_TWO = ("one", "dp2", "ddp3")
 FINETUNING = "lightning.pytorch.callbacks.BackboneFinetuning"
+
+
+def _told(line: str, model: str, **more: Any) -> Case:
+    """On two processes it is told in a line with this in it; other layouts show nothing more."""
+    return Case(model, right=on(SEVERAL, SameOr(line)), leave_out=BUT_TWO, **more)
+
 
 CASES: dict[str, Case] = {
     # Lightning's documented examples.
@@ -99,34 +107,18 @@ CASES: dict[str, Case] = {
         "means.ComparesAll", data_args={"length": 36, "batch_size": 12}
     ),
     "gathers means": Case("means.GathersMeans", right=on(SEVERAL, SameOr("weigh means by that"))),
-    "losses balanced by gradients": Case(
-        "means.Balanced",
-        right=on(SEVERAL, SameOr("takes gradients of the samples")),
-        leave_out=BUT_TWO,
+    "losses balanced by gradients": _told("takes gradients of the samples", "means.Balanced"),
+    "standard targets": _told(
+        "takes `std` over the samples", "means.StandardTargets", data_args={"length": 46}
     ),
-    "standard targets": Case(
-        "means.StandardTargets",
-        data_args={"length": 46},
-        right=on(SEVERAL, SameOr("takes `std` over the samples")),
-        leave_out=BUT_TWO,
-    ),
-    "a running mean scales the loss": Case(
-        "means.RunningMean",
-        right=on(SEVERAL, SameOr("writes mean, each process")),
-        leave_out=BUT_TWO,
-    ),
+    "a running mean scales the loss": _told("writes mean, each process", "means.RunningMean"),
     # Logs.
-    "logs beside the step": Case(
-        "logs.BesideTheStep",
-        right=on(SEVERAL, SameOr("in a hook beside the step")),
-        leave_out=BUT_TWO,
-    ),
-    "averages of samples, one a rank": Case(
-        "logs.OfEachSample",
+    "logs beside the step": _told("in a hook beside the step", "logs.BesideTheStep"),
+    "averages of samples, one a rank": _told(
+        "nothing tells whether it is given means",
+        "metrics.OfEachSample",
         data_args={"length": 9, "batch_size": 2},
         in_float32=("mean",),
-        right=on(SEVERAL, SameOr("nothing tells whether it is given means")),
-        leave_out=BUT_TWO,
     ),
     "logs in the first epoch": Case("logs.FirstEpoch", stop_at=3),
     "logs every seventh step": Case("logs.EverySeventh", flags=EPOCHS, stop_at=5),
@@ -160,28 +152,32 @@ CASES: dict[str, Case] = {
         leave_out=("one", "dp2", *SEVERAL),
         right=on(["stopped"], SameOr("this epoch's values of")),
     ),
-    "own train/loss": Case("logs.OwnTrainLoss", in_float32=("train/mean",), leave_out=("stopped",)),
-    "torchmetrics": Case("logs.Metrics", "logs.Labels", in_float32=METRICS, leave_out=("stopped",)),
+    "own train/loss": Case(
+        "metrics.OwnTrainLoss", in_float32=("train/mean",), leave_out=("stopped",)
+    ),
+    "torchmetrics": Case(
+        "metrics.Metrics", "logs.Labels", in_float32=METRICS, leave_out=("stopped",)
+    ),
     "metrics over a stop": Case(
-        "logs.Metrics",
+        "metrics.Metrics",
         "logs.Labels",
         leave_out=("one", "dp2", *SEVERAL),
         right=on(["stopped"], SameOr("this epoch's values of")),
     ),
     "averages of means": Case(
-        "logs.Averages",
+        "metrics.Averages",
         data_args={"length": 42, "val_length": 11},
         in_float32=AVERAGES,
         leave_out=("stopped",),
     ),
     "a metric's own value": Case(
-        "logs.LogsReturned",
+        "metrics.LogsReturned",
         "logs.Labels",
         in_float32=("val/accuracy", "val/f1"),
         right=on(SEVERAL, SameOr("val/f1: what a MulticlassF1Score returns")),
     ),
     "a metric's own value, a mean": Case(
-        "logs.LogsReturnedMean",
+        "metrics.LogsReturnedMean",
         "logs.Labels",
         in_float32=("val/accuracy", "val/error_epoch"),
         values_differ=("val/error_step",),
@@ -194,21 +190,22 @@ CASES: dict[str, Case] = {
         # The mean of a rank's own batches: which it is of cannot be seen.
         right=on(SEVERAL, SameOr("differs between ranks")),
     ),
-    "validation_step_outputs, synced": Case(
-        "logs.CollectsSynced",
-        in_float32=("val/loss",),
-        right=on(SEVERAL, SameOr("is a mean over ranks")),
-        leave_out=BUT_TWO,
+    "validation_step_outputs, synced": _told(
+        "is a mean over ranks", "logs.CollectsSynced", in_float32=("val/loss",)
     ),
     "dicts for the logger": Case("logs.StepDicts"),
     "smallest, largest, count": Case("logs.Smallest", leave_out=("stopped",)),
     # Manual optimization and steps left out.
     "manual optimization": Case("optimizing.Manual"),
-    "manual accumulation": Case("optimizing.ManualAccumulation", leave_out=("stopped",)),
+    "manual accumulation": Case(
+        "optimizing.ManualAccumulation", data_args={"batch_size": 9}, leave_out=("stopped",)
+    ),
     "training_step returns None": Case(
         "optimizing.Skips", right=on(SEVERAL, Refused("returned no loss"))
     ),
-    "on_train_batch_start returns -1": Case("optimizing.EndsEpochs", flags=EPOCHS, stop_at=4),
+    "on_train_batch_start returns -1": Case(
+        "optimizing.EndsEpochs", flags=EPOCHS, data_args={"batch_size": 9}, stop_at=4
+    ),
     "LBFGS": Case("optimizing.LBFGS", right=on(SEVERAL, Refused("LBFGS"))),
     # Layers that begin or cease to learn.
     "unfreezes a layer": Case("optimizing.Unfreezes", flags=EPOCHS, right=AT_EPOCHS_START),

@@ -145,11 +145,8 @@ class SeveralLoaders(Data):
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def on_before_batch_transfer(self, batch, dataloader_idx):
-        return batch
-
-    def on_after_batch_transfer(self, batch, dataloader_idx):
-        return batch
+    on_before_batch_transfer = Model.on_before_batch_transfer
+    on_after_batch_transfer = Model.on_after_batch_transfer
 
 
 class LooksOn(L.Callback):

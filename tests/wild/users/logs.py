@@ -4,8 +4,6 @@
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics import MeanAbsoluteError, MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tests.wild.users.basic import Plain, Regression, xy
 
@@ -68,12 +66,13 @@ class FirstRankOnly(Regression):
 
 
 class Labels(Plain):
-    """Three classes; most batches do not have them all."""
+    """Three classes; most batches do not have them all, and the third is in no first half."""
 
     def setup(self, stage):
         x, _ = xy(self.length)
-        labels = torch.arange(self.length).div(15, rounding_mode="floor").clamp(max=2)
+        labels = torch.arange(self.length).div(15, rounding_mode="floor").clamp(max=1)
         labels[::7] = 1
+        labels[9::10] = 2
         self.train = TensorDataset(x, labels)
         self.val = TensorDataset(*self.train[:13])
 
@@ -141,54 +140,6 @@ class Both(Regression):
     def validation_step(self, batch, batch_idx):
         self.log("val/loss", self.loss(batch), on_step=True, on_epoch=True)
         self.log("val/sync", self.loss(batch), sync_dist=True)
-
-
-class OwnTrainLoss(Regression):
-    """Logs a `train/loss` of its own, and a metric that it computes by hand."""
-
-    def __init__(self):
-        super().__init__()
-        self.mean = MeanMetric()
-
-    def training_step(self, batch, batch_idx):
-        loss = self.loss(batch)
-        self.mean.update(loss.detach(), weight=len(batch[0]))
-        self.log("train/loss", loss, on_step=False, on_epoch=True)
-        return loss
-
-    def on_train_epoch_end(self):
-        self.log("train/mean", self.mean.compute())
-        self.mean.reset()
-
-
-class Metrics(Classifier):
-    """torchmetrics objects, logged as such, in a collection, and computed by hand."""
-
-    def __init__(self):
-        super().__init__()
-        self.accuracy = MulticlassAccuracy(3, average="micro")
-        self.several = MetricCollection(
-            {"macro": MulticlassAccuracy(3), "micro": MulticlassAccuracy(3, average="micro")},
-            prefix="val/",
-        )
-        self.by_hand = MeanAbsoluteError()
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        self.accuracy(self(x), y)
-        self.log("accuracy", self.accuracy, on_step=False, on_epoch=True)
-        return super().training_step(batch, batch_idx)
-
-    def validation_step(self, batch, batch_idx):
-        x, y = batch
-        super().validation_step(batch, batch_idx)
-        self.several.update(self(x), y)
-        self.log_dict(self.several)
-        self.by_hand.update(self(x).argmax(1), y)
-
-    def on_validation_epoch_end(self):
-        self.log("val/distance", self.by_hand.compute())
-        self.by_hand.reset()
 
 
 class Gathers(Regression):
@@ -262,91 +213,8 @@ class Smallest(Regression):
         return self.loss(batch)
 
 
-class Averages(Regression):
-    """torchmetrics' averages of what is a mean already: of the loss, or of sizes and samples."""
-
-    def __init__(self):
-        super().__init__()
-        names = ("called", "updated", "by_hand", "by_size", "by_full_size", "of_samples", "looped")
-        self.means = nn.ModuleDict({name: MeanMetric() for name in (*names, "val", "val_looped")})
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        losses = (self(x) - y).square().flatten()
-        loss = losses.mean()
-        self.means["called"](loss)
-        for name in ("updated", "by_hand"):
-            self.means[name].update(loss.detach())
-        self.means["by_size"].update(loss, weight=len(x))
-        self.means["by_full_size"].update(loss, 10)
-        self.means["of_samples"](losses)
-        for one in losses:
-            self.means["looped"](one)
-        for name, metric in self.means.items():
-            if not name.startswith(("by_hand", "val")):
-                self.log(name, metric, on_step=False, on_epoch=True)
-        return loss
-
-    def on_train_epoch_end(self):
-        self.log("by_hand", self.means["by_hand"].compute())
-        self.means["by_hand"].reset()
-
-    def validation_step(self, batch, batch_idx):
-        losses = (self(batch[0]) - batch[1]).square()
-        self.means["val"](losses.mean())
-        self.log("val/mean", self.means["val"])
-        for one in losses:
-            self.means["val_looped"](one)
-        self.log("val/looped", self.means["val_looped"])
-
-
-class LogsReturned(Classifier):
-    """Logs what torchmetrics objects return for a batch: an F1, which is no mean, and a mean."""
-
-    def __init__(self):
-        super().__init__()
-        self.f1 = MulticlassF1Score(3)
-        self.accuracy = MulticlassAccuracy(3, average="micro")
-
-    def validation_step(self, batch, batch_idx):
-        super().validation_step(batch, batch_idx)
-        scores = self(batch[0])
-        self.log("val/accuracy", self.accuracy(scores, batch[1]))
-        self.log("val/f1", self.f1(scores, batch[1]))
-
-
-class LogsReturnedMean(Classifier):
-    """The same of a mean over samples alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.accuracy = MulticlassAccuracy(3, average="micro")
-        self.error = MeanAbsoluteError()
-
-    def validation_step(self, batch, batch_idx):
-        super().validation_step(batch, batch_idx)
-        scores = self(batch[0])
-        self.log("val/accuracy", self.accuracy(scores, batch[1]))
-        self.log("val/error", self.error(scores.argmax(1), batch[1]), on_step=True, on_epoch=True)
-
-
 class BesideTheStep(Regression):
     """Logs a step's loss after it."""
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
         self.log("after", outputs["loss"], on_step=True)
-
-
-class OfEachSample(Regression):
-    """Gives a mean the loss of each sample."""
-
-    def __init__(self):
-        super().__init__()
-        self.mean = MeanMetric()
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        losses = (self(x) - y).square().mean(1)
-        self.mean.update(losses)
-        self.log("mean", self.mean, on_step=False, on_epoch=True)
-        return losses.mean()

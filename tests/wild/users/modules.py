@@ -37,6 +37,10 @@ class Hooked(Regression):
         self.net.register_forward_pre_hook(lambda module, args: ((args[0] - 0.5) / 0.5,))
         self.net.register_forward_hook(lambda module, args, output: output * 2)
 
+    def loss(self, batch):
+        x, y = batch
+        return nn.functional.mse_loss(self.net(x), y)  # by `self(x)` this model were outermost
+
 
 class PrototypeNet(nn.Module):
     def __init__(self):
