@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.tensorboard._proto_graph import node_proto
 
 from lightning_app import inside
+from lightning_app.modules import takes_hooks
 
 INPUT = "input"
 MAX_OPEN = 40  # modules that are shown at once
@@ -49,7 +50,7 @@ class GraphRecorder:
         self._handles = {
             name: module.register_forward_hook(partial(self._note, name), with_kwargs=True)
             for name, module in model.named_modules()
-            if name
+            if name and takes_hooks(module)
         }
 
     def remove(self) -> None:
