@@ -172,6 +172,8 @@ TOLD = (
     *("validation_step_outputs", "losses balanced by gradients", "standard targets"),
     *("a running mean scales the loss", "logs beside the step"),
     *("averages of samples, one a rank", "validation_step_outputs, synced"),
+    *("a sum for a loss", "clamps gradients", "a batch size per device"),
+    *("augmentation in the data set",),
 )
 IDLE = (
     *("flattens, batch size 1", "looks at the first sample", "0-dim tensor and strings"),
@@ -277,7 +279,42 @@ MECHANISMS: dict[str, Mechanism] = {
         "speed.direct_step._tell_of_no_loss", nothing, {"ddp2": ("training_step returns None",)}
     ),
     "a second step on a batch is refused": Mechanism(
-        "strategies.ddp.DDPStrategy._new_shard", _new_shard, {"ddp2": ("LBFGS",)}
+        "strategies.ddp.DDPStrategy._new_shard",
+        _new_shard,
+        {"ddp2": ("asks for the loss again",)},
+    ),
+    "LBFGS is refused": Mechanism(
+        "strategies.ddp.check_optimizers", nothing, {"ddp2": ("LBFGS by hand", "LBFGS")}
+    ),
+    "ranks that part are noticed": Mechanism(
+        "strategies.ddp.check_ranks_agree", nothing, {"ddp2": ("loss.backward() by hand",)}
+    ),
+    "nothing is looked at while compiled": Mechanism(
+        "strategies.means.torch.compiler.is_compiling",
+        lambda: False,
+        {"ddp2": ("compiles itself",)},
+    ),
+    "no hooks on what takes none": Mechanism(
+        "telemetry.sizes.takes_hooks", lambda module: True, {"one": ("scripted",)}
+    ),
+    "states are aligned": Mechanism(
+        "strategies.global_logs.align_states",
+        nothing,
+        {"ddp3": ("states that are lists", "states that are lists, a rank idle")},
+    ),
+    "workers that stay have drawn": Mechanism(
+        "strategies.loader.ShardedLoader._have_drawn",
+        property(lambda self: False),  # type: ignore[arg-type]
+        {"ddp2": ("keeps its workers",)},
+    ),
+    "text of any class is written": Mechanism(
+        "cli.program.config_text.register", nothing, {"one": ("Timer",)}
+    ),
+    "masks that are lost are told": Mechanism(
+        "checkpoint.resume._prunes", lambda trainer: False, {"stopped": ("ModelPruning",)}
+    ),
+    "a search is not repeated": Mechanism(
+        "cli.command_line.check_progress", nothing, {"stopped": ("LearningRateFinder",)}
     ),
     "all_gather gathers": Mechanism(
         "strategies.ddp.DDPStrategy.all_gather",
