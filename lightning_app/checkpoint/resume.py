@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelPruning, ProgressBar
 from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
@@ -88,6 +88,12 @@ class Resume(Callback):
         self._put_metrics(trainer)
         for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
+        if self._checkpoint and _prunes(trainer):
+            rank_zero_only(print)(
+                "continued: ModelPruning's masks are not in the checkpoint, so what it has pruned "
+                "is trained until it prunes again",
+                file=sys.stderr,
+            )
         inside.load_positions(trainer)
         loop = trainer.fit_loop
         if not loop.restarting:
@@ -136,6 +142,10 @@ class Resume(Callback):
         )
 
     def _what_is_not_taken_up(self, trainer: Trainer) -> Iterator[str]:
+        for loader in inside.training_loaders(trainer):
+            if not hasattr(loader, "load_state_dict"):
+                name = type(getattr(loader, "dataset", loader)).__name__
+                yield f"{name} tells no position, so its samples begin with the first one again"
         if names := self._checkpoint.get(_EPOCH_MEANS):
             yield (
                 f"this epoch's values of {', '.join(names)} are those of its remaining batches; "
@@ -178,6 +188,10 @@ def set_switches(module: nn.Module, saved: dict[str, list[str]]) -> Iterator[str
             setattr(part, attribute, name not in names)
         if changed:
             yield f"{what} as it was saved: {_few(changed)}"
+
+
+def _prunes(trainer: Trainer) -> bool:
+    return any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def _trained_by(trainer: Trainer) -> dict[str, list[str]]:

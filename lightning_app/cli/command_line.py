@@ -242,8 +242,7 @@ class CommandLine(LightningCLI):
         """What is left to do with the file that the run begins with, before it is started."""
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is not None and self._chosen == "fit":
-            progress = self.trainer.fit_loop.state_dict()
-            check_progress(self._own("ckpt_path"), checkpoint, progress)
+            check_progress(self._own("ckpt_path"), checkpoint, self.trainer)
             self._begins_at = checkpoint["global_step"]
         if path := self._own("weights_from"):
             begin_with(self.trainer, self.model, path, self._trusted)

@@ -16,6 +16,8 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def register() -> None:
     """Have command lines read by `load`; safe to call twice."""
     set_loader("yaml", load, exceptions=(yaml.YAMLError,))
+    # Text of another class, as the default of Lightning's `Timer(interval)`, is written as text.
+    yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
 
 
 def load(text: str) -> Any:

@@ -16,6 +16,7 @@ from lightning_app.inside.loaders import (
     takes_one_loader,
     tell_epoch,
     training_iterators,
+    training_loaders,
 )
 from lightning_app.inside.logged import (
     add_result,
@@ -134,6 +135,7 @@ __all__ = [
     "takes_one_loader",
     "tell_epoch",
     "training_iterators",
+    "training_loaders",
     "training_results",
     "validates_by_time",
     "value_of_step",

@@ -12,6 +12,12 @@ def training_iterators(trainer: Trainer) -> list[Any]:
     return _iterators(trainer.fit_loop)
 
 
+def training_loaders(trainer: Trainer) -> list[Any]:
+    """The loaders that are trained on, one or several at once."""
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else combined.flattened
+
+
 def running_iterators(trainer: Trainer) -> list[Any]:
     """Those of the loop that runs now: training, validation, test or prediction."""
     return _iterators(trainer._active_loop)

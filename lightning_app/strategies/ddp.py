@@ -30,6 +30,7 @@ from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.refused import (
     check_metrics,
+    check_optimizers,
     check_run,
     check_wait,
     refused_by_idle_parameters,
@@ -64,6 +65,7 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
             check_run(trainer, self.world_size, no_batchnorm)
         super().setup(trainer)
         if self.world_size > 1:
+            check_optimizers(self.optimizers, self.world_size)
             self._trained = TrainedParameters(trainer.lightning_module)
             self._weight = LossWeight(self.global_rank, self.world_size, self._sum)
             self._logs = GlobalLogs(trainer, self._sum)
@@ -94,10 +96,15 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        is_second = self._has_stepped and not self._has_limit
         super().on_train_batch_start(batch, batch_idx)
+        if is_second and self._logs is not None:
+            self._check_agreement()  # early, and not only where an epoch ends
         if not self._is_connected and self._logs is not None:
             self._is_connected = True  # not before: a hook may have registered its own
             self._connect()
+            if self._first_steps is not None:
+                self._first_steps.look_at_code(self._trainer)
         self._follow_parameters(look_for_new=batch_idx == 0)
 
     def _follow_parameters(self, look_for_new: bool) -> None:
@@ -136,8 +143,12 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
     def _epoch_ended(self) -> None:
         assert self._logs is not None
         self._logs.share_epoch()
+        if self._trainer.training:
+            self._check_agreement()
+
+    def _check_agreement(self) -> None:
         # A hook or an averager of the user's may have ranks train apart for some steps.
-        if self._trainer.training and not (self._ddp_comm_hook or self._model_averager):
+        if not (self._ddp_comm_hook or self._model_averager):
             check_ranks_agree(self._trainer.lightning_module)
 
     @override

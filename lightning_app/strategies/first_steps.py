@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_app.strategies.asking import asks_for_devices
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
 from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
 NUM_STEPS = 10  # that are looked at
-NUM_NAMED = 2  # buffers and attributes
+NUM_NAMED = 2  # buffers, attributes, methods
 
 Prints = dict[str, tuple[float, float]]  # of each buffer two sums, by its name
 
@@ -42,6 +43,7 @@ class FirstSteps:
         self._device = device
         self._left = NUM_STEPS
         self._told_of_buffers = False
+        self._after: Any = None  # the random states as the step before ended
         self._tell = TellOnce()
 
     @contextmanager
@@ -52,9 +54,16 @@ class FirstSteps:
             return
         self._left -= 1
         before, numbers = random_states([self._device]), dict(_numbers(self._model))
+        if shard.number == 1 and self._after is not None and self._after != before:
+            self._tell(
+                f"before the second step of {type(self._model).__name__} random numbers are drawn "
+                "(as augmentation in a data set does), each process for its own samples, so its "
+                "numbers depend on the number of devices"
+            )
         with self._watch_mean(shard.size):
             yield
-        if random_states([self._device]) != before:
+        self._after = random_states([self._device])
+        if self._after != before:
             self._tell(
                 f"{self._step} draws random numbers (as dropout does), each process for its own "
                 "samples, so its numbers depend on the number of devices"
@@ -63,6 +72,22 @@ class FirstSteps:
             ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(ranks, _prints(self._model, numbers) if shard.size else None)
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
+
+    def look_at_code(self, trainer: Trainer) -> None:
+        """Tell of what is not right on several processes, whatever it is given."""
+        hooked = [name for name, p in self._model.named_parameters() if p._backward_hooks]
+        if hooked:
+            self._tell(
+                f"hooks on the gradient of {_listed(hooked)} get each process's part of it, so to "
+                "clip it there depends on the number of devices: do that in "
+                "`on_before_optimizer_step`"
+            )
+        if asking := asks_for_devices(trainer):
+            self._tell(
+                f"{_listed(asking)}: a batch_size is that of the global batch here, and the "
+                "strategy splits it, so batch sizes, learning rates and data should not depend on "
+                "the number of devices"
+            )
 
     def tell_of_gathering(self, shard: Shard, world_size: int) -> None:
         """Tell that what a step gathers comes of unequal parts."""
@@ -89,12 +114,15 @@ class FirstSteps:
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
             self._told_of_buffers = True
-            more = len(names) - NUM_NAMED
-            listed = ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
             self._tell(
-                f"{self._step} writes {listed}, each process of its own samples, so its numbers "
-                "depend on the number of devices; for BatchNorm on GPUs: --sync_batchnorm"
+                f"{self._step} writes {_listed(names)}, each process of its own samples, so its "
+                "numbers depend on the number of devices; for BatchNorm on GPUs: --sync_batchnorm"
             )
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:

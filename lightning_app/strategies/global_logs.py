@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lightning_app import inside
 from lightning_app.strategies.batch_means import BatchMeans
-from lightning_app.strategies.idle_metrics import align_shapes
+from lightning_app.strategies.idle_metrics import align_states
 from lightning_app.strategies.metric_values import tell_of_values
 from lightning_app.strategies.own_values import (
     epoch_end_values,
@@ -167,12 +167,13 @@ class GlobalLogs:
         """Put together what is logged per epoch; all ranks have to call this."""
         trainer = self._trainer
         if trainer.training:
+            align_states(trainer.lightning_module)
             self._share(None)
             return
         num_loaders = inside.loaders_done(trainer)
         collection: Any = inside.results(trainer)
         for index in range(self._num_shared, num_loaders):
-            align_shapes(trainer.lightning_module)
+            align_states(trainer.lightning_module)
             self._share(index)
             if collection.dataloader_idx not in (None, index):
                 inside.put_values_of(trainer, index)

@@ -52,13 +52,23 @@ class ShardedLoader(DataLoader[Any]):
         # The epoch of a run that is continued is known when a batch is asked for, not before.
         return batches if self.sharding.is_to_continue else batches.begin()
 
+    @property
+    def _have_drawn(self) -> bool:
+        """Whether workers that stay for all passes have drawn their seed, in the first of them."""
+        is_first = self._iterator is None and not self.sharding.is_continued
+        return self.persistent_workers and not is_first
+
     def _fetched(self) -> Iterable[Any]:
         """Batches of what the newest pass asks for, as the user's loader would make them."""
         own, generator, dataset = vars(self), self.generator, self.dataset
         own["dataset"] = self.sharding.dataset
-        if self.sharding.world_size > 1:  # workers of different ranks draw different numbers
-            seed = _draw_base_seed(generator) + self.sharding.rank
-            own["generator"] = torch.Generator().manual_seed(seed)
+        seed = None
+        if self._have_drawn:
+            seed = self.sharding.seed
+        elif self.sharding.world_size > 1:
+            seed = _draw_base_seed(generator)
+        if seed is not None:  # workers of different ranks draw different numbers
+            own["generator"] = torch.Generator().manual_seed(seed + self.sharding.rank)
         try:
             if self.num_workers or self.pin_memory:
                 return self._workers_batches()

@@ -37,6 +37,7 @@ COMPARISONS = (
     functional.cosine_similarity,
 )
 
+DIVISIONS = (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, torch.mul, Tensor.__mul__)
 SPREADS = (torch.std, torch.var, torch.std_mean, torch.var_mean, Tensor.std, Tensor.var)
 
 
@@ -49,8 +50,9 @@ def tells_of_weighted_means(step: str, num_samples: int, tell: Tell) -> Iterator
         num_samples: That it is given.
         tell: Is given the line.
     """
-    with _Watch(step, num_samples, tell):
+    with _Watch(step, num_samples, tell) as watch:
         yield
+    watch.tell_of_sum()
 
 
 class _Watch(TorchFunctionMode):
@@ -58,6 +60,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self._step, self._num_samples, self._tell = step, num_samples, tell
         self._gathers = False  # what other processes have
+        self._summed = ""  # what has computed a sum that was not divided
         self._looks: dict[Callable[..., Any], Callable[..., None]] = {
             **dict.fromkeys(OVER_CLASSES, self._look_at_classes),
             **dict.fromkeys(OVER_VALUES, self._look_at_values),
@@ -75,8 +78,10 @@ class _Watch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # what the user's own `torch.compile` traces
+            return func(*args, **kwargs)
         look = self._looks.get(func)
-        if look is not None and not torch.compiler.is_compiling():
+        if look is not None:
             # Not what vmap hides, nor what is not a call of that function.
             with suppress(RuntimeError, TypeError, AttributeError):
                 look(func.__name__, *args, **kwargs)
@@ -85,6 +90,8 @@ class _Watch(TorchFunctionMode):
             self._look_at_pairs(result, [*args, *kwargs.values()])
         elif func is torch.pdist and result.requires_grad:
             self._look_at_pairs(result.new_empty(2 * (len(args[0]),)), [*args, *args])
+        if func in DIVISIONS:
+            self._summed = ""
         self._gathers |= getattr(func, "__name__", "").startswith("all_gather")
         return result
 
@@ -136,12 +143,23 @@ class _Watch(TorchFunctionMode):
     ) -> None:
         if reduction == "mean":
             self._look_at_number(name, input.numel())
+        elif reduction == "sum":
+            self._summed = name
 
     def _look_at_rows(
         self, name: str, input: Tensor, *others: Any, reduction: str = "mean", **more: Any
     ) -> None:
         if reduction == "mean":  # of pairs that are chosen in the batch there are any number
             self._look_at_number(name, len(input))
+
+    def tell_of_sum(self) -> None:
+        """Tell of a loss that is a sum, if nothing has divided it."""
+        if self._summed:
+            self._tell(
+                f"{self._step}: {self._summed} with reduction='sum' is not divided by the number "
+                "of samples, so several processes weigh it differently from one device: return a "
+                "mean over the samples"
+            )
 
     def _look_at_number(self, name: str, number: int) -> None:
         """Tell of a number of values that cannot be the same for each sample."""
@@ -161,6 +179,7 @@ class _Watch(TorchFunctionMode):
         **others: Any,
     ) -> None:
         if reduction != "mean":
+            self._summed = name if reduction == "sum" else self._summed
             return
         if weight is not None:
             self._tell_why(f"{name} weighs its classes")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch.nn import Module
 
 Answer = Callable[[Module, tuple[Any, ...], dict[str, Any]], Any]
@@ -34,6 +35,8 @@ class OutermostCalls:
         usual = self._usual = Module.__call__
 
         def call(module: Module, *args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():  # the user's own `torch.compile`, of inner modules
+                return usual(module, *args, **kwargs)
             answer = _answer.get()
             if answer is None or next(module.parameters(), None) is None:
                 return usual(module, *args, **kwargs)

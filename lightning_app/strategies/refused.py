@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
+from torch.optim import LBFGS, Optimizer
 from torchmetrics import Metric
 
 from lightning_app import inside
@@ -21,8 +23,8 @@ def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
         no_batchnorm: SyncBatchNorm is asked for, and there is none for the ranks' devices.
 
     Raises:
-        MisconfigurationException: That, a step takes the loader's iterator, or it validates by
-            time.
+        MisconfigurationException: That, a step takes the loader's iterator, it validates by
+            time, or searches for a learning rate.
     """
     if no_batchnorm:
         raise MisconfigurationException(
@@ -34,11 +36,30 @@ def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
             f"{step} takes the loader's iterator, so it is not known which batch its loss is "
             f"of, and how to weigh it over {world_size} processes: take a batch, or use one device"
         )
+    if any(isinstance(c, LearningRateFinder) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        raise MisconfigurationException(
+            f"LearningRateFinder goes by the loss of one of {world_size} processes: let it search "
+            "on one device or by `--strategy dp`, and give the rate that it has found"
+        )
     if inside.validates_by_time(trainer):
         raise MisconfigurationException(
             f"--val_check_interval by time: the clocks of {world_size} processes differ, "
             "so they would validate at different steps; give a number of batches"
         )
+
+
+def check_optimizers(optimizers: Sequence[Optimizer], world_size: int) -> None:
+    """Refuse what goes by a loss, which is another on each rank.
+
+    Raises:
+        MisconfigurationException: One of them does.
+    """
+    for optimizer in optimizers:
+        if isinstance(optimizer, LBFGS):
+            raise MisconfigurationException(
+                f"{type(optimizer).__name__} goes by a loss that differs on {world_size} "
+                "processes, so they would part: use `--strategy dp` or one device"
+            )
 
 
 def check_wait(what: str, shards: Sequence[Shard], world_size: int) -> None:

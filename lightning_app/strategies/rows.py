@@ -109,7 +109,7 @@ class Rows(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if not self.paused:
+        if not (torch.compiler.is_compiling() or self.paused):
             inputs = list(tensors_in((args, kwargs)))
             kinds = [self.kind(tensor) for tensor in inputs]
             if any(kind is not None for kind in kinds):

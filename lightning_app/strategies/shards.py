@@ -75,6 +75,7 @@ class Shards:
         self.group_size: Callable[[], int] | None = None
         self.begun: Pass | None = None  # the newest pass, whose indices are asked for next
         self.newest: Pass | None = None  # of the Trainer's own passes, also when it has ended
+        self.is_continued = False  # from a position in a later epoch than its first
         self.epoch_alone = 0  # where no Trainer tells the epoch
         self._trainer = trainer
         self._rounds = (0, 0)  # an epoch, and how often its batches have all been handed out
@@ -219,6 +220,7 @@ class Shards:
         state, self._saved = self._saved, None
         if state is None:
             return 0
+        self.is_continued = begun.epoch > 0
         is_same_epoch = state["epoch"] == begun.epoch
         self.seed = state["seed"]
         self._rounds = (state["epoch"], state["round"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 
@@ -44,7 +45,7 @@ def check_ranks_agree(module: nn.Module) -> None:
     """Notice ranks that train on with weights of their own; all ranks have to call this.
 
     Raises:
-        RuntimeError: The ranks' weights differ.
+        MisconfigurationException: The ranks' weights differ.
     """
     own = _fingerprint(module)
     ranks: list[Any] = [None] * dist.get_world_size()
@@ -52,9 +53,11 @@ def check_ranks_agree(module: nn.Module) -> None:
     for name, first in ranks[0].items():
         for rank, weights in enumerate(ranks):
             if not math.isclose(first, weights[name], rel_tol=1e-9) and first == first:
-                raise RuntimeError(
+                raise MisconfigurationException(
                     f"the ranks' weights are no longer the same: {name} differs between rank 0 and "
-                    f"rank {rank}. Is it trained by other gradients, or changed, on one rank only?"
+                    f"rank {rank}. Is it changed on one rank only, or trained by gradients that "
+                    "are not averaged, as by `loss.backward()` in place of "
+                    "`self.manual_backward(loss)`?"
                 )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_app import inside
+from lightning_app.modules import takes_hooks
 from lightning_app.processes.collectives import gather_numbers
 from lightning_app.strategies.replicas import replica_rank
 from lightning_app.strategies.spare_step import is_spare
@@ -56,7 +57,9 @@ class SizeRecorder:
         self._runs: list[StepRun] = []
         self._modules = set(modules)
         self._handles: list[RemovableHandle] = [
-            module.register_forward_hook(self._note, with_kwargs=True) for module in self._modules
+            module.register_forward_hook(self._note, with_kwargs=True)
+            for module in self._modules
+            if takes_hooks(module)
         ]
 
     def note_replica(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

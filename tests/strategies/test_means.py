@@ -45,11 +45,11 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
 
 NOT_TOLD: dict[str, Callable[[], Tensor]] = {
     "all labels": lambda: functional.cross_entropy(scores, labels.clamp(0)),
-    "a sum": lambda: functional.cross_entropy(scores, labels, reduction="sum"),
+    "a sum, divided": lambda: functional.cross_entropy(scores, labels, reduction="sum") / 4,
     "each": lambda: functional.cross_entropy(scores, labels, reduction="none"),
     "soft labels": lambda: functional.cross_entropy(scores, scores),
     "texts shifted by a word": lambda: functional.cross_entropy(scores, shifted),
-    "a sum over nodes": lambda: functional.mse_loss(scores[0], scores[0], reduction="sum"),
+    "a sum over nodes": lambda: functional.mse_loss(scores[0], scores[0], reduction="sum") / 2,
     "two triplets of each sample": (
         lambda: functional.triplet_margin_loss(scores, scores, scores + 1)
     ),
@@ -67,6 +67,18 @@ def test_what_is_told(name: str) -> None:
     assert len(lines) == 1
     line = lines[0]
     assert re.match(rf"A.training_step: \w+ {why}.*`loss_is_mean_over\(batch\)`", line)
+
+
+@pytest.mark.parametrize("loss", [functional.cross_entropy, functional.mse_loss])
+def test_a_sum_is_told_unless_it_is_divided(loss: Callable[..., Tensor]) -> None:
+    lines: list[str] = []
+    for divisor in (len(scores), None):
+        with tells_of_weighted_means("A.training_step", 4, lines.append):
+            value = loss(scores, scores, reduction="sum")
+            if divisor is not None:
+                value / divisor
+    [line] = lines
+    assert line.startswith(f"A.training_step: {loss.__name__} with reduction='sum' is not divided")
 
 
 @pytest.mark.parametrize("name", NOT_TOLD)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
@@ -45,7 +46,7 @@ def check(case: str) -> str:
         changed += 1e-6
     try:
         check_ranks_agree(module)
-    except RuntimeError as error:
+    except MisconfigurationException as error:
         return str(error)
     return ""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tests.wild import cases_of_data, cases_of_models, cases_of_runs
+from tests.wild import cases_of_data, cases_of_habits, cases_of_models, cases_of_runs
 from tests.wild.case import Case
 
 # Of modules and logs, those with more of a state than weights; the others' stops show the same.
@@ -34,6 +34,7 @@ def _without(cases: Mapping[str, Case], *layouts: str, but: set[str]) -> dict[st
 CASES: dict[str, Case] = {
     **_without(cases_of_data.CASES, "ddp3", but=THREE_RANKS),
     **_without(cases_of_models.CASES, "stopped", but=STOPPED),
+    **cases_of_habits.CASES,
     # Of callbacks, loggers and schedules, replicas and a third rank show nothing more.
     **_without(cases_of_runs.CASES, "dp2", "ddp3", but={"every hook"}),
 }

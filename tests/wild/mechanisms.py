@@ -121,7 +121,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "a mean over nodes; contrastive; gathers means; a metric's own value; "
         "validation_step_outputs; losses balanced by gradients; standard targets; "
         "a running mean scales the loss; logs beside the step; averages of samples, one a rank; "
-        "validation_step_outputs, synced",
+        "validation_step_outputs, synced; a sum for a loss; clamps gradients; "
+        "a batch size per device; augmentation in the data set",
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"
@@ -133,7 +134,40 @@ MECHANISMS: dict[str, Mechanism] = {
         "speed.direct_step._tell_of_no_loss", broken.nothing, "ddp2", "training_step returns None"
     ),
     "a second step on a batch is refused": Mechanism(
-        "strategies.ddp.DDPStrategy._new_shard", broken.new_shard, "ddp2", "LBFGS"
+        "strategies.ddp.DDPStrategy._new_shard", broken.new_shard, "ddp2", "asks for the loss again"
+    ),
+    "LBFGS is refused": Mechanism(
+        "strategies.ddp.check_optimizers", broken.nothing, "ddp2", "LBFGS by hand; LBFGS"
+    ),
+    "ranks that part are noticed": Mechanism(
+        "strategies.ddp.check_ranks_agree", broken.nothing, "ddp2", "loss.backward() by hand"
+    ),
+    "nothing is looked at while compiled": Mechanism(
+        "strategies.means.torch.compiler.is_compiling", broken.no, "ddp2", "compiles itself"
+    ),
+    "no hooks on what takes none": Mechanism(
+        "telemetry.sizes.takes_hooks", broken.yes, "one", "scripted"
+    ),
+    "states are aligned": Mechanism(
+        "strategies.global_logs.align_states",
+        broken.nothing,
+        "ddp3",
+        "states that are lists; states that are lists, a rank idle",
+    ),
+    "workers that stay have drawn": Mechanism(
+        "strategies.loader.ShardedLoader._have_drawn",
+        property(broken.no),
+        "ddp2",
+        "keeps its workers",
+    ),
+    "text of any class is written": Mechanism(
+        "cli.program.config_text.register", broken.nothing, "one", "Timer"
+    ),
+    "masks that are lost are told": Mechanism(
+        "checkpoint.resume._prunes", broken.no, "stopped", "ModelPruning"
+    ),
+    "a search is not repeated": Mechanism(
+        "cli.command_line.check_progress", broken.nothing, "stopped", "LearningRateFinder"
     ),
     "all_gather gathers": Mechanism(
         "strategies.ddp.DDPStrategy.all_gather",

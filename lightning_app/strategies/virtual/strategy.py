@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.strategies.global_batch import GlobalBatch
-from lightning_app.strategies.idle_metrics import align_shapes
+from lightning_app.strategies.idle_metrics import align_states
 from lightning_app.strategies.loader import (
     ShardedLoader,
     check_not_split,
@@ -87,7 +87,7 @@ class VirtualRanks(GlobalBatch):
     def _epoch_ended(self) -> None:
         model = self._trainer.lightning_module
         if self._runner.exchange.world_size > 1:
-            check_ranks_agree(model) if self._trainer.training else align_shapes(model)
+            check_ranks_agree(model) if self._trainer.training else align_states(model)
 
     def _epoch_hooks_ended(self) -> None:
         """Tell of values that an epoch's end hooks have logged of what this device has seen."""

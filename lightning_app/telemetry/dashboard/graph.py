@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lightning_app import inside
+from lightning_app.modules import takes_hooks
 
 INPUT = "input"
 _KEY = "lightning_app.module"  # in the metadata of autograd's nodes
@@ -44,7 +45,7 @@ class GraphRecorder:
         self._handles = {
             name: module.register_forward_hook(partial(self._note, name), with_kwargs=True)
             for name, module in model.named_modules()
-            if name
+            if name and takes_hooks(module)
         }
 
     def remove(self) -> None:

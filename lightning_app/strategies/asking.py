@@ -1,0 +1,45 @@
+"""Which code of the user's reckons with the number of devices, as nothing needs to here.
+
+A batch size that is divided by the number of processes, or data that each takes its part of, is
+right under Lightning's own `ddp`. Here it would be divided twice, and nothing would fail.
+"""
+
+import inspect
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+SIZES = {"world_size", "num_devices", "get_world_size"}
+RANKS = {"global_rank", "get_rank"}  # by which data is split; a model asks for them to print, say
+
+
+def asks_for_devices(trainer: Trainer) -> list[str]:
+    """The methods of the model, its data and its samplers that ask, in words."""
+    loader: Any = trainer.train_dataloader
+    parts = ("dataset", "sampler", "batch_sampler")
+    data = [trainer.datamodule, *(getattr(loader, part, None) for part in parts)]  # type: ignore[attr-defined]
+    found = [*_asking(trainer.lightning_module, SIZES)]
+    for owner in data:
+        found += _asking(owner, SIZES | RANKS)
+    return found
+
+
+def _asking(owner: object, names: set[str]) -> Iterator[str]:
+    for cls in type(owner).__mro__:
+        if cls.__module__.partition(".")[0] in ("lightning", "lightning_app", "torch", "builtins"):
+            continue
+        for name, member in vars(cls).items():
+            code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
+            if asked := names & set(_names_in(code)):
+                yield f"{cls.__name__}.{name} asks for {min(asked)}"
+
+
+def _names_in(code: CodeType | None) -> Iterator[str]:
+    """The names of attributes and functions that a function uses, and those within it."""
+    if code is not None:
+        yield from code.co_names
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from _names_in(constant)

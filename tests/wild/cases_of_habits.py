@@ -1,0 +1,86 @@
+"""Cases of what people carry over from elsewhere, and of Lightning's own callbacks for that."""
+
+from tests.wild.case import SEVERAL, Case, Refused, SameOr, callbacks, on
+
+REGRESSION = "basic.Regression"
+EPOCHS = {"max_epochs": 3}
+OF = "lightning.pytorch.callbacks."
+BUT_TWO = ("one", "dp2", "ddp3", "stopped")
+BUT_SEVERAL = ("dp2", *SEVERAL)
+FINDER = (f"{OF}LearningRateFinder", {"num_training_steps": 8, "max_lr": 0.5})
+PRUNING = (f"{OF}ModelPruning", {"pruning_fn": "l1_unstructured", "amount": 0.3})
+
+CASES: dict[str, Case] = {
+    "loss.backward() by hand": Case(
+        "habits.ByHand",
+        right=on(SEVERAL, Refused("`loss.backward()` in place of")),
+        leave_out=BUT_TWO,
+    ),
+    "LBFGS by hand": Case(
+        "habits.LBFGSByHand", right=on(SEVERAL, Refused("LBFGS goes by a loss")), leave_out=BUT_TWO
+    ),
+    "asks for the loss again": Case(
+        "habits.AsksAgain",
+        right=on(SEVERAL, Refused("ran again on the same batch")),
+        leave_out=BUT_TWO,
+    ),
+    "compiles itself": Case(
+        "habits.CompilesItself", leave_out=("stopped", "dp2", "ddp3"), timeout_s=60
+    ),
+    "scripted": Case("habits.Scripted", leave_out=("stopped", "ddp3")),
+    "a sum for a loss": Case(
+        "habits.SumsUp", right=on(SEVERAL, SameOr("reduction='sum' is not")), leave_out=BUT_TWO
+    ),
+    "clamps gradients": Case(
+        "habits.ClampsGradients",
+        right=on(SEVERAL, SameOr("hooks on the gradient of net.0.weight")),
+        leave_out=BUT_TWO,
+    ),
+    "a batch size per device": Case(
+        REGRESSION,
+        "habits.PerDevice",
+        right=on(SEVERAL, SameOr("PerDevice.setup asks for world_size")),
+        leave_out=BUT_TWO,
+    ),
+    "augmentation in the data set": Case(
+        REGRESSION,
+        "habits.Augments",
+        right=on(SEVERAL, SameOr("random numbers are drawn")),
+        leave_out=("stopped", "dp2", "ddp3"),
+    ),
+    "keeps its workers": Case(
+        REGRESSION, "habits.KeepsWorkers", EPOCHS, leave_out=("one", "dp2", "ddp3")
+    ),
+    "states that are lists": Case(
+        "habits.Ranks",
+        data_args={"val_length": 12},  # batches of 5, 5 and 2: the third rank has two of them
+        in_float32=("val/auroc", "val/hits"),
+        leave_out=("one", "dp2", "ddp2", "stopped"),
+    ),
+    "states that are lists, a rank idle": Case(
+        "habits.Ranks",
+        data_args={"val_length": 2},
+        in_float32=("val/auroc", "val/hits"),
+        leave_out=("one", "dp2", "ddp2", "stopped"),
+    ),
+    "Timer": Case(
+        REGRESSION,
+        flags=callbacks((f"{OF}Timer", {"duration": "00:01:00:00"})),
+        leave_out=("stopped", *BUT_SEVERAL),
+    ),
+    "LearningRateFinder": Case(
+        "basic.Regression",
+        flags=callbacks(FINDER),
+        right={
+            "stopped": Refused("LearningRateFinder would search anew"),
+            **on(SEVERAL, Refused("LearningRateFinder goes by the loss of one of")),
+        },
+        leave_out=("dp2", "ddp3"),
+    ),
+    "ModelPruning": Case(
+        REGRESSION,
+        flags={**EPOCHS, "precision": "32-true", **callbacks(PRUNING)},
+        right=on(["stopped"], SameOr("ModelPruning's masks")),
+        leave_out=BUT_SEVERAL,
+    ),
+}

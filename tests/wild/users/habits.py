@@ -1,0 +1,151 @@
+# mypy: ignore-errors
+"""Habits from plain PyTorch, from templates, and from the time before Lightning."""
+
+import torch
+import torchmetrics
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from tests.wild.users.basic import Plain, Regression, xy
+
+
+class ByHand(Regression):
+    """Calls `loss.backward()`, as in plain PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        loss = self.loss(batch)
+        self.go_back(loss)
+        optimizer.step()
+        self.log("loss", loss)
+
+    def go_back(self, loss):
+        loss.backward()
+
+
+class LBFGSByHand(ByHand):
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+
+        def closure():
+            optimizer.zero_grad()
+            loss = self.loss(batch)
+            self.manual_backward(loss)
+            return loss
+
+        self.log("loss", optimizer.step(closure))
+
+    def configure_optimizers(self):
+        return torch.optim.LBFGS(self.parameters(), lr=0.5, max_iter=5)
+
+
+class Twice(torch.optim.SGD):
+    """Takes two steps at once, each by a loss of its own."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        return super().step(closure)
+
+
+class AsksAgain(Regression):
+    def configure_optimizers(self):
+        return Twice(self.parameters(), lr=0.01)
+
+
+class CompilesItself(Regression):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.compile(self.net, backend="eager", fullgraph=True)
+
+
+class Scripted(Regression):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.jit.script(self.net)
+
+
+class SumsUp(Regression):
+    """A loss that grows with the batch."""
+
+    def __init__(self):
+        super().__init__(lr=0.002)
+
+    def loss(self, batch):
+        x, y = batch
+        return nn.functional.mse_loss(self(x), y, reduction="sum")
+
+
+class ClampsGradients(Regression):
+    """Clips each gradient as it comes."""
+
+    def __init__(self):
+        super().__init__()
+        for parameter in self.parameters():
+            parameter.register_hook(lambda gradient: gradient.clamp(-0.05, 0.05))
+
+
+class PerDevice(Plain):
+    """A batch size per device, as templates have it."""
+
+    def setup(self, stage):
+        super().setup(stage)
+        self.batch_size = 12 // self.trainer.world_size
+
+
+class Augmented(Dataset):
+    def __init__(self, length):
+        self.x, self.y = xy(length)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index] + 0.1 * torch.randn(6), self.y[index]
+
+
+class Augments(Plain):
+    def setup(self, stage):
+        super().setup(stage)
+        self.train = Augmented(self.length)
+
+
+class KeepsWorkers(Plain):
+    def train_dataloader(self):
+        return DataLoader(
+            self.train,
+            self.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(3),
+            num_workers=1,
+            persistent_workers=True,
+            multiprocessing_context="fork",
+        )
+
+
+class Ranks(Regression):
+    """A metric whose states are lists, with an entry for each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 3)
+        self.auroc = torchmetrics.AUROC(task="multiclass", num_classes=3)
+        self.hits = torchmetrics.retrieval.RetrievalHitRate()
+
+    def loss(self, batch):
+        x, y = batch
+        return nn.functional.cross_entropy(self(x), self.label(y))
+
+    def label(self, y):
+        return (y.squeeze(1) > 0).long()
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        scores = self(x).softmax(1)
+        self.auroc.update(scores, self.label(y))
+        self.hits.update(scores[:, 1], self.label(y), indexes=self.label(y))
+        self.log_dict({"val/auroc": self.auroc, "val/hits": self.hits})
