@@ -95,6 +95,13 @@ def _asked_for_nothing(self: Any, shard: Any) -> Iterator[Any]:
         yield shard.indices
 
 
+def _looks_while_compiled(
+    self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None
+) -> Any:
+    self._gathers |= getattr(func, "__name__", "").startswith("all_gather")
+    return func(*args, **(kwargs or {}))
+
+
 def _new_shard(self: Any, hook: str) -> Any:
     self._shards = self._current_shards()
     return common_shard(self._shards, self.world_size)
@@ -290,8 +297,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "strategies.ddp.check_ranks_agree", nothing, {"ddp2": ("loss.backward() by hand",)}
     ),
     "nothing is looked at while compiled": Mechanism(
-        "strategies.means.torch.compiler.is_compiling",
-        lambda: False,
+        "strategies.means._Watch.__torch_function__",
+        _looks_while_compiled,
         {"ddp2": ("compiles itself",)},
     ),
     "no hooks on what takes none": Mechanism(

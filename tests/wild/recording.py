@@ -106,7 +106,9 @@ def _makes_checkpoints(case: Case) -> bool:
 def _run_command(case: Case, layout: str, stopping: list[StopAt]) -> None:
     from lightning_app.cli import main
 
-    Path("run.yaml").write_text(yaml.safe_dump(case.config(layout)))
+    own = Path(f"{os.getpid()}.yaml")
+    own.write_text(yaml.safe_dump(case.config(layout)))
+    own.replace("run.yaml")  # at once: another rank may read it
     command = ["train.py", *([] if case.subcommand == "fit" else [case.subcommand])]
     sys.argv = [*command, "--config", "run.yaml"]
     if layout == "stopped":
