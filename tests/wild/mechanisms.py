@@ -143,7 +143,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "strategies.ddp.check_ranks_agree", broken.nothing, "ddp2", "loss.backward() by hand"
     ),
     "nothing is looked at while compiled": Mechanism(
-        "strategies.means.torch.compiler.is_compiling", broken.no, "ddp2", "compiles itself"
+        "strategies.means._Watch.__torch_function__",
+        broken.looks_while_compiled,
+        "ddp2",
+        "compiles itself",
     ),
     "no hooks on what takes none": Mechanism(
         "telemetry.sizes.takes_hooks", broken.yes, "one", "scripted"
