@@ -90,8 +90,8 @@ class Resume(Callback):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         if self._checkpoint and _prunes(trainer):
             rank_zero_only(print)(
-                "continued: ModelPruning's masks are not in the checkpoint, so what it has pruned "
-                "is trained until it prunes again",
+                "continued: ModelPruning does not put back its masks, so what it has pruned is "
+                "trained until it prunes again",
                 file=sys.stderr,
             )
         inside.load_positions(trainer)
@@ -145,7 +145,7 @@ class Resume(Callback):
         for loader in inside.training_loaders(trainer):
             if not hasattr(loader, "load_state_dict"):
                 name = type(getattr(loader, "dataset", loader)).__name__
-                yield f"{name} tells no position, so its samples begin with the first one again"
+                yield f"{name} tells no position, so it starts again, unless your code puts it back"
         if names := self._checkpoint.get(_EPOCH_MEANS):
             yield (
                 f"this epoch's values of {', '.join(names)} are those of its remaining batches; "

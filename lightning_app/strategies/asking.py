@@ -6,6 +6,7 @@ right under Lightning's own `ddp`. Here it would be divided twice, and nothing w
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -13,6 +14,10 @@ from lightning.pytorch import Trainer
 
 SIZES = {"world_size", "num_devices", "get_world_size"}
 RANKS = {"global_rank", "get_rank"}  # by which data is split; a model asks for them to print, say
+FUNCTIONS = {"get_world_size", "get_rank"}  # whose names tell enough; a fleet, too, has devices
+OWNERS = {"trainer", "strategy"}
+GATHERS = "all_gather"  # which has to know of how many
+INSTALLED = ("site-packages", "dist-packages")  # which the user cannot change
 
 
 def asks_for_devices(trainer: Trainer) -> list[str]:
@@ -28,18 +33,25 @@ def asks_for_devices(trainer: Trainer) -> list[str]:
 
 def _asking(owner: object, names: set[str]) -> Iterator[str]:
     for cls in type(owner).__mro__:
-        if cls.__module__.partition(".")[0] in ("lightning", "lightning_app", "torch", "builtins"):
+        if cls.__module__.startswith("lightning_app."):
             continue
         for name, member in vars(cls).items():
-            code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
-            if asked := names & set(_names_in(code)):
+            function = member.__func__ if isinstance(member, staticmethod) else member
+            if not inspect.isfunction(function) or _is_installed(function.__code__):
+                continue
+            used = set(_names_in(function.__code__))
+            asked = names & used & (FUNCTIONS if not OWNERS & used else names)
+            if asked and GATHERS not in used:
                 yield f"{cls.__name__}.{name} asks for {min(asked)}"
 
 
-def _names_in(code: CodeType | None) -> Iterator[str]:
+def _is_installed(code: CodeType) -> bool:
+    return any(folder in Path(code.co_filename).parts for folder in INSTALLED)
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
     """The names of attributes and functions that a function uses, and those within it."""
-    if code is not None:
-        yield from code.co_names
-        for constant in code.co_consts:
-            if isinstance(constant, CodeType):
-                yield from _names_in(constant)
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)

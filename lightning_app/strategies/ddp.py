@@ -56,6 +56,7 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         self._trained: TrainedParameters | None = None
         self._local_sum: LocalSum | None = None
         self._is_connected = False
+        self._went_backward = False  # with gradients that are averaged
         self._first_steps: FirstSteps | None = None
 
     @override
@@ -63,6 +64,7 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         if self.world_size > 1:
             no_batchnorm = self._layer_sync is not None and self.root_device.type == "cpu"
             check_run(trainer, self.world_size, no_batchnorm)
+        self._stop_silence()  # of a fit that was broken off
         super().setup(trainer)
         if self.world_size > 1:
             check_optimizers(self.optimizers, self.world_size)
@@ -98,7 +100,9 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         is_second = self._has_stepped and not self._has_limit
         super().on_train_batch_start(batch, batch_idx)
-        if is_second and self._logs is not None:
+        assert self.lightning_module is not None
+        is_by_hand = not (self._went_backward or self.lightning_module.automatic_optimization)
+        if is_second and is_by_hand and self._logs is not None:
             self._check_agreement()  # early, and not only where an epoch ends
         if not self._is_connected and self._logs is not None:
             self._is_connected = True  # not before: a hook may have registered its own
@@ -134,6 +138,8 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
     def _start_evaluation(self) -> None:
         if self._logs is not None:
             self._logs.start_evaluation()
+        if self._first_steps is not None:
+            self._first_steps.forget_random_states()
         model = self.model
         if isinstance(model, DistributedDataParallel) and model.will_sync_module_buffers():  # type: ignore[no-untyped-call]
             # Here and not in the first step, in which a rank without samples has no part.
@@ -210,7 +216,12 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
     def backward(
         self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
     ) -> Tensor:
+        self._went_backward = True
         return super().backward(self.weigh(closure_loss), optimizer, *args, **kwargs)
+
+    def _stop_silence(self) -> None:
+        if self._weight is not None:
+            self._weight.stop_silence()
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
@@ -280,7 +291,8 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         if self._logs is not None:
             inside.leave_epochs(self._trainer)
         super().teardown()
+        self._stop_silence()
         if self._local_sum is not None:
             self._local_sum.close()
             self._local_sum = None
-        self._is_connected = False
+        self._is_connected = self._went_backward = False

@@ -56,9 +56,9 @@ class FirstSteps:
         before, numbers = random_states([self._device]), dict(_numbers(self._model))
         if shard.number == 1 and self._after is not None and self._after != before:
             self._tell(
-                f"before the second step of {type(self._model).__name__} random numbers are drawn "
-                "(as augmentation in a data set does), each process for its own samples, so its "
-                "numbers depend on the number of devices"
+                f"before the second step of {type(self._model).__name__} random numbers are drawn; "
+                "if for samples (as augmentation in a data set does), each process draws for its "
+                "own, so the numbers depend on the number of devices"
             )
         with self._watch_mean(shard.size):
             yield
@@ -72,6 +72,10 @@ class FirstSteps:
             ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(ranks, _prints(self._model, numbers) if shard.size else None)
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
+
+    def forget_random_states(self) -> None:
+        """Those that an evaluation changes, which may come between two steps."""
+        self._after = None
 
     def look_at_code(self, trainer: Trainer) -> None:
         """Tell of what is not right on several processes, whatever it is given."""

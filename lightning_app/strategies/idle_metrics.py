@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
 
 class _Form(NamedTuple):
@@ -27,9 +29,12 @@ def align_states(model: nn.Module) -> None:
     for part in model.modules():
         if isinstance(part, MetricCollection):
             part.items()  # the members of a group get the states that one of them holds
-    metrics = {name: m for name, m in model.named_modules() if isinstance(m, Metric)}
+    found = ((name, m) for name, m in model.named_modules() if isinstance(m, Metric))
+    metrics = {name: metric for name, metric in found if metric.sync_on_compute}
     if not metrics:
         return
+    for metric in metrics.values():
+        _as_vectors(metric)
     own = {name: _forms(metric) for name, metric in metrics.items()}
     ranks: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(ranks, own)
@@ -37,11 +42,38 @@ def align_states(model: nn.Module) -> None:
         for state, value in metric.metric_state.items():
             forms = [form for rank in ranks if (form := rank.get(name, {}).get(state))]
             if isinstance(value, list):
+                _check_numbers(f"{name}.{state}", forms, len(ranks))
                 _fill(value, metric, forms)
-            elif forms and not metric.update_called:
+            elif forms and isinstance(value, Tensor) and not metric.update_called:
                 with suppress(RuntimeError):  # of a shape that does not come of the first one
                     aligned = value.expand(forms[0].shape).to(forms[0].dtype, copy=True)
                     setattr(metric, state, aligned)
+
+
+def _as_vectors(metric: Metric) -> None:
+    """Make vectors of the numbers in lists that are put together as one vector."""
+    for name, entries in metric.metric_state.items():
+        if isinstance(entries, list) and metric._reductions[name] is dim_zero_cat:
+            entries[:] = [e.reshape(-1) if _is_number(e) else e for e in entries]
+
+
+def _is_number(entry: Any) -> bool:
+    return isinstance(entry, Tensor) and not entry.ndim
+
+
+def _check_numbers(state: str, forms: list[_Form], world_size: int) -> None:
+    """Refuse numbers that are gathered one by one, and of which ranks have different amounts.
+
+    Raises:
+        MisconfigurationException: They have.
+    """
+    counts = {form.num_entries for form in forms} | ({0} if len(forms) < world_size else set())
+    if len(counts) > 1 and any(not form.shape for form in forms):
+        raise MisconfigurationException(
+            f"{state}: the metric keeps a list of numbers, as one for each sample, and the "
+            f"processes have {min(counts)} to {max(counts)} of them, which torchmetrics cannot "
+            "gather: use `--strategy dp` or one device"
+        )
 
 
 def _fill(entries: list[Any], metric: Metric, forms: list[_Form]) -> None:
@@ -50,7 +82,8 @@ def _fill(entries: list[Any], metric: Metric, forms: list[_Form]) -> None:
         return
     for form in forms:
         if form.shape and len(entries) < form.num_entries:
-            empty = torch.empty(0, *form.shape[1:], dtype=form.dtype, device=metric.device)
+            device = "cpu" if metric.compute_on_cpu else metric.device
+            empty = torch.empty(0, *form.shape[1:], dtype=form.dtype, device=device)
             entries += [empty] * (form.num_entries - len(entries))
 
 
@@ -60,6 +93,6 @@ def _forms(metric: Metric) -> dict[str, _Form]:
         if isinstance(state, list):
             if state and isinstance(state[0], Tensor):
                 forms[name] = _Form(tuple(state[0].shape), state[0].dtype, len(state))
-        elif metric.update_called:
+        elif metric.update_called and isinstance(state, Tensor):
             forms[name] = _Form(tuple(state.shape), state.dtype)
     return forms

@@ -37,7 +37,11 @@ COMPARISONS = (
     functional.cosine_similarity,
 )
 
-DIVISIONS = (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, torch.mul, Tensor.__mul__)
+DIVISIONS = (
+    *(torch.div, torch.divide, torch.true_divide, torch.mul, torch.multiply, torch.mean),
+    *(Tensor.div, Tensor.div_, Tensor.divide, Tensor.true_divide, Tensor.mean),
+    *(Tensor.mul, Tensor.mul_, Tensor.multiply),
+)
 SPREADS = (torch.std, torch.var, torch.std_mean, torch.var_mean, Tensor.std, Tensor.var)
 
 
@@ -143,7 +147,7 @@ class _Watch(TorchFunctionMode):
     ) -> None:
         if reduction == "mean":
             self._look_at_number(name, input.numel())
-        elif reduction == "sum":
+        elif reduction == "sum" and input.requires_grad:
             self._summed = name
 
     def _look_at_rows(
@@ -179,7 +183,8 @@ class _Watch(TorchFunctionMode):
         **others: Any,
     ) -> None:
         if reduction != "mean":
-            self._summed = name if reduction == "sum" else self._summed
+            if reduction == "sum" and input.requires_grad:
+                self._summed = name
             return
         if weight is not None:
             self._tell_why(f"{name} weighs its classes")

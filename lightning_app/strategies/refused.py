@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from torch.optim import LBFGS, Optimizer
 from torchmetrics import Metric
@@ -36,7 +36,9 @@ def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
             f"{step} takes the loader's iterator, so it is not known which batch its loss is "
             f"of, and how to weigh it over {world_size} processes: take a batch, or use one device"
         )
-    if any(isinstance(c, LearningRateFinder) for c in trainer.callbacks):  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    searches = trainer.state.fn == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
+    if searches and any(isinstance(c, LearningRateFinder) for c in callbacks):
         raise MisconfigurationException(
             f"LearningRateFinder goes by the loss of one of {world_size} processes: let it search "
             "on one device or by `--strategy dp`, and give the rate that it has found"

@@ -196,7 +196,7 @@ class Coverage(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._start()
-        self._saved_in = checkpoint["epoch"]
+        self._saved_in = checkpoint.get("epoch")
         if trainer.is_global_zero and "coverage_planned" in checkpoint:  # of all ranks
             self._before = checkpoint["coverage_planned"].clone()
             self._balance.numbers = checkpoint["coverage_uneven"].clone()

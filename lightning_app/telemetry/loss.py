@@ -110,7 +110,7 @@ class LossLogger(Callback):
         # That of all ranks, whatever their number was, is one rank's.
         sums = checkpoint.get("epoch_loss") if trainer.is_global_zero else None
         self._mean = EpochMean() if sums is None else EpochMean(*sums.tolist())
-        self._saved_in = checkpoint["epoch"]
+        self._saved_in = checkpoint.get("epoch")
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

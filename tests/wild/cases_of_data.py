@@ -63,7 +63,7 @@ CASES: dict[str, Case] = {
         REGRESSION,
         "loaders.Stream",
         right={
-            "stopped": SameOr("begin with the first one again"),  # a stream has no position
+            "stopped": SameOr("so it starts again"),  # a stream has no position
             **on(SEVERAL, Refused("IterableDataset")),
         },
     ),

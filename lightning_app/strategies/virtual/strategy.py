@@ -87,7 +87,9 @@ class VirtualRanks(GlobalBatch):
     def _epoch_ended(self) -> None:
         model = self._trainer.lightning_module
         if self._runner.exchange.world_size > 1:
-            check_ranks_agree(model) if self._trainer.training else align_states(model)
+            if self._trainer.training:
+                check_ranks_agree(model)
+            align_states(model)
 
     def _epoch_hooks_ended(self) -> None:
         """Tell of values that an epoch's end hooks have logged of what this device has seen."""
