@@ -69,14 +69,28 @@ def test_what_is_told(name: str) -> None:
     assert re.match(rf"A.training_step: \w+ {why}.*`loss_is_mean_over\(batch\)`", line)
 
 
+DIVIDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "over": lambda total: total / 4,
+    "div_": lambda total: total.div_(4),
+    "times": lambda total: total * 0.25,
+    "of the left": lambda total: 0.25 * total,
+    "mean": lambda total: torch.stack([total, total]).mean(),
+}
+
+
 @pytest.mark.parametrize("loss", [functional.cross_entropy, functional.mse_loss])
 def test_a_sum_is_told_unless_it_is_divided(loss: Callable[..., Tensor]) -> None:
     lines: list[str] = []
-    for divisor in (len(scores), None):
+
+    def run(input: Tensor, then: Callable[[Tensor], Tensor]) -> None:
         with tells_of_weighted_means("A.training_step", 4, lines.append):
-            value = loss(scores, scores, reduction="sum")
-            if divisor is not None:
-                value / divisor
+            then(loss(input, scores, reduction="sum"))
+
+    for then in DIVIDED.values():
+        run(scores.clone().requires_grad_(), then)
+    run(scores, lambda total: total)  # no part of what is learnt from
+    assert lines == []
+    run(scores.clone().requires_grad_(), lambda total: total)
     [line] = lines
     assert line.startswith(f"A.training_step: {loss.__name__} with reduction='sum' is not divided")
 
