@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_app.model import Batch, LinearModule
+
+
+def last_rank(trainer: Trainer) -> int:
+    """Not asked for in a model, of which the run would tell."""
+    return trainer.world_size - 1
 
 
 class Nan(LinearModule):
@@ -24,7 +30,7 @@ class Nan(LinearModule):
     @override
     def training_step(self, batch: Batch) -> Tensor:
         loss = super().training_step(batch)
-        is_last = self.global_rank == self.trainer.world_size - 1
+        is_last = self.global_rank == last_rank(self.trainer)
         spoilt = is_last and self.global_step + 1 >= self.since
         return loss * float("nan") if spoilt else loss
 
@@ -99,7 +105,7 @@ class Disturbed(LinearModule):
         return loss * float("nan") if is_disturbed and self.fault == "nan" else loss
 
     def _disturb(self, step: int) -> bool:
-        last = self.trainer.world_size - 1
+        last = last_rank(self.trainer)
         is_mine = self.global_rank == (0 if self.fault == "no room" else last)  # that writes
         over = Path("disturbed")
         if not self.fault or not is_mine or step != self.at or over.exists():

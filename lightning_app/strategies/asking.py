@@ -37,9 +37,12 @@ def _asking(owner: object, names: set[str]) -> Iterator[str]:
             continue
         for name, member in vars(cls).items():
             function = member.__func__ if isinstance(member, staticmethod) else member
-            if not inspect.isfunction(function) or _is_installed(function.__code__):
+            if not inspect.isfunction(function):
                 continue
-            used = set(_names_in(function.__code__))
+            code = getattr(inspect.unwrap(function), "__code__", None)
+            if not isinstance(code, CodeType) or _is_installed(code):
+                continue
+            used = set(_names_in(code))
             asked = names & used & (FUNCTIONS if not OWNERS & used else names)
             if asked and GATHERS not in used:
                 yield f"{cls.__name__}.{name} asks for {min(asked)}"
