@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -120,3 +121,15 @@ def _comparable(run: Run) -> dict[str, dict[int, float]]:
     """The curves that do not depend on the layout."""
     of_the_layout = ("batch_size/rank", "epoch")
     return {tag: curve for tag, curve in run.curves.items() if not tag.startswith(of_the_layout)}
+
+
+class SaveAt(Callback):
+    """Saves once, after a step."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)

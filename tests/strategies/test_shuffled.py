@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 from typing_extensions import override
@@ -15,7 +15,7 @@ from lightning_app.checkpoint.resume import Resume
 from lightning_app.strategies.loader import shard_loader
 from lightning_app.strategies.shuffled import in_seeded_order, is_shuffled
 from lightning_app.telemetry.coverage import Coverage
-from tests.runs import fit
+from tests.runs import SaveAt, fit
 from tests.user_modules import Samples, Submodule
 
 
@@ -108,18 +108,6 @@ def test_two_loaders_are_not_in_the_same_order() -> None:
     fit("single_device", 1, model, Pairs(), max_epochs=2, limit_val_batches=0)
     assert len(model.pairs) == 80
     assert sum(model.pairs) < 20
-
-
-class SaveAt(Callback):
-    """Saves as a batch ends."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    @override
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("step", [3, 9])  # in mid-epoch; and in an epoch's last batch

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
 from torch.utils.data import DataLoader, Sampler
 from typing_extensions import override
@@ -22,7 +22,7 @@ from lightning_app.strategies.sharding import Shard, shard_bounds
 from lightning_app.telemetry.coverage import Coverage
 from lightning_app.telemetry.tally import Tally, fingerprint_of
 from tests.ranks import run_ranks
-from tests.runs import MemoryLogger, Run, assert_same_weights, fit
+from tests.runs import MemoryLogger, Run, SaveAt, assert_same_weights, fit
 from tests.user_modules import Samples, Shuffled, Submodule
 
 Counts = tuple[list[float], list[float]]
@@ -206,18 +206,6 @@ def test_ranks_whose_samplers_disagree_are_seen() -> None:
     (missing, repeated), _ = run_ranks(train_passes, 2, 2, None)[0]
     assert min(missing) > 0
     assert missing == repeated  # as many as there should be, and not the right ones
-
-
-class SaveAt(Callback):
-    """Saves once, after a step."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    @override
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 def save_and_continue(path: str, devices: int, moved_by: int) -> Counts:
