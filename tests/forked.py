@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.command import ROOT, outlives
+from tests.command import ROOT, outlives, without_waits
 
 CONTEXT = multiprocessing.get_context("forkserver")
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
@@ -71,8 +71,9 @@ class Program:
 
     @property
     def lines(self) -> list[str]:
-        """The lines on stderr, but for the advice on this machine's devices."""
-        return [line for line in self.stderr.splitlines() if not line.startswith("asked for")]
+        """The lines on stderr, but for those that depend on this machine."""
+        lines = without_waits(self.stderr).splitlines()
+        return [line for line in lines if not line.startswith("asked for")]
 
 
 def _main(args: tuple[str, ...], cwd: Path, setting: Callable[[], Any] | None) -> None:

@@ -8,7 +8,6 @@ import atexit
 import gc
 import json
 import os
-import re
 import resource
 import runpy
 import signal
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.command import ROOT, Outcome, outlives
+from tests.command import ROOT, Outcome, outlives, without_waits
 
 LIMIT_S = 60.0
 END_S = 15.0  # for the processes that a run has started
@@ -113,9 +112,7 @@ def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
         atexit.register(_of_this_thread.forks.close)
     ended = _of_this_thread.forks.run(*args, cwd=cwd, limit_s=timeout_s)
     assert not ended.is_left, "train.py left processes behind"
-    # The first rank begins sooner here than those that it starts, and may tell that it waits.
-    waits = re.compile("train.py: rank 0 waits for all .*\n")
-    return Outcome(ended.status, ended.stdout, waits.sub("", ended.stderr))
+    return Outcome(ended.status, ended.stdout, without_waits(ended.stderr))
 
 
 def clean_environment() -> dict[str, str]:
