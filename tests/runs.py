@@ -10,10 +10,13 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
+from lightning_app.callbacks import callbacks
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
-from lightning_app.telemetry.loss import LossLogger
-from lightning_app.telemetry.shapes import ShapeLogger
+
+
+# An epoch may come to its end without a step of its own.
+OF_EPOCHS = ("epoch", "coverage/missing", "coverage/repeated")
 
 
 class MemoryLogger(Logger):
@@ -34,7 +37,7 @@ class MemoryLogger(Logger):
         assert step is not None
         for tag, value in metrics.items():
             curve = self.curves.setdefault(tag, {})
-            assert step not in curve or tag == "epoch", f"{tag} was logged twice at step {step}"
+            assert step not in curve or tag in OF_EPOCHS, f"{tag} was logged twice at step {step}"
             curve[step] = float(value)
 
 
@@ -50,7 +53,8 @@ class Run:
 
 def make_trainer(strategy: Any, devices: int, **flags: Any) -> Trainer:
     """A quiet CPU Trainer with the callbacks of `train.py`, in float64, that writes nothing."""
-    callbacks: list[Callback] = [ShapeLogger(), LossLogger(), *flags.pop("callbacks", [])]
+    more: list[Callback] = flags.pop("callbacks", [])
+    own = [one for one in callbacks(checkpoints=False) if type(one) not in map(type, more)]
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "precision": "64-true",
@@ -65,7 +69,7 @@ def make_trainer(strategy: Any, devices: int, **flags: Any) -> Trainer:
     return Trainer(
         strategy=strategy,
         devices=devices,
-        callbacks=callbacks,
+        callbacks=[*own, *more],
         **(defaults | flags),
     )
 
@@ -118,9 +122,9 @@ def assert_same(run: Run, other: Run, tolerance: float = 1e-12) -> None:
 
 
 def _comparable(run: Run) -> dict[str, dict[int, float]]:
-    """The curves that do not depend on the layout."""
-    of_the_layout = ("batch_size/rank", "epoch")
-    return {tag: curve for tag, curve in run.curves.items() if not tag.startswith(of_the_layout)}
+    """The curves that depend neither on the layout nor on the time that steps take."""
+    others = ("batch_size/rank", "epoch", "workload/")
+    return {tag: curve for tag, curve in run.curves.items() if not tag.startswith(others)}
 
 
 class SaveAt(Callback):
