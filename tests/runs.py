@@ -14,7 +14,6 @@ from lightning_app.callbacks import callbacks
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 
-
 # An epoch may come to its end without a step of its own.
 OF_EPOCHS = ("epoch", "coverage/missing", "coverage/repeated")
 

@@ -51,6 +51,7 @@ _OWN: dict[str, Types] = {
     "splits": list,
     "switches": dict,
     "trained_by": dict,
+    "virtual_ranks": dict,
 }
 _OF_BEST: dict[str, Types] = {
     "best_model_score": (Tensor, NoneType),
@@ -203,6 +204,11 @@ def _check_parts(path: str, saved: Any, to_train: bool) -> None:
         _check_coverage(name, saved, remedy)
     if "switches" in own:
         _check_types(name, saved["switches"], {"eval": list, "frozen": list}, remedy)
+    if "trained_by" in own:
+        kinds: dict[str, Types] = {"optimizers": list, "lr_schedulers": list}
+        _check_types(name, saved["trained_by"], kinds, remedy)
+    if "epoch_loss" in own and saved["epoch_loss"].shape != (2,):
+        raise UsageError(f"{name}: its 'epoch_loss' is not a sum and a weight; {remedy}")
 
 
 def _check_types(name: str, saved: Mapping[str, Any], kinds: dict[str, Types], remedy: str) -> None:

@@ -74,6 +74,8 @@ class Resume(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        if trainer.state.fn != "fit":
+            return  # for its weights
         names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS, _SWITCHES, _TRAINED_BY)
         self._checkpoint = {name: checkpoint.get(name) for name in names}
         self._numbers = [len(checkpoint.get(k, ())) for k in ("optimizer_states", "lr_schedulers")]
@@ -113,6 +115,7 @@ class Resume(Callback):
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._put_metrics(trainer)  # training does not start where nothing is left to be done
+        self._checkpoint = {}
 
     def _check_optimizers(self, trainer: Trainer) -> None:
         """Refuse the states of other optimizers and schedulers, which torch takes for these."""
@@ -163,6 +166,7 @@ class Resume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         inside.forget_restart(trainer)
+        self._checkpoint = {}
 
 
 def switches(module: nn.Module) -> dict[str, list[str]]:

@@ -51,8 +51,10 @@ class AgreedStop(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size == 1 or not dist.is_initialized():
             return
+        limit = getattr(trainer.strategy, "step_timeout", None)
+        limit_s = LIMIT_S if limit is None else limit.total_seconds()
         self._heartbeat = Heartbeat(trainer.strategy.root_device)
-        self._board = Board() if trainer.num_nodes == 1 else None
+        self._board = Board(limit_s) if trainer.num_nodes == 1 else None
         loop = trainer.fit_loop.epoch_loop
         follow(loop.val_loop, "run", self._note_validation)
         follow(loop, "on_advance_end", lambda: self._after_step(trainer))

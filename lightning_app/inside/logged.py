@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -12,6 +13,9 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import (
 )
 
 from lightning_app.inside.loops import follow, give_back, precede
+
+# What `self.log` is called with, and by which hook.
+_HOW = [field.name for field in fields(_Metadata) if field.init and not field.name.startswith("_")]
 
 
 def results(trainer: Trainer) -> Any:
@@ -95,27 +99,15 @@ def leave_epochs(trainer: Trainer) -> None:
     give_back(trainer._logger_connector, "epoch_end_reached", "on_epoch_end")
 
 
-def logged_as(metric: Any) -> tuple[Any, ...]:
+def logged_as(metric: Any) -> dict[str, Any]:
     """How something was logged, in a form that can be sent to other ranks."""
-    meta = metric.meta
-    return (
-        meta.fx,
-        meta.name,
-        meta.prog_bar,
-        meta.logger,
-        meta.on_step,
-        meta.on_epoch,
-        meta.reduce_fx.__name__,
-        meta.enable_graph,
-        meta.add_dataloader_idx,
-        meta.dataloader_idx,
-        meta.metric_attribute,
-    )
+    how = {name: getattr(metric.meta, name) for name in _HOW}
+    return how | {"reduce_fx": metric.meta.reduce_fx.__name__}
 
 
-def add_result(trainer: Trainer, key: str, how: tuple[Any, ...], is_tensor: bool) -> Any:
+def add_result(trainer: Trainer, key: str, how: dict[str, Any], is_tensor: bool) -> Any:
     """An entry for something that other ranks have logged, and this one has not."""
-    meta = _Metadata(*how)
+    meta = _Metadata(**how)
     meta.sync = _Sync(_should=False, fn=trainer.strategy.reduce)
     collection: Any = results(trainer)
     collection[key] = metric = _ResultMetric(meta, is_tensor).to(trainer.strategy.root_device)

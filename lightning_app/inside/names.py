@@ -16,7 +16,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric
 from lightning.pytorch.utilities import CombinedLoader
@@ -69,10 +69,27 @@ NEEDED: Mapping[str, Sequence[str]] = {
 NEEDED_LATER: Mapping[str, Sequence[str]] = {
     "combined_loader": ("_iterator", "_load_state_dicts", "_mode"),
     "combined_loader._iterator": ("_iterator_idx", "iterators"),
-    "logged_value": ("_computed", "_forward_cache", "_update_count"),
+    "logged_value": (
+        "_computed",
+        "_forward_cache",
+        "_update_count",
+        "cumulated_batch_size",
+        "has_reset",
+        "is_tensor",
+    ),
     "model_checkpoint": ("_every_n_train_steps",),
     "module": ("_current_fx_name",),
-    "ddp": ("_get_process_group_backend", "_launcher", "_timeout"),
+    "single_device": ("_root_device",),
+    "ddp": (
+        "_ddp_comm_hook",
+        "_ddp_kwargs",
+        "_get_process_group_backend",
+        "_launcher",
+        "_layer_sync",
+        "_model_averager",
+        "_start_method",
+        "_timeout",
+    ),
     "launcher": ("_start_method", "_strategy"),
 }
 FOR_SPEED: Mapping[str, Sequence[str]] = {
@@ -116,6 +133,7 @@ def _made_later() -> Any:
         model_checkpoint=ModelCheckpoint(),
         module=LightningModule(),
         ddp=ddp,
+        single_device=SingleDeviceStrategy("cpu"),
         launcher=_MultiProcessingLauncher(ddp, "spawn"),
     )
 

@@ -12,23 +12,33 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lightning_app import inside
+
 SIZES = {"world_size", "num_devices", "get_world_size"}
 RANKS = {"global_rank", "get_rank"}  # by which data is split; a model asks for them to print, say
 FUNCTIONS = {"get_world_size", "get_rank"}  # whose names tell enough; a fleet, too, has devices
 OWNERS = {"trainer", "strategy"}
 GATHERS = "all_gather"  # which has to know of how many
+WITHIN = ("__func__", "fget", "func")  # of a static or class method, a property, a cached one
 INSTALLED = ("site-packages", "dist-packages")  # which the user cannot change
 
 
 def asks_for_devices(trainer: Trainer) -> list[str]:
     """The methods of the model, its data and its samplers that ask, in words."""
-    loader: Any = trainer.train_dataloader
-    parts = ("dataset", "sampler", "batch_sampler")
-    data = [trainer.datamodule, *(getattr(loader, part, None) for part in parts)]  # type: ignore[attr-defined]
+    parts = ("dataset", "dataset.dataset", "sampler", "batch_sampler")  # the second of a `Subset`
+    loaders = inside.training_loaders(trainer)
+    data = [trainer.datamodule]  # type: ignore[attr-defined]
+    data += [_part(loader, path) for loader in loaders for path in parts]
     found = [*_asking(trainer.lightning_module, SIZES)]
     for owner in data:
         found += _asking(owner, SIZES | RANKS)
     return found
+
+
+def _part(owner: Any, path: str) -> Any:
+    for name in path.split("."):
+        owner = getattr(owner, name, None)
+    return owner
 
 
 def _asking(owner: object, names: set[str]) -> Iterator[str]:
@@ -36,7 +46,8 @@ def _asking(owner: object, names: set[str]) -> Iterator[str]:
         if cls.__module__.startswith("lightning_app."):
             continue
         for name, member in vars(cls).items():
-            function = member.__func__ if isinstance(member, staticmethod) else member
+            within = (getattr(member, part, None) for part in WITHIN)
+            function = next(filter(None, within), member)
             if not inspect.isfunction(function):
                 continue
             code = getattr(inspect.unwrap(function), "__code__", None)

@@ -30,8 +30,10 @@ from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.refused import (
     check_metrics,
+    check_new,
     check_optimizers,
     check_run,
+    check_sync_batchnorm,
     check_wait,
     refused_by_idle_parameters,
 )
@@ -163,10 +165,13 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
     ) -> Any:
         if self._logs is None or self._weight is None:
             return super()._run(hook, step, args, kwargs)
-        shard = self._new_shard(hook)
+        shards = self._current_shards()
+        check_new(hook, shards, self._shards, self.world_size)
+        self._shards, shard = shards, common_shard(shards, self.world_size)
         previous = self._weight.value
         self._weight.stop_silence()
-        self._check_evaluation(hook, shard)
+        if shard.global_size < self.world_size:
+            self._check_small_batch(hook, shard)
         self._logs.before_step(hook)
         try:
             size = self._tell_size(self._trainer, args[0], shard) if args else shard.size
@@ -185,28 +190,17 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
             if hook != "training_step":
                 self._weight.value = previous
 
-    def _new_shard(self, hook: str) -> Shard:
-        shards = self._current_shards()
-        if any(new is old for new, old in zip(shards, self._shards, strict=False)):
-            raise MisconfigurationException(
-                f"{hook} ran again on the same batch, as for LBFGS, which goes by a loss that "
-                f"differs on {self.world_size} processes: use `--strategy dp` or one device"
-            )
-        self._shards = shards
-        return common_shard(shards, self.world_size)
-
     @contextmanager
     def _step(self, hook: str, shard: Shard) -> Iterator[None]:
         assert self.lightning_module is not None
         watched = self._first_steps if hook == "training_step" else None
-        spare = watched and not shard.size
         self._in_step = True
         try:
             with (
                 refused_by_idle_parameters(),
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
                 watched.watch(shard) if watched else nullcontext(),
-                nothing_stays(self.lightning_module) if spare else nullcontext(),
+                nothing_stays(self.lightning_module) if not shard.size else nullcontext(),
             ):
                 yield
         finally:
@@ -248,8 +242,11 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         if not isinstance(tensor, Tensor):
             return tensor
         self._check_all_in_step("reduce")
-        if self._in_step and reduce_op in ("mean", "avg"):
-            return self.mean_over_batch(tensor)
+        if self._in_step and group in (None, dist.group.WORLD):
+            if reduce_op in ("mean", "avg"):
+                return self.mean_over_batch(tensor)
+            if reduce_op in ("sum", ReduceOp.SUM) and not any(s.size for s in self._shards):
+                tensor = tensor.new_zeros(tensor.shape)  # of samples that other ranks count
         return self._reduce(tensor, group, reduce_op)
 
     @override
@@ -266,13 +263,14 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         if self._in_step and not self._trainer.training:
             check_wait(what, self._shards, self.world_size)
 
-    def _check_evaluation(self, hook: str, shard: Shard) -> None:
-        """Refuse metrics that ask all ranks in a step of which some have no part."""
-        if hook == "training_step" or shard.global_size >= self.world_size:
+    def _check_small_batch(self, hook: str, shard: Shard) -> None:
+        """Refuse what asks all ranks in a step of which some have no part."""
+        assert self.lightning_module is not None
+        if hook == "training_step":
+            check_sync_batchnorm(self.lightning_module, shard, self.world_size)
             return
         if shard.number == 0 and self._first_steps is not None:
             self._first_steps.tell_of_idleness(hook, shard, self.world_size)
-        assert self.lightning_module is not None
         check_metrics(self.lightning_module, shard, self.world_size)
 
     def _sum(self, values: Tensor) -> Tensor:

@@ -18,6 +18,15 @@ from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.transfer import DirectTransfer
 
 
+def run_seed(strategy: Strategy) -> int:
+    """What the order of samples is seeded by, the same on every rank.
+
+    That is what `seed_everything` was called with; or, as without this project, torch's seed, which
+    is another in each run that sets none.
+    """
+    return strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed())))
+
+
 class GlobalBatch(DirectTransfer, Strategy):
     """Splits loaders, and runs each step with what is known of its batch.
 
@@ -60,10 +69,7 @@ class GlobalBatch(DirectTransfer, Strategy):
     def _run_seed(self) -> int:
         """What the order of samples is seeded by, the same on every rank."""
         if self._seed is None:
-            # What `seed_everything` was called with; or, as without this project, torch's seed,
-            # which is another in each run that sets none.
-            own = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
-            self._seed = self.broadcast(own)
+            self._seed = run_seed(self)
         return self._seed
 
     @override

@@ -106,14 +106,14 @@ class GlobalLogs:
             if logged is not None and logged is not cache and hook == "training_step":
                 sizes = (shard.size if mean_over is None else mean_over), given, full_size
                 self._steps.note(key, metric, *sizes)
+        if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
+            self._looked_at.add(hook)
+            self._look_at_values(hook, shard)  # before they are put together
         if hook == "training_step":
             self._steps.end_step()
             self._num_trained += 1
             if self._num_trained == SECOND:
                 tell_if_ranks_differ(hooks_values(self._trainer), self._tell)
-        if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
-            self._looked_at.add(hook)
-            self._look_at_values(hook, shard)
 
     def _look_at_values(self, hook: str, shard: Shard) -> None:
         """Tell of what is logged in a first step, of which all ranks have samples, and no mean."""
@@ -239,15 +239,14 @@ class GlobalLogs:
         metric.compute()  # kept: what reads it later, on any rank, waits for nobody
         metric.meta.sync.should = asked
 
-    def _object(self, how: tuple[Any, ...]) -> Any:
+    def _object(self, how: dict[str, Any]) -> Any:
         """A torchmetrics object that only other ranks have logged, to take part in its sum."""
-        *_, attribute = how
-        if attribute is None:
+        if how["metric_attribute"] is None:
             raise MisconfigurationException(
-                f"{how[1]}: a torchmetrics object was logged on some ranks only, and is not an "
-                "attribute of the model, so the others cannot take part in its sum"
+                f"{how['name']}: a torchmetrics object was logged on some ranks only, and is not "
+                "an attribute of the model, so the others cannot take part in its sum"
             )
-        return attrgetter(attribute)(self._trainer.lightning_module)
+        return attrgetter(how["metric_attribute"])(self._trainer.lightning_module)
 
 
 def _state(metric: Any) -> tuple[Any, ...]:

@@ -185,12 +185,15 @@ def check_not_split(loader: object) -> None:
             f"num_workers is {loader.num_workers}: at most {max_processes()} processes can share "  # type: ignore[attr-defined]
             "the CPUs of this machine"
         )
-    sampler: Any = loader.sampler if isinstance(loader, DataLoader) else None
-    if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
-        raise MisconfigurationException(
-            f"the loader has a DistributedSampler for {sampler.num_replicas} ranks, and would be "
-            "split twice, or in part: leave it out, the strategy splits every batch"
-        )
+    if not isinstance(loader, DataLoader):
+        return
+    batches: Any = loader.batch_sampler
+    for sampler in (loader.sampler, batches, getattr(batches, "sampler", None)):
+        if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
+            raise MisconfigurationException(
+                f"the loader has a DistributedSampler for {sampler.num_replicas} ranks, and would "
+                "be split twice, or in part: leave it out, the strategy splits every batch"
+            )
 
 
 def why_not_split(loader: object) -> str | None:

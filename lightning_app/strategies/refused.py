@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
+from torch import nn
 from torch.optim import LBFGS, Optimizer
 from torchmetrics import Metric
 
@@ -64,6 +65,27 @@ def check_optimizers(optimizers: Sequence[Optimizer], world_size: int) -> None:
             )
 
 
+def check_new(
+    hook: str, shards: Sequence[Shard], previous: Sequence[Shard], world_size: int
+) -> None:
+    """Refuse to run a step again on the same batch.
+
+    Args:
+        hook: The step.
+        shards: This rank's parts of the step's batches.
+        previous: Those of the step before.
+        world_size: How many ranks there are.
+
+    Raises:
+        MisconfigurationException: They are the same.
+    """
+    if any(new is old for new, old in zip(shards, previous, strict=False)):
+        raise MisconfigurationException(
+            f"{hook} ran again on the same batch, as for LBFGS, which goes by a loss that "
+            f"differs on {world_size} processes: use `--strategy dp` or one device"
+        )
+
+
 def check_wait(what: str, shards: Sequence[Shard], world_size: int) -> None:
     """Refuse to wait, in an evaluation step, for ranks that have no part in it.
 
@@ -80,6 +102,21 @@ def check_wait(what: str, shards: Sequence[Shard], world_size: int) -> None:
             f"{what} in an evaluation step waits for all {world_size} processes, and "
             f"some of them have no sample of a batch of {shards[0].global_size}: use it "
             "in a hook at the epoch's end, or batches with a sample for each process"
+        )
+
+
+def check_sync_batchnorm(model: LightningModule, shard: Shard, world_size: int) -> None:
+    """Refuse SyncBatchNorm in a training step of which some ranks have no part.
+
+    They would run other ranks' samples, which it counts again.
+
+    Raises:
+        MisconfigurationException: The model has it.
+    """
+    if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise MisconfigurationException(
+            f"a batch of {shard.global_size} has no sample for some of {world_size} processes, "
+            "and SyncBatchNorm needs one of each: use drop_last=True, or another batch size"
         )
 
 

@@ -30,7 +30,9 @@ from torch.utils.data import DataLoader, DistributedSampler
 from typing_extensions import override
 
 from lightning_app import strategies
+from lightning_app.inside import give_back, put
 from lightning_app.processes.collectives import gather_objects
+from lightning_app.strategies.global_batch import run_seed
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
 from lightning_app.strategies.passes import Pass
 from lightning_app.strategies.sharding import Shard
@@ -219,12 +221,13 @@ def _take_off_plan(visits: Tally, loader: ShardedLoader, trainer: Trainer) -> No
 def _observe_loaders(trainer: Trainer) -> None:
     """Under a strategy that is not ours, note what each rank's loader fetches."""
     strategy = trainer.strategy
-    process = strategy.process_dataloader
+    give_back(strategy, "process_dataloader")  # of another fit
+    process, seed = strategy.process_dataloader, run_seed(strategy)
 
     def observed(dataloader: object) -> object:
         loader = process(dataloader)
         if trainer.training and isinstance(loader, DataLoader):
-            return shard_loader(loader, trainer=trainer)
+            return shard_loader(loader, seed=seed, trainer=trainer)
         return loader
 
-    strategy.process_dataloader = observed  # type: ignore[method-assign]
+    put(strategy, "process_dataloader", observed)

@@ -120,6 +120,15 @@ class ShapeLogger(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._leave(trainer)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._leave(trainer)
+
+    def _leave(self, trainer: Trainer) -> None:
         if self._recorder is not None:
             self._recorder.remove()
             if isinstance(trainer.strategy, DataParallelStrategy):

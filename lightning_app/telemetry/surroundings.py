@@ -38,11 +38,12 @@ class Surroundings(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._saved, self._is_continued = checkpoint.get(KEY), True
+        self._saved, self._is_continued = checkpoint.get(KEY), trainer.state.fn == "fit"
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_continued:
+        is_continued, self._is_continued = self._is_continued, False
+        if is_continued:
             for line in changes(self._saved or {}, surroundings(trainer) or {}):
                 rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
 

@@ -136,7 +136,7 @@ class Adds(Callback):
         collection = inside.results(trainer)
         how = inside.logged_as(collection["training_step.loss_each"])
         how = pickle.loads(pickle.dumps(how))
-        added = inside.add_result(trainer, "training_step.other", (how[0], "other", *how[2:]), True)
+        added = inside.add_result(trainer, "training_step.other", how | {"name": "other"}, True)
         added.value, added.cumulated_batch_size = torch.tensor(6.0), torch.tensor(2)
         added._forward_cache, added.has_reset, added._update_count = torch.tensor(3.0), False, 1
 

@@ -230,9 +230,12 @@ def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
         shard_loader(stream, 0, 2)
     with pytest.raises(MisconfigurationException, match="list is not a DataLoader"):
         shard_loader([1, 2], 0, 2)
-    split = DataLoader(numbers(9), sampler=DistributedSampler(numbers(9), num_replicas=2, rank=0))
-    with pytest.raises(MisconfigurationException, match="split twice"):
-        make_trainer(SingleDeviceStrategy("cpu"), 1).strategy.process_dataloader(split)
+    sampler: Any = DistributedSampler(numbers(9), num_replicas=2, rank=0)
+    batches: Any = BatchSampler(sampler, 2, drop_last=False)
+    for chooses in ({"sampler": sampler}, {"batch_sampler": batches}, {"batch_sampler": sampler}):
+        split = DataLoader(numbers(9), **chooses)
+        with pytest.raises(MisconfigurationException, match="split twice"):
+            make_trainer(SingleDeviceStrategy("cpu"), 1).strategy.process_dataloader(split)
     unsized: Any = DataLoader(numbers(9), batch_sampler=iter([[0]]))
     with pytest.raises(MisconfigurationException, match="has no length"):
         shard_loader(unsized, 0, 2)

@@ -9,7 +9,6 @@ import torch
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.cli.command_line import CommandLine
 from lightning_app.strategies import loader, passes, rows
-from lightning_app.strategies.loss_weight import common_shard
 from lightning_app.telemetry.predictions import NotSaved
 
 _begin, _view_of, _kind = passes.Pass.begin, loader.view_of, rows.Rows.kind
@@ -94,12 +93,6 @@ def looks_while_compiled(
     """Without a look at whether the user's own `torch.compile` traces."""
     self._gathers |= getattr(func, "__name__", "").startswith("all_gather")
     return func(*args, **(kwargs or {}))
-
-
-def new_shard(self: Any, hook: str) -> Any:
-    """Does not notice that it is the last step's."""
-    self._shards = self._current_shards()
-    return common_shard(self._shards, self.world_size)
 
 
 def totals(parts: Any) -> tuple[float, float]:

@@ -77,6 +77,9 @@ CASES: dict[str, Case] = {
     "dict of loaders": Case("loaders.TakesBoth", "loaders.Both"),
     "max_size_cycle": Case("loaders.TakesBoth", "loaders.Cycled"),
     "min_size": Case("loaders.TakesBoth", "loaders.Shortest", stop_at=2),
+    "pairs in validation": Case(
+        "loaders.ValidatesPairs", "loaders.PairsToValidate", in_float32=("val/error",)
+    ),
     "several validation loaders": Case("loaders.ValidatesSeveral", "loaders.SeveralValidations"),
     "loaders on the model": Case("loaders.HasLoaders", None),
     # Loops within loops.

@@ -134,7 +134,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "speed.direct_step._tell_of_no_loss", broken.nothing, "ddp2", "training_step returns None"
     ),
     "a second step on a batch is refused": Mechanism(
-        "strategies.ddp.DDPStrategy._new_shard", broken.new_shard, "ddp2", "asks for the loss again"
+        "strategies.ddp.check_new", broken.nothing, "ddp2", "asks for the loss again"
     ),
     "LBFGS is refused": Mechanism(
         "strategies.ddp.check_optimizers", broken.nothing, "ddp2", "LBFGS by hand; LBFGS"

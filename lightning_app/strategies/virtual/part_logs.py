@@ -27,7 +27,7 @@ class Logged(NamedTuple):
         is_first_ranks: Asked for as `rank_zero_only`.
     """
 
-    how: tuple[Any, ...]
+    how: dict[str, Any]
     value: float | None
     weight: float | None
     dtype: torch.dtype | None

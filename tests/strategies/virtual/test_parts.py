@@ -174,7 +174,7 @@ def test_gradients_are_taken_summed_and_added_to_what_there_was() -> None:
 )
 def test_what_a_logged_value_weighs(weights: Any, mean: float, weight: float) -> None:
     parts = [
-        Logged((), value, w, torch.float32, False)
+        Logged({}, value, w, torch.float32, False)
         for value, w in zip((1.0, 2.0, 3.0), weights, strict=True)
     ]
     found = _mean(parts, [4.0, 3.0, 3.0], [4.0, 3.0, 3.0], full_size=30)

@@ -5,6 +5,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torchmetrics import MeanSquaredError
 
 from tests.wild.users.basic import Plain, Regression, xy
 
@@ -155,6 +156,28 @@ class ValidatesSeveral(Regression):
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         self.log("val/each", self.loss(batch))
         self.log(f"val/loss_{dataloader_idx}", self.loss(batch), add_dataloader_idx=False)
+
+
+class PairsToValidate(Plain):
+    """Validates on two loaders at once, whose last batches have one sample."""
+
+    def val_dataloader(self):
+        loaders = {
+            "a": DataLoader(TensorDataset(*xy(9, seed=6)), 4),
+            "b": DataLoader(TensorDataset(*xy(9, seed=7)), 4),
+        }
+        return CombinedLoader(loaders, "max_size")
+
+
+class ValidatesPairs(Regression):
+    def __init__(self):
+        super().__init__()
+        self.error = MeanSquaredError()
+
+    def validation_step(self, batch, batch_idx):
+        for x, y in batch.values():
+            self.error.update(self(x), y)
+        self.log("val/error", self.error)
 
 
 class Numbers(IterableDataset):
