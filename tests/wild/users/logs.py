@@ -210,7 +210,7 @@ class Smallest(Regression):
         self.log("smallest", x.min(), reduce_fx="min", **options)
         self.log("largest", x.max(), reduce_fx="max", **options)
         self.log("count", float(len(x)), reduce_fx="sum", **options)
-        self.log("synced", float(len(x)), reduce_fx="sum", sync_dist=True, **options)
+        self.log("counted", float(len(x)), reduce_fx="sum", sync_dist=True)
         return self.loss(batch)
 
 
