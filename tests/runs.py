@@ -19,7 +19,7 @@ OF_EPOCHS = ("epoch", "coverage/missing", "coverage/repeated")
 
 
 class MemoryLogger(Logger):
-    """Keeps what is logged: `tag → {step: value}`."""
+    """Keeps what is logged, but for what depends on the time that steps take: `tag → curve`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,6 +35,8 @@ class MemoryLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None
         for tag, value in metrics.items():
+            if tag.startswith("workload/"):  # how fast it was
+                continue
             curve = self.curves.setdefault(tag, {})
             assert step not in curve or tag in OF_EPOCHS, f"{tag} was logged twice at step {step}"
             curve[step] = float(value)
@@ -121,9 +123,9 @@ def assert_same(run: Run, other: Run, tolerance: float = 1e-12) -> None:
 
 
 def _comparable(run: Run) -> dict[str, dict[int, float]]:
-    """The curves that depend neither on the layout nor on the time that steps take."""
-    others = ("batch_size/rank", "epoch", "workload/")
-    return {tag: curve for tag, curve in run.curves.items() if not tag.startswith(others)}
+    """The curves that do not depend on the layout."""
+    of_the_layout = ("batch_size/rank", "epoch")
+    return {tag: curve for tag, curve in run.curves.items() if not tag.startswith(of_the_layout)}
 
 
 class SaveAt(Callback):

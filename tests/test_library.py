@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy as LightningsStrategy
+from torch import Tensor
+from typing_extensions import override
 
+from lightning_app.model import LinearModule
 from tests.command import ROOT
+from tests.runs import SaveAt, fit, make_trainer
+from tests.user_modules import Shuffled, Submodule
 
 SCRIPT = """
 import sys
@@ -69,3 +75,56 @@ def test_numbers_are_the_same_without_the_command_line(tmp_path: Path) -> None:
     for weights, loss in found.values():
         torch.testing.assert_close(weights, found["one"][0], rtol=1e-12, atol=0)
         torch.testing.assert_close(loss, found["one"][1], rtol=1e-12, atol=0)
+
+
+class ByMomentum(Submodule):
+    @override
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters())
+
+
+class Breaks(LinearModule):
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        if self.global_step == 1:
+            raise RuntimeError("broken off")
+        return super().training_step(batch)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_what_a_test_has_loaded_is_nothing_to_a_fit(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    fit("single_device", 1, Submodule(), Shuffled(), max_steps=3, callbacks=[SaveAt(2, path)])
+    trainer, model = make_trainer("single_device", 1, max_epochs=1), ByMomentum()
+    trainer.validate(model, Shuffled(), ckpt_path=path)
+    trainer.fit(model, Shuffled())  # its optimizer is another than that in the file
+    assert trainer.global_step == 6
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(model, Shuffled())
+    assert trainer.global_step == 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_is_broken_off_leaves_the_model_alone() -> None:
+    model = Breaks(log_shapes="off")
+    before = {name: dict(vars(module)) for name, module in model.named_modules()}
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit("single_device", 1, model)
+    for name, module in model.named_modules():
+        assert vars(module).keys() == before[name].keys()
+        assert not module._forward_hooks, name
+        assert not module._forward_pre_hooks, name
+
+
+def test_the_order_goes_by_the_seed_under_lightnings_strategy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = []
+    for seed in "1", "2", "1":
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        torch.manual_seed(0)
+        strategy: Any = LightningsStrategy("cpu")
+        run = fit(strategy, 1, Submodule(), Shuffled(), max_epochs=1)
+        found.append(run.weights["body.0.weight"])
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])

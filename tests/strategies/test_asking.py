@@ -1,0 +1,48 @@
+"""Code that reckons with the number of devices is found, wherever in a class it stands."""
+
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+from torch.utils.data import DataLoader, Subset
+
+from lightning_app.strategies.asking import asks_for_devices
+from tests.user_modules import Samples
+
+
+class Model:
+    trainer: Any
+
+    @property
+    def size(self) -> int:
+        return 8 * int(self.trainer.world_size)
+
+    @cached_property
+    def kept(self) -> int:
+        return int(self.trainer.world_size)
+
+    @classmethod
+    def of_class(cls) -> int:
+        return int(cls.trainer.world_size)
+
+    def only_shows(self) -> int:
+        return int(self.trainer.global_rank)
+
+
+class Split(Samples):
+    trainer: Any
+
+    def own_part(self) -> Any:
+        return self.x[self.trainer.global_rank :: 2]
+
+
+def test_each_kind_of_method_is_looked_at() -> None:
+    loaders = [DataLoader(Samples(4)), DataLoader(Subset(Split(4), [0, 1]))]
+    loop = SimpleNamespace(_combined_loader=SimpleNamespace(flattened=loaders))
+    trainer: Any = SimpleNamespace(lightning_module=Model(), datamodule=None, fit_loop=loop)
+    assert asks_for_devices(trainer) == [
+        "Model.size asks for world_size",
+        "Model.kept asks for world_size",
+        "Model.of_class asks for world_size",
+        "Split.own_part asks for global_rank",
+    ]
