@@ -133,15 +133,18 @@ class Coverage(Callback):
             self._sums -= fingerprint_of(others)
             self._balance.add(others, -1)
 
-    def _is_even(self, trainer: Trainer) -> bool:
+    def _look(self, trainer: Trainer) -> tuple[bool, tuple[int, int]]:
         """Whether all ranks together have visited what was planned; all of them have to call this.
 
-        The sums of a few numbers tell it, whatever the number of samples.
+        The sums of a few numbers tell it, whatever the number of samples. Also gives what the first
+        rank alone knows: what is missing and repeated as the run goes on at another place.
         """
         self._count()
         strategy = trainer.strategy
-        sums = torch.cat([self._sums, torch.tensor([self._was_uneven or self._is_foreign])])
-        return not strategy.reduce(sums.to(strategy.root_device), reduce_op="sum").any()
+        own = torch.cat([self._sums, torch.tensor([self._was_uneven, *self._moved])])
+        sums = strategy.reduce(own.to(strategy.root_device), reduce_op="sum").tolist()
+        *uneven, missing, repeated = sums
+        return not (self._is_foreign or any(uneven)), (missing, repeated)
 
     def _total(self, trainer: Trainer) -> Tally:
         """What all ranks count together; all of them have to call this."""
@@ -160,21 +163,19 @@ class Coverage(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loader is None:
             return
-        if not self._is_foreign and (self._pass is None or self._is_even(trainer)):
-            self._log(trainer, *self._moved)
-            return
-        total = self._total(trainer)
-        if not trainer.is_global_zero or (self._pass is None and not self._was_uneven):
-            return  # it stops before the first step
-        if self._is_foreign:
-            _take_off_plan(total, self._loader, trainer)
-        missing, repeated = total.missing_and_repeated()
-        self._log(trainer, missing + self._moved[0], repeated + self._moved[1])
+        is_even, (missing, repeated) = self._look(trainer)
+        if not is_even:
+            total = self._total(trainer)
+            if self._is_foreign:
+                if not (total.numbers.any() or total.names):
+                    return  # it stops before the first step
+                _take_off_plan(total, self._loader, trainer)
+            more_missing, more_repeated = total.missing_and_repeated()
+            missing, repeated = missing + more_missing, repeated + more_repeated
+        self._log(trainer, missing, repeated)
 
     @staticmethod
     def _log(trainer: Trainer, missing: int, repeated: int) -> None:
-        if not trainer.is_global_zero:
-            return
         metrics: dict[str, float] = {"coverage/missing": missing, "coverage/repeated": repeated}
         trainer.callback_metrics.update({tag: torch.tensor(n) for tag, n in metrics.items()})
         for logger in trainer.loggers:
@@ -187,7 +188,8 @@ class Coverage(Callback):
     ) -> None:
         if self._loader is None:
             return
-        uneven = Tally() if self._is_even(trainer) else self._total(trainer)
+        is_even, _ = self._look(trainer)
+        uneven = Tally() if is_even else self._total(trainer)
         planned = self._planned if self._before is None else self._before  # it has not gone on yet
         checkpoint["coverage_planned"] = planned.clone()
         checkpoint["coverage_uneven"] = uneven.numbers
