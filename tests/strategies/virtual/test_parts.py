@@ -233,7 +233,7 @@ def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> Non
         "monitored_barrier": lambda: dist.monitored_barrier(),
         "broadcast in": lambda: dist.scatter_object_list([None], [1]),
         "a new process group": lambda: dist.new_group([0]),
-        "a new process group in": lambda: dist.new_subgroups(1),
+        "a new process group in": lambda: dist.new_subgroups(1),  # type: ignore[no-untyped-call]
         "a functional collective": lambda: functional_all_reduce(t, "sum", world) + 0,
         "MeanMetric.compute()": lambda: measured(MeanMetric()).compute(),
         "alone.compute()": model.alone.compute,

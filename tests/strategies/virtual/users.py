@@ -94,7 +94,7 @@ class Branches(CNN):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x) + self.tied(x.repeat(1, 4))
+        logits: Tensor = super().forward(x) + self.tied(x.repeat(1, 4))
         chosen = x[:, :1] > 1.5
         return logits + chosen * self.rare(x) if chosen.any() else logits
 
