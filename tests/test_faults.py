@@ -16,6 +16,7 @@ import torch
 
 from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
+from tests.command import ROOT
 from tests.documented import exit_code, faults
 from tests.forked import STDOUT, Program, children_of, no_file_over, set_variable
 
@@ -138,6 +139,10 @@ def test_a_signal_ends_whatever_runs(command: str, signum: int, tmp_path: Path) 
     )
     assert program.lines == [f"train.py: stopped by {signal.Signals(signum).name}: {saved}"]
     assert (tmp_path / LAST).exists() == (command == "fit")
+    if command == "fit":  # as two pages show it
+        for page, name, run in (("README", "SIGINT", 3), ("docs/resume", "SIGTERM", 0)):
+            line = program.lines[0].replace("SIGHUP", name).replace("version_0", f"version_{run}")
+            assert f"\n{line}\n" in (ROOT / f"{page}.md").read_text()
 
 
 def test_sighup_is_ignored_where_it_was_before(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from lightning_app.doctor import Facts, diagnose, exit_code, probe
 from lightning_app.doctor.redact import redact
 from lightning_app.doctor.report import as_json, render
 from lightning_app.errors import first_line, printable
+from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,11 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With code 2 and one line on stderr, for a wrong argument.
     """
     options = _parser().parse_args(argv)
+    say_if_slow("asking this machine")
     try:
         facts = probe(uuids=True) if options.facts is None else read_facts(options.facts)
     except (OSError, ValueError, RecursionError) as error:
         print(f"doctor: --facts {options.facts}: {_one_line(error)}", file=sys.stderr)
         return 2
+    finally:
+        nothing_to_wait_for()
     facts = _printable(facts if options.uuids else redact(facts))
     findings = diagnose(facts)
     if isinstance(sys.stdout, TextIOWrapper):

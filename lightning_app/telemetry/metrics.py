@@ -1,7 +1,7 @@
 """What a run has logged, by name: which values are an epoch's, and in which order they matter."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from lightning.pytorch import Trainer
 
@@ -18,9 +18,10 @@ class Smooths(ABC):
         """Log the same values at each of the steps."""
 
 
-def latest(trainer: Trainer) -> dict[str, float]:
+def latest(trainer: Trainer, *, without: Container[str] = ()) -> dict[str, float]:
     """The numbers that were logged last: losses first, and last what only proves a run."""
-    numbers = {k: float(v) for k, v in trainer.callback_metrics.items() if v.numel() == 1}
+    known = trainer.callback_metrics
+    numbers = {k: float(v) for k, v in known.items() if v.numel() == 1 and k not in without}
     return {name: numbers[name] for name in in_order(numbers)}
 
 
@@ -28,13 +29,15 @@ def of_epoch(trainer: Trainer) -> dict[str, float]:
     """Those of an epoch, at its end: what was logged per step alone is the last step's."""
     metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
     of_last_step = {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
-    return {name: value for name, value in latest(trainer).items() if name not in of_last_step}
+    return latest(trainer, without=of_last_step)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """The names of values per epoch, those that matter most first."""
     names = list(names)
     doubles = {name + end for name in names for end in _BY_STEP_AND_EPOCH}
+    if "train_loss" in names:  # what many models call their own
+        doubles.add("train/loss")
     return sorted((name for name in names if name not in doubles), key=_rank)
 
 

@@ -16,7 +16,8 @@ from lightning_app.doctor.report import as_json, render
 
 from .recorded import machine
 
-PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -35,7 +36,9 @@ def test_lists_every_cause_once() -> None:
 
 
 def test_shows_the_report_of_the_recorded_machine() -> None:
-    assert rendered(machine("adapter-without-cuda")) in blocks("text")
+    report = rendered(machine("adapter-without-cuda"))
+    assert report in blocks("text")
+    assert f"```text\n{report}```" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_shows_the_report_of_a_machine_without_gpu_as_it_was_printed() -> None:

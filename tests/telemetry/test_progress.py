@@ -93,3 +93,4 @@ def test_a_bar_of_ones_own_is_left_alone(
 def test_values_are_in_the_order_in_which_they_matter() -> None:
     names = ["val_acc", "coverage/missing", "val_loss", "f1", "f1_step", "f1_epoch", "train/loss"]
     assert in_order(names) == ["train/loss", "val_loss", "val_acc", "f1", "coverage/missing"]
+    assert in_order(["train/loss", "f1", "train_loss"]) == ["train_loss", "f1"]  # one of the two

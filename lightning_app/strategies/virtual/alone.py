@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch.distributed import _functional_collectives as functional
+from torch.distributed import distributed_c10d as c10d
 from torchmetrics import Metric, MetricCollection
 
 from lightning_app.strategies.virtual import refused
@@ -21,9 +22,11 @@ COLLECTIVES = {
     "_allgather_base": "all_gather_into_tensor",
     "_reduce_scatter_base": "reduce_scatter_tensor",
     "all_gather_single": "all_gather_into_tensor",
+    "all_gather_single_coalesced": "all_gather_into_tensor",
     "all_to_all_single": "all_to_all_single",
     "allgather": "all_gather",
     "allgather_coalesced": "all_gather_coalesced",
+    "allgather_into_tensor_coalesced": "all_gather_into_tensor",
     "allreduce": "all_reduce",
     "allreduce_coalesced": "all_reduce_coalesced",
     "alltoall": "all_to_all",
@@ -37,11 +40,14 @@ COLLECTIVES = {
     "reduce": "reduce",
     "reduce_scatter": "reduce_scatter",
     "reduce_scatter_single": "reduce_scatter_tensor",
+    "reduce_scatter_single_coalesced": "reduce_scatter_tensor",
+    "reduce_scatter_tensor_coalesced": "reduce_scatter_tensor",
     "scatter": "scatter",
     "send": "send",
 }
 # What each functional collective asks for its group, and a DTensor by them; by torch's version.
 FINDS_GROUP = {"_resolve_group", "_resolve_group_name"}
+NAMES_GROUP = "_process_group_name"  # what asks for a new group, as `new_group`, `split_group`
 
 
 class Alone:
@@ -89,6 +95,8 @@ class Alone:
             check = self._check_collective("a functional collective (as of a DTensor)")
             for function in FINDS_GROUP & vars(functional).keys():
                 undo.enter_context(_before(functional, function, check))
+            check = self._check_collective("a new process group")
+            undo.enter_context(_before(c10d, NAMES_GROUP, check))
             check_metric = partial(self._check_metric, model)
             undo.enter_context(_before(Metric, "sync_context", check_metric))
             yield

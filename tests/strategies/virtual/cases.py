@@ -1,6 +1,8 @@
 """Runs with virtual ranks, and what is compared of them: a hash, and every point of the curves."""
 
 import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ CLIPPED = {"gradient_clip_val": 0.5}
 CASES: dict[str, tuple[Any, int, dict[str, Any], dict[str, Any]]] = {
     "cnn": (users.CNN, 30, {}, CLIPPED),
     "transformer": (users.Transformer, 30, {}, CLIPPED),
+    "branches": (users.Branches, 30, {}, CLIPPED),
     "gru": (users.GRU, 13, {}, CLIPPED),
     "augmented": (users.CNN, 30, {"augments": True}, {}),
     "workers": (users.CNN, 30, {"augments": True, "num_workers": 2}, {}),
@@ -29,14 +32,15 @@ CASES: dict[str, tuple[Any, int, dict[str, Any], dict[str, Any]]] = {
     "vae": (strangers.VAE, 30, {}, {}),
     "recommender": (strangers.Recommender, 13, {}, {}),
     # Fewer samples than virtual ranks.
-    "short": (users.CNN, 5, {"augments": True}, {"limit_train_batches": 2, "max_epochs": 1}),
+    "short": (users.Shown, 5, {"augments": True}, {"limit_train_batches": 2, "max_epochs": 1}),
 }
 
 
 class Ended(NamedTuple):
-    """What a run has come to."""
+    """What a run has come to, and what it has shown."""
 
     sha256: str
+    transcript: list[str]
     curves: dict[str, dict[int, float]]
 
 
@@ -76,9 +80,10 @@ def train(
             callbacks=callbacks,
             **(defaults | flags | more),
         )
-        trainer.fit(model, users.Data(batch_size, **data), ckpt_path=path)
+        with redirect_stdout(StringIO()) as shown:
+            trainer.fit(model, users.Data(batch_size, **data), ckpt_path=path)
     assert isinstance(trainer.logger, MemoryLogger)
-    return Ended(users.sha256(trainer), trainer.logger.curves)
+    return Ended(users.sha256(trainer), shown.getvalue().splitlines(), trainer.logger.curves)
 
 
 def train_all(names: list[str], devices: int, flags: dict[str, Any]) -> dict[str, Ended]:

@@ -23,7 +23,7 @@ from torchmetrics.wrappers import MinMaxMetric
 
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
-from lightning_app.strategies.virtual.alone import Alone
+from lightning_app.strategies.virtual.alone import COLLECTIVES, Alone
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers
 from lightning_app.strategies.virtual.determinism import fixed_kernels
@@ -230,6 +230,10 @@ def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> Non
         "all_gather": lambda: dist.all_gather_object([None], 1),
         "reduce": lambda: of_autograd.reduce(t, 0),  # type: ignore[no-untyped-call]
         "barrier": lambda: dist.barrier(),
+        "monitored_barrier": lambda: dist.monitored_barrier(),
+        "broadcast in": lambda: dist.scatter_object_list([None], [1]),
+        "a new process group": lambda: dist.new_group([0]),
+        "a new process group in": lambda: dist.new_subgroups(1),  # type: ignore[no-untyped-call]
         "a functional collective": lambda: functional_all_reduce(t, "sum", world) + 0,
         "MeanMetric.compute()": lambda: measured(MeanMetric()).compute(),
         "alone.compute()": model.alone.compute,
@@ -251,9 +255,21 @@ def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> Non
                     with pytest.raises(Exception, match=rf"{re.escape(name)} .*would wait"):
                         call()
                 call()
+            for method, name in COLLECTIVES.items():
+                with (
+                    alone.while_parts_run(),
+                    pytest.raises(Exception, match=f"{name} .*would wait"),
+                ):
+                    getattr(world, method)()
     finally:
         dist.destroy_process_group()
     assert [vars(dist.ProcessGroup)["allreduce"], Metric.sync_context] == usual
+
+
+def test_each_collective_of_a_process_group_is_known() -> None:
+    methods = vars(dist.ProcessGroup).items()
+    waits = {name for name, method in methods if "-> c10d::Work" in str(method.__doc__)}
+    assert waits - COLLECTIVES.keys() <= {"_end_coalescing"}
 
 
 def test_what_torch_cannot_do_in_a_fixed_order_is_named() -> None:

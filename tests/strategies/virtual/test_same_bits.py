@@ -14,7 +14,7 @@ from lightning_app.strategies.virtual.streams import seed_of
 from tests.ranks import run_ranks
 from tests.strategies.virtual.cases import CASES, Ended, train, train_all
 
-FAST = ["transformer", "workers", "short"]
+FAST = ["transformer", "branches", "workers", "short"]
 
 
 def assert_same_bits(ended: Ended, expected: Ended) -> None:
@@ -32,6 +32,10 @@ def compare(names: list[str], world_size: int, timeout_s: float = 100, **flags: 
     for ended in several:
         for name in names:
             assert_same_bits(ended[name], expected[name])
+    for name in names:
+        assert several[0][name].transcript == expected[name].transcript
+    shown = [line.split("  ")[1] for line in expected["short"].transcript if "In Model" in line]
+    assert shown[:5] == [f"(rank {rank}, cpu)" for rank in range(5)]  # of 5 samples
 
 
 def test_a_few_on_one_device_and_on_three() -> None:

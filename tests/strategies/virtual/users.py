@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchmetrics import Accuracy
 from typing_extensions import override
 
@@ -75,6 +75,28 @@ class CNN(Classifier):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         x, y = batch
         return (x + 0.1 * torch.randn_like(x) if self.trainer.training else x), y
+
+
+class Shown(CNN):
+    """Has its splits shown."""
+
+    log_shapes = "change"
+
+
+class Branches(CNN):
+    """Has parameters that some parts alone use, some that none does, and some that are shared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rare, self.never = nn.Linear(64, NUM_CLASSES), nn.Linear(64, NUM_CLASSES)
+        self.tied = nn.Linear(4 * 64, NUM_CLASSES)
+        self.tied.weight = self.body[5].weight  # type: ignore[assignment]
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = super().forward(x) + self.tied(x.repeat(1, 4))
+        chosen = x[:, :1] > 1.5
+        return logits + chosen * self.rare(x) if chosen.any() else logits
 
 
 class Searches(CNN):
@@ -147,12 +169,18 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return NUM_SAMPLES
 
 
+def noisy(samples: list[Any]) -> Any:
+    """A `collate_fn` that draws."""
+    x, y = default_collate(samples)
+    return x + 0.1 * torch.randn_like(x), y
+
+
 class Data(LightningDataModule):
     """Plain loaders.
 
     Args:
         batch_size: Of the global batch.
-        augments: As `Samples`.
+        augments: As `Samples`, and batches once more.
         num_workers: Of the training loader.
     """
 
@@ -163,7 +191,9 @@ class Data(LightningDataModule):
     @override
     def train_dataloader(self) -> DataLoader[Any]:
         data, workers = Samples(self.augments), self.num_workers
-        return DataLoader(data, self.batch_size, shuffle=True, num_workers=workers)
+        collate = noisy if self.augments else None
+        size = self.batch_size
+        return DataLoader(data, size, shuffle=True, num_workers=workers, collate_fn=collate)
 
     @override
     def val_dataloader(self) -> DataLoader[Any]:
