@@ -2,12 +2,13 @@
 
 What differs from Lightning's: `batch_size` is that of the global batch; no sample is dropped or
 repeated; gradients and logged values are those of the global batch, also where the ranks' shards
-differ in size. A training step costs no collective more than Lightning's, unless the model logs in
-it, or tells what its loss is a mean over.
+differ in size. A training step costs no collective more than Lightning's, but for the first ten, in
+which the ranks are compared, log steps, and where the model logs or tells what its loss is a mean
+over.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch.distributed as dist
@@ -29,13 +30,12 @@ from lightning_app.strategies.loss_weight import LossWeight, common_shard, mean_
 from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.refused import (
-    check_metrics,
     check_new,
     check_optimizers,
     check_run,
     check_sync_batchnorm,
-    check_wait,
     refused_by_idle_parameters,
+    refused_to_wait,
 )
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.spare_step import nothing_stays
@@ -66,7 +66,8 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         if self.world_size > 1:
             no_batchnorm = self._layer_sync is not None and self.root_device.type == "cpu"
             check_run(trainer, self.world_size, no_batchnorm)
-        self._stop_silence()  # of a fit that was broken off
+        if self._weight is not None:
+            self._weight.stop_silence()  # of a fit that was broken off
         super().setup(trainer)
         if self.world_size > 1:
             check_optimizers(self.optimizers, self.world_size)
@@ -201,10 +202,25 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
                 watched.watch(shard) if watched else nullcontext(),
                 nothing_stays(self.lightning_module) if not shard.size else nullcontext(),
+                nullcontext() if hook == "training_step" else self._alone("an evaluation"),
             ):
                 yield
         finally:
             self._in_step = False
+
+    @override
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        self._shards = self._current_shards()
+        with self._alone("a predict"):
+            return super().predict_step(*args, **kwargs)
+
+    def _alone(self, what: str) -> AbstractContextManager[None]:
+        """Refuse to wait for ranks that skip a step, as they have no sample of its batch."""
+        assert self.lightning_module is not None
+        size = min((shard.global_size for shard in self._shards), default=self.world_size)
+        if size < self.world_size and any(p.skips_idle for p in self._passes()):
+            return refused_to_wait(self.lightning_module, what, size, self.world_size)
+        return nullcontext()
 
     @override
     def backward(
@@ -212,10 +228,6 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
     ) -> Tensor:
         self._went_backward = True
         return super().backward(self.weigh(closure_loss), optimizer, *args, **kwargs)
-
-    def _stop_silence(self) -> None:
-        if self._weight is not None:
-            self._weight.stop_silence()
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
@@ -241,7 +253,6 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         """As in Lightning, but within a step a mean over ranks is that of the global batch."""
         if not isinstance(tensor, Tensor):
             return tensor
-        self._check_all_in_step("reduce")
         if self._in_step and group in (None, dist.group.WORLD):
             if reduce_op in ("mean", "avg"):
                 return self.mean_over_batch(tensor)
@@ -251,7 +262,6 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
 
     @override
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        self._check_all_in_step("all_gather")
         uneven = [shard for shard in self._shards if shard.global_size % self.world_size]
         if group in (None, dist.group.WORLD) and (uneven or not self._in_step):
             check_shapes(tensor)
@@ -259,19 +269,12 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
                 self._first_steps.tell_of_gathering(uneven[0], self.world_size)
         return super().all_gather(tensor, group, sync_grads)
 
-    def _check_all_in_step(self, what: str) -> None:
-        if self._in_step and not self._trainer.training:
-            check_wait(what, self._shards, self.world_size)
-
     def _check_small_batch(self, hook: str, shard: Shard) -> None:
-        """Refuse what asks all ranks in a step of which some have no part."""
         assert self.lightning_module is not None
         if hook == "training_step":
             check_sync_batchnorm(self.lightning_module, shard, self.world_size)
-            return
-        if shard.number == 0 and self._first_steps is not None:
+        elif shard.number == 0 and self._first_steps is not None:
             self._first_steps.tell_of_idleness(hook, shard, self.world_size)
-        check_metrics(self.lightning_module, shard, self.world_size)
 
     def _sum(self, values: Tensor) -> Tensor:
         """The sum of a CPU tensor `(N,)` over all ranks."""
@@ -289,7 +292,8 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         if self._logs is not None:
             inside.leave_epochs(self._trainer)
         super().teardown()
-        self._stop_silence()
+        if self._weight is not None:
+            self._weight.stop_silence()
         if self._local_sum is not None:
             self._local_sum.close()
             self._local_sum = None

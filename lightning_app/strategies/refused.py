@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from torch import nn
 from torch.optim import LBFGS, Optimizer
-from torchmetrics import Metric
 
 from lightning_app import inside
+from lightning_app.strategies.alone import Alone
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.sharding import Shard
 
@@ -86,23 +86,32 @@ def check_new(
         )
 
 
-def check_wait(what: str, shards: Sequence[Shard], world_size: int) -> None:
-    """Refuse to wait, in an evaluation step, for ranks that have no part in it.
+@contextmanager
+def refused_to_wait(
+    model: LightningModule, what: str, size: int, world_size: int
+) -> Iterator[None]:
+    """Refuse to wait for ranks that have no part in a step.
 
     Args:
-        what: Waits for all.
-        shards: This rank's parts of the step's batches.
+        model: Whose step it is.
+        what: Kind of step it is, in words.
+        size: Samples of the step's batch.
         world_size: How many ranks there are.
 
     Raises:
-        MisconfigurationException: A batch has fewer samples than there are ranks.
+        MisconfigurationException: Something would wait.
     """
-    if any(shard.global_size < world_size for shard in shards):
-        raise MisconfigurationException(
-            f"{what} in an evaluation step waits for all {world_size} processes, and "
-            f"some of them have no sample of a batch of {shards[0].global_size}: use it "
-            "in a hook at the epoch's end, or batches with a sample for each process"
+
+    def refusal(waits: str) -> MisconfigurationException:
+        return MisconfigurationException(
+            f"{waits} in {what} step waits for all {world_size} processes, and some of them have "
+            f"no sample of a batch of {size}: use it in a hook at the epoch's end, or batches with "
+            "a sample for each process"
         )
+
+    alone = Alone(refusal, has_parts=False)
+    with alone.guards(model), alone.in_step():
+        yield
 
 
 def check_sync_batchnorm(model: LightningModule, shard: Shard, world_size: int) -> None:
@@ -118,21 +127,6 @@ def check_sync_batchnorm(model: LightningModule, shard: Shard, world_size: int) 
             f"a batch of {shard.global_size} has no sample for some of {world_size} processes, "
             "and SyncBatchNorm needs one of each: use drop_last=True, or another batch size"
         )
-
-
-def check_metrics(model: LightningModule, shard: Shard, world_size: int) -> None:
-    """Refuse metrics that ask all ranks in an evaluation step of which some have no part.
-
-    Raises:
-        MisconfigurationException: The model has one.
-    """
-    for name, metric in model.named_modules():
-        if isinstance(metric, Metric) and metric.dist_sync_on_step:
-            raise MisconfigurationException(
-                f"{name} has dist_sync_on_step=True, and waits in an evaluation step for all "
-                f"{world_size} processes, and some of them have no sample of a batch of "
-                f"{shard.global_size}: leave it out, or use larger batches"
-            )
 
 
 @contextmanager

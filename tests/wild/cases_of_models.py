@@ -181,6 +181,19 @@ CASES: dict[str, Case] = {
         "logs.Labels",
         right=on(SEVERAL, SameOr("train/f1: what a MulticlassF1Score returns")),
     ),
+    "computes in a step without samples": Case(
+        "metrics.ComputesAtOnce",
+        "logs.SixToValidate",
+        right=on(SEVERAL, Refused("accuracy.compute() in an evaluation step waits for all")),
+        leave_out=("one", "stopped", "dp2"),
+    ),
+    "gathers in a step without samples": Case(
+        "metrics.GathersPredictions",
+        data_args={"val_length": 11},
+        subcommand="predict",
+        right=on(SEVERAL, Refused("all_gather in a predict step waits for all")),
+        leave_out=("one", "dp2"),
+    ),
     "a metric's own value, a mean": Case(
         "metrics.LogsReturnedMean",
         "logs.Labels",

@@ -9,10 +9,10 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_app import inside
+from lightning_app.strategies.alone import Alone
 from lightning_app.strategies.loss_weight import MEAN_OVER, mean_over
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
-from lightning_app.strategies.virtual.alone import Alone
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers, Result
 from lightning_app.strategies.virtual.exchange import Exchange
@@ -150,7 +150,7 @@ class Runner:
         attributes.begin()
         try:
             with (
-                self._alone.while_parts_run(),
+                self._alone.in_step(),
                 given_back(self._device),
                 refused.refused_by_determinism(),
             ):

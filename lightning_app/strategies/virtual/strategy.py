@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.strategies.alone import Alone
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.idle_metrics import align_states
 from lightning_app.strategies.loader import (
@@ -36,7 +37,6 @@ from lightning_app.strategies.single_device import SingleDeviceStrategy
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.trained import check_ranks_agree
 from lightning_app.strategies.virtual import refused
-from lightning_app.strategies.virtual.alone import Alone
 from lightning_app.strategies.virtual.determinism import fixed_kernels
 from lightning_app.strategies.virtual.exchange import Exchange
 from lightning_app.strategies.virtual.passes import (
@@ -65,7 +65,7 @@ class VirtualRanks(GlobalBatch):
         self.virtual_ranks = virtual_ranks
         self._layer_sync: object = None  # the Trainer sets it under `sync_batchnorm`
         self._tell = TellOnce()
-        self._alone = Alone()
+        self._alone = Alone(refused.collective, has_parts=True)
         self._for_the_run = ExitStack()
 
     @override
@@ -158,7 +158,7 @@ class VirtualRanks(GlobalBatch):
             return Parts(transfer(own, device, dataloader_idx) for own in batch)
         parts, its_pass = Parts(), self._its_pass(batch)
         first = self._split(its_pass).own(self._runner.exchange.rank).start
-        with given_back(self.root_device), self._alone.while_parts_run():
+        with given_back(self.root_device), self._alone.in_step():
             for part, own in enumerate(batch, first):
                 self._begin_streams(its_pass, "transfer", part)
                 parts.append(super().batch_to_device(own, device, dataloader_idx))
@@ -219,7 +219,7 @@ class VirtualRanks(GlobalBatch):
     def reduce(
         self, tensor: Any, group: Any = None, reduce_op: ReduceOp | str | None = "mean"
     ) -> Any:
-        if self._alone.in_parts:  # `self.log(…, sync_dist=True)`: it is put together after the step
+        if self._alone.is_in_step:  # `self.log(…, sync_dist=True)`: put together after the step
             return tensor
         return super().reduce(tensor, group, reduce_op)  # type: ignore[safe-super]
 

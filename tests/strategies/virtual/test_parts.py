@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.wrappers import MinMaxMetric
 
+from lightning_app.strategies.alone import COLLECTIVES, Alone
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
-from lightning_app.strategies.virtual.alone import COLLECTIVES, Alone
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers
 from lightning_app.strategies.virtual.determinism import fixed_kernels
@@ -217,6 +217,7 @@ class Measured(LightningModule):
         super().__init__()
         self.alone = MeanMetric(sync_on_compute=False)
         self.best = MinMaxMetric(MeanMetric())
+        self.synced = MeanMetric(dist_sync_on_step=True)
         self.all = MetricCollection({"mean": MeanMetric()})
 
 
@@ -237,6 +238,7 @@ def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> Non
         "a functional collective": lambda: functional_all_reduce(t, "sum", world) + 0,
         "MeanMetric.compute()": lambda: measured(MeanMetric()).compute(),
         "alone.compute()": model.alone.compute,
+        "synced with dist_sync_on_step=True": lambda: model.synced(t),
         "best.compute()": lambda: model.best(t),
         "all.compute()": model.all.compute,
     }
@@ -245,11 +247,12 @@ def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> Non
         metric.update(t)
         return metric
 
-    alone, usual = Alone(), [vars(dist.ProcessGroup)["allreduce"], Metric.sync_context]
+    alone = Alone(refused.collective, has_parts=True)
+    usual = [vars(dist.ProcessGroup)["allreduce"], Metric.sync_context]
     try:
         with alone.guards(model):
             for name, call in calls.items():
-                with alone.while_parts_run():
+                with alone.in_step():
                     assert model.alone(t) == model.all(t)["mean"] == 1  # of the part
                     assert measured(MeanMetric(sync_on_compute=False)).compute() == 1
                     with pytest.raises(Exception, match=rf"{re.escape(name)} .*would wait"):
@@ -257,7 +260,7 @@ def test_what_waits_for_others_is_refused_while_parts_run(tmp_path: Path) -> Non
                 call()
             for method, name in COLLECTIVES.items():
                 with (
-                    alone.while_parts_run(),
+                    alone.in_step(),
                     pytest.raises(Exception, match=f"{name} .*would wait"),
                 ):
                     getattr(world, method)()

@@ -80,6 +80,14 @@ class Labels(Plain):
         return DataLoader(self.val, batch_size=5)
 
 
+class SixToValidate(Labels):
+    """The last batch of a validation has one sample."""
+
+    def setup(self, stage):
+        super().setup(stage)
+        self.val = TensorDataset(*self.train[:6])
+
+
 class Classifier(Regression):
     def __init__(self):
         super().__init__()

@@ -137,6 +137,23 @@ class LogsReturnedAtOnce(Classifier):
         return super().training_step(batch, batch_idx)
 
 
+class ComputesAtOnce(Classifier):
+    """Computes a metric in each step, of all that it has seen so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(3, average="micro")
+
+    def validation_step(self, batch, batch_idx):
+        self.accuracy.update(self(batch[0]), batch[1])
+        self.log("val/so_far", self.accuracy.compute())
+
+
+class GathersPredictions(Regression):
+    def predict_step(self, batch, batch_idx):
+        return self.all_gather(self(batch[0]).mean())
+
+
 class LogsReturnedMean(Classifier):
     """The same of a mean over samples alone."""
 

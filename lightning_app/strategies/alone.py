@@ -1,7 +1,8 @@
-"""What waits for other processes, refused while the parts of a step run.
+"""What waits for other processes in a step, refused where they are not there.
 
 Virtual ranks run one after the other. Where processes run different numbers of parts, one of them
 would wait for ever; where one process runs them all, it would get the value of the parts so far.
+Under `ddp`, a rank without samples has no part in an evaluation step.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +15,6 @@ from lightning.pytorch import LightningModule
 from torch.distributed import _functional_collectives as functional
 from torch.distributed import distributed_c10d as c10d
 from torchmetrics import Metric, MetricCollection
-
-from lightning_app.strategies.virtual import refused
 
 # The methods of a process group, and the functions of `torch.distributed` that call them.
 COLLECTIVES = {
@@ -51,38 +50,44 @@ NAMES_GROUP = "_process_group_name"  # what asks for a new group, as `new_group`
 
 
 class Alone:
-    """Refuses what waits for others, within `while_parts_run`.
+    """Refuses what waits for others, within `in_step`.
+
+    Args:
+        refusal: Makes an error of what would wait, in words.
+        has_parts: Whether a process runs parts of a step, so that even its own value of one of the
+            model's metrics is not that of any rank.
 
     Attributes:
-        in_parts: Whether parts run. One for all threads: a GPU's backward pass has its own.
+        is_in_step: Whether a step runs. One for all threads: a GPU's backward pass has its own.
     """
 
-    def __init__(self) -> None:
-        self.in_parts = False
+    def __init__(self, refusal: Callable[[str], Exception], has_parts: bool) -> None:
+        self._refusal, self._has_parts = refusal, has_parts
+        self.is_in_step = False
 
     @contextmanager
-    def while_parts_run(self) -> Iterator[None]:
-        """Mark the time in which parts run."""
-        self.in_parts = True
+    def in_step(self) -> Iterator[None]:
+        """Mark the time in which a step runs."""
+        self.is_in_step = True
         try:
             yield
         finally:
-            self.in_parts = False
+            self.is_in_step = False
 
     def check(self, what: str) -> None:
-        """Refuse something that waits for others, while parts run.
+        """Refuse something that waits for others, in a step.
 
         Raises:
-            MisconfigurationException: They do.
+            Exception: The refusal.
         """
-        if self.in_parts:
-            raise refused.collective(what)
+        if self.is_in_step:
+            raise self._refusal(what)
 
     @contextmanager
     def guards(self, model: LightningModule) -> Iterator[None]:
         """Have torch's collectives checked, and what torchmetrics computes over all ranks.
 
-        What is changed, for a run, is what functions look up: they are imported under any name.
+        What is changed, in the meantime, is what functions look up: they have any names themselves.
 
         Args:
             model: The user's, to name its metrics.
@@ -115,10 +120,13 @@ class Alone:
         *others: Any,
         **more: Any,
     ) -> None:
-        if not (self.in_parts and should_unsync):  # else it is `forward`, of this part alone
-            return
         name = _name_in(model, metric)
-        if name is not None or should_sync:  # else a step has made it, of this part alone
+        if not should_unsync:  # `forward`, of this part alone
+            if should_sync:
+                self.check(f"{name or type(metric).__name__} with dist_sync_on_step=True")
+            return
+        is_the_models = self._has_parts and name is not None
+        if is_the_models or should_sync:  # else a step has made it, of this part alone
             self.check(f"{name or type(metric).__name__}.compute()")
 
 
