@@ -33,7 +33,8 @@ class Heartbeat:
             flags: This rank's wishes; 0 for none.
 
         Returns:
-            For each flag the largest of all ranks' since the last beat, or 0s between beats.
+            For each flag the largest that a rank gives at this beat, or 0s between beats, where
+            what is given is not kept.
         """
         if self._alone:
             return list(flags)

@@ -8,12 +8,11 @@ is left alone.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.telling import TellOnce
 
@@ -92,8 +91,7 @@ class BatchMeans:
         if not metrics:
             return
         own = {name: (f.is_by_batch, len(f.parts) > 1) for name, f in self._followed.items()}
-        ranks: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(ranks, own)
+        ranks = all_objects(own)
         for name, followed in self._followed.items():
             excess, followed.excess = followed.excess, None
             said = [known[name] for known in ranks if name in known]

@@ -22,7 +22,6 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.strategies.first_steps import FirstSteps
-from lightning_app.strategies.gathering import check_shapes
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.local_sum import LocalSum
@@ -33,6 +32,7 @@ from lightning_app.strategies.refused import (
     check_new,
     check_optimizers,
     check_run,
+    check_shapes,
     check_sync_batchnorm,
     refused_by_idle_parameters,
     refused_to_wait,

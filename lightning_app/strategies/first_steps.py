@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.asking import asks_for_devices
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
@@ -69,8 +69,7 @@ class FirstSteps:
                 "samples, so its numbers depend on the number of devices"
             )
         if not self._told_of_buffers:
-            ranks: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(ranks, _prints(self._model, numbers) if shard.size else None)
+            ranks = all_objects(_prints(self._model, numbers) if shard.size else None)
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
 
     def forget_random_states(self) -> None:

@@ -21,6 +21,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_app import inside
+from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.batch_means import BatchMeans
 from lightning_app.strategies.idle_metrics import align_states
 from lightning_app.strategies.metric_values import tell_of_values
@@ -194,8 +195,7 @@ class GlobalLogs:
             and not metric.meta.sync.rank_zero_only
             and dataloader_idx in (None, metric.meta.dataloader_idx or 0)
         }
-        ranks: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(ranks, own)
+        ranks = all_objects(own)
         keys = dict.fromkeys(key for values in ranks for key in values)  # in one order on all ranks
         for key in keys:
             parts = [values[key] for values in ranks if key in values]

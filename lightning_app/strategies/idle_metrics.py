@@ -1,4 +1,4 @@
-"""torchmetrics objects on a rank that had less to measure: given states of the others' form.
+"""torchmetrics objects of ranks that had less to measure: given states of one form on all ranks.
 
 A state may begin as a number and become a vector with the first batch, or be a list with an entry
 for each batch. torchmetrics gathers a number and a vector in different ways, and a list entry by
@@ -9,11 +9,12 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
+
+from lightning_app.processes.collectives import all_objects
 
 
 class _Form(NamedTuple):
@@ -36,8 +37,7 @@ def align_states(model: nn.Module) -> None:
     for metric in metrics.values():
         _as_vectors(metric)
     own = {name: _forms(metric) for name, metric in metrics.items()}
-    ranks: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(ranks, own)
+    ranks = all_objects(own)
     for name, metric in metrics.items():
         for state, value in metric.metric_state.items():
             forms = [form for rank in ranks if (form := rank.get(name, {}).get(state))]

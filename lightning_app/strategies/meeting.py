@@ -23,6 +23,7 @@ from lightning_app import inside
 from lightning_app.errors import UsageError, first_line
 from lightning_app.limits import CONNECT_S, CONNECT_S_A_RANK, STEP_S, WAIT_S
 from lightning_app.processes import liveness
+from lightning_app.processes.collectives import all_objects
 from lightning_app.processes.rendezvous import Meeting, meeting, names_first_rank
 from lightning_app.processes.start_check import named
 from lightning_app.strategies.loopback import on_loopback
@@ -157,8 +158,7 @@ def load_on_all(path: Path, load: Callable[[], Any]) -> Any:
     Returns:
         What is in it.
     """
-    states: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(states, _state(path))
+    states = all_objects(_state(path))
     newest = max(states, key=lambda state: state or (0, 0))
     if all(state == newest for state in states):
         return load()

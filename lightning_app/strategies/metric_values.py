@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 from torchmetrics.aggregation import BaseAggregator
 
+from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.telling import TellOnce
 
 TOLERANCE = 1e-5  # objects count in float32
@@ -44,8 +45,7 @@ def tell_of_values(
         (tag, name): (num_samples, value, _state(objects[name]))
         for tag, name, value in _returned(logged, objects)
     }
-    ranks: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(ranks, own)
+    ranks = all_objects(own)
     for tag, name in own if dist.get_rank() == 0 else ():  # which is the one that tells
         parts = [found[tag, name] for found in ranks if (tag, name) in found]
         # By nought or one on all ranks, something else may have been logged.

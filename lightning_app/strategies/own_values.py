@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch.distributed as dist
 from lightning.pytorch import Trainer
 
 from lightning_app import inside
+from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.telling import TellOnce
 
 OVER_ALL = (
@@ -64,8 +64,7 @@ def _plain_values(trainer: Trainer) -> Iterator[Any]:
 
 def tell_if_ranks_differ(own: Values, tell: TellOnce) -> None:
     """Tell of values that are another on each rank; all ranks have to call this."""
-    ranks: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(ranks, own)
+    ranks = all_objects(own)
     for name, (first, line) in ranks[0].items():
         others = [values[name][0] for values in ranks[1:] if name in values]
         known = [value for value in others if value == value and first == first]  # no NaN

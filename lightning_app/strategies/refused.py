@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_app import inside
+from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.alone import Alone
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.sharding import Shard
@@ -126,6 +127,24 @@ def check_sync_batchnorm(model: LightningModule, shard: Shard, world_size: int) 
         raise MisconfigurationException(
             f"a batch of {shard.global_size} has no sample for some of {world_size} processes, "
             "and SyncBatchNorm needs one of each: use drop_last=True, or another batch size"
+        )
+
+
+def check_shapes(tensor: Tensor) -> None:
+    """Refuse to gather tensors of several shapes, which torch would end with a broken connection.
+
+    All ranks call this.
+
+    Raises:
+        MisconfigurationException: The ranks' shapes differ.
+    """
+    shapes = all_objects(tuple(tensor.shape))
+    if len(set(shapes)) > 1:
+        listed = " and ".join(map(str, dict.fromkeys(shapes)))
+        raise MisconfigurationException(
+            f"all_gather got tensors of the shapes {listed} from {len(shapes)} processes, which "
+            "have unequal parts of the data: gather a sum and a count, or use a torchmetrics "
+            f"object; in training also a batch_size that {len(shapes)} divides, with drop_last=True"
         )
 
 

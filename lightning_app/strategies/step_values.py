@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_app import inside
+from lightning_app.processes.collectives import all_objects
 
 # The step at which a rank logged a value, its samples, the weight that it gave the value, whether
 # that is the same for every batch, the value.
@@ -98,8 +99,7 @@ class StepValues:
             key: (inside.logged_as(metric), value.dtype)
             for key, (_, metric, *_, value) in self._notes.items()
         }
-        ranks: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(ranks, own)
+        ranks = all_objects(own)
         for names in ranks:
             self._how |= names
         self._names = sorted(self._how)

@@ -1,12 +1,12 @@
 """What `DistributedDataParallel` has to know of a model, and whether the ranks still agree."""
 
 import math
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
+
+from lightning_app.processes.collectives import all_objects
 
 
 class TrainedParameters:
@@ -48,8 +48,7 @@ def check_ranks_agree(module: nn.Module) -> None:
         MisconfigurationException: The ranks' weights differ.
     """
     own = _fingerprint(module)
-    ranks: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(ranks, own)
+    ranks = all_objects(own)
     for name, first in ranks[0].items():
         for rank, weights in enumerate(ranks):
             if not math.isclose(first, weights[name], rel_tol=1e-9) and first == first:
