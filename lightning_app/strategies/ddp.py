@@ -228,6 +228,8 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         if self._weight is None:
             return loss
         assert self.lightning_module is not None
+        if self._first_steps is not None:
+            self._first_steps.look_at_loss(loss, self._shards)
         return self._weight.weigh_loss(loss, self.lightning_module)
 
     @property

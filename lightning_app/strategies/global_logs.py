@@ -106,14 +106,14 @@ class GlobalLogs:
             if logged is not None and logged is not cache and hook == "training_step":
                 sizes = (shard.size if mean_over is None else mean_over), given, full_size
                 self._steps.note(key, metric, *sizes)
-        if hook == "training_step":
-            self._steps.end_step()
-            self._num_trained += 1
-            if self._num_trained == SECOND:
-                tell_if_ranks_differ(hooks_values(self._trainer), self._tell)
         if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)
+        if hook == "training_step":
+            self._steps.end_step()  # after which a value per step is that of all ranks
+            self._num_trained += 1
+            if self._num_trained == SECOND:
+                tell_if_ranks_differ(hooks_values(self._trainer), self._tell)
 
     def _look_at_values(self, hook: str, shard: Shard) -> None:
         """Tell of what is logged in a first step, of which all ranks have samples, and no mean."""
