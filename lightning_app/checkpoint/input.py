@@ -16,7 +16,6 @@ import lightning
 import torch
 from fsspec.core import url_to_fs
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.migration import migrate_checkpoint
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
@@ -26,8 +25,6 @@ from lightning_app.errors import UsageError, first_line
 
 Types: TypeAlias = type | tuple[type, ...]
 
-# They load a checkpoint of their own, after which Lightning forgets the one to go on from.
-_SEARCHES = (LearningRateFinder.on_fit_start, BatchSizeFinder.on_fit_start)
 VERSION = "pytorch-lightning_version"
 _TO_TRAIN: dict[str, Types] = {
     "epoch": int,
@@ -224,7 +221,7 @@ def _check_types(name: str, saved: Mapping[str, Any], kinds: dict[str, Types], r
 
 
 def check_progress(path: str, saved: Any, trainer: Trainer) -> None:
-    """Refuse loop progress of another shape than a run's own, or that a callback would lose.
+    """Refuse loop progress of another shape than a run's own.
 
     Args:
         path: Of the checkpoint, for the message.
@@ -232,14 +229,8 @@ def check_progress(path: str, saved: Any, trainer: Trainer) -> None:
         trainer: Of the run that is about to begin.
 
     Raises:
-        UsageError: What should be a count is none, or the run would search for a value first.
+        UsageError: What should be a count is none.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if getattr(callback.on_fit_start, "__func__", None) in _SEARCHES:
-            raise UsageError(
-                f"--ckpt_path {path}: {type(callback).__name__} would search anew, and training "
-                "would then begin at step 0: leave it out, and give the value that it has found"
-            )
     own = trainer.fit_loop.state_dict()
     version = saved.get("legacy_pytorch-lightning_version", saved[VERSION])
     is_same = Version(version).release[:2] == Version(lightning.__version__).release[:2]

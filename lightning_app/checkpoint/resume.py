@@ -7,18 +7,26 @@ put right here. What they cannot take up is told in one line.
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelPruning, ProgressBar
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelPruning,
+    ProgressBar,
+)
 from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.prune import is_pruned
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain
 
@@ -29,6 +37,8 @@ _SWITCHES = "switches"
 _ADDED_LATER = ("differentiable",)  # by torch, to an optimizer's defaults
 _OF_SWA = "SWALR"
 _TRAINED_BY = "trained_by"
+# They load a checkpoint of their own, after which Lightning forgets the one to go on from.
+_SEARCHES = (LearningRateFinder.on_fit_start, BatchSizeFinder.on_fit_start)
 
 
 class RewindsFiles(ABC):
@@ -49,6 +59,7 @@ class Resume(Callback):
     def __init__(self) -> None:
         self._checkpoint: dict[str, Any] = {}  # of what this callback adds to one
         self._numbers: list[int] = []  # of optimizers and schedulers in it
+        self._has_begun = False  # training
 
     @override
     def on_save_checkpoint(
@@ -76,12 +87,17 @@ class Resume(Callback):
     ) -> None:
         if trainer.state.fn != "fit":
             return  # for its weights
+        if self._has_begun:  # one that a search for a learning rate has put back
+            return
+        if checkpoint["global_step"]:
+            _check_searches(trainer)
         names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS, _SWITCHES, _TRAINED_BY)
         self._checkpoint = {name: checkpoint.get(name) for name in names}
         self._numbers = [len(checkpoint.get(k, ())) for k in ("optimizer_states", "lr_schedulers")]
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._has_begun = True
         if self._checkpoint and trainer.strategy.lightning_restore_optimizer:
             self._check_optimizers(trainer)
         event_files = self._checkpoint.get("event_files")
@@ -90,7 +106,7 @@ class Resume(Callback):
         self._put_metrics(trainer)
         for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
-        if self._checkpoint and _prunes(trainer):
+        if self._checkpoint and _prunes(trainer) and not is_pruned(pl_module):
             rank_zero_only(print)(
                 "continued: ModelPruning does not put back its masks, so what it has pruned is "
                 "trained until it prunes again",
@@ -115,7 +131,7 @@ class Resume(Callback):
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._put_metrics(trainer)  # training does not start where nothing is left to be done
-        self._checkpoint = {}
+        self._checkpoint, self._has_begun = {}, False
 
     def _check_optimizers(self, trainer: Trainer) -> None:
         """Refuse the states of other optimizers and schedulers, which torch takes for these."""
@@ -166,32 +182,17 @@ class Resume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         inside.forget_restart(trainer)
-        self._checkpoint = {}
+        self._checkpoint, self._has_begun = {}, False
 
 
-def switches(module: nn.Module) -> dict[str, list[str]]:
-    """What is set in a model beside its weights: modules in eval mode, parameters that rest."""
-    return {
-        "eval": [name for name, part in module.named_modules() if not part.training],
-        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
-    }
-
-
-def set_switches(module: nn.Module, saved: dict[str, list[str]]) -> Iterator[str]:
-    """Put back what a hook had set in an epoch that is past, and tell of it in words."""
-    if not saved or switches(module) == saved:
-        return
-    for names, parts, attribute, what in (
-        (saved["eval"], module.named_modules(), "training", "in training or evaluation mode"),
-        (saved["frozen"], module.named_parameters(), "requires_grad", "trained or frozen"),
-    ):
-        changed = {
-            name: part for name, part in parts if getattr(part, attribute) == (name in names)
-        }
-        for name, part in changed.items():
-            setattr(part, attribute, name not in names)
-        if changed:
-            yield f"{what} as it was saved: {_few(changed)}"
+def _check_searches(trainer: Trainer) -> None:
+    """Refuse callbacks that would lose the place to go on from."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if getattr(callback.on_fit_start, "__func__", None) in _SEARCHES:
+            raise MisconfigurationException(
+                f"--ckpt_path {trainer.ckpt_path}: {type(callback).__name__} would search anew, "
+                "and training would then begin at step 0: leave it out, and give what it has found"
+            )
 
 
 def _prunes(trainer: Trainer) -> bool:
@@ -216,11 +217,6 @@ def _are_alike(saved: dict[str, list[str]], now: dict[str, list[str]]) -> bool:
 
 def _in_words(names: dict[str, list[str]]) -> str:
     return " and ".join(", ".join(kinds) for kinds in names.values() if kinds) or "none"
-
-
-def _few(names: Iterable[str]) -> str:
-    first, *others = [name or "the model" for name in names]
-    return f"{first} and {len(others)} more" if others else first
 
 
 def _logged_per_epoch(trainer: Trainer) -> set[str]:

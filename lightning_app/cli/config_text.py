@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import get_loader, set_dumper, set_loader
 
 from lightning_app.limits import CONFIG_CHARS, CONFIG_DEPTH, CONFIG_NODES
 
@@ -13,11 +13,26 @@ _usual = get_loader("yaml")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text of any class as text: the default of Lightning's `Timer(interval)`, say."""
+
+
+_Dumper.add_multi_representer(str, _Dumper.represent_str)
+
+
 def register() -> None:
-    """Have command lines read by `load`; safe to call twice."""
+    """Have command lines read by `load` and written by `dump`; safe to call twice."""
     set_loader("yaml", load, exceptions=(yaml.YAMLError,))
-    # Text of another class, as the default of Lightning's `Timer(interval)`, is written as text.
-    yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
+    set_dumper("yaml", dump)
+
+
+def dump(data: Any) -> str:
+    """Write a config as jsonargparse does."""
+    return str(
+        yaml.dump(
+            data, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False
+        )
+    )
 
 
 def load(text: str) -> Any:

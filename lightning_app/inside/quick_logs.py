@@ -35,6 +35,8 @@ class _Result(_ResultMetric):
             and isinstance(device, torch.device)
             and value.device == device
             and not kwargs
+            # To move an object makes its dtype, in which it counts, the present default.
+            and (isinstance(value, Tensor) or value.dtype == torch.get_default_dtype())
         ):
             return self
         return super().to(*args, **kwargs)

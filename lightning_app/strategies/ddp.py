@@ -231,10 +231,10 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
-        if self._weight is None:
+        if self._weight is None or self._first_steps is None:
             return loss
-        assert self.lightning_module is not None
-        return self._weight.weigh_loss(loss, self.lightning_module)
+        self._first_steps.look_at_loss(loss, self._shards)
+        return self._weight.weigh_loss(loss, self._trainer.lightning_module)
 
     @property
     def is_idle(self) -> bool:

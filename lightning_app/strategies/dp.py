@@ -36,7 +36,7 @@ from lightning_app.strategies.first_steps import random_states
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.outermost import OutermostCalls, answered_by
 from lightning_app.strategies.replicas import ReplicaListener, Replicas
-from lightning_app.strategies.rows import Rows, tensors_in
+from lightning_app.strategies.rows import Rows, is_in_transform, tensors_in
 from lightning_app.strategies.scatter_gather import (
     Gather,
     NotJoined,
@@ -196,6 +196,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
             raise NotSplit("nothing tells how many samples the batch has")
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
             raise NotSplit("it is called within `torch.utils.checkpoint`, which may call it again")
+        if is_in_transform():
+            raise NotSplit("it is called within a transform of `torch.func`")
         if has_samples_elsewhere(module):
             raise NotSplit("its samples are not along the first dimension (`batch_first=False`)")
         sizes = chunk_sizes(rows.size, len(self._devices))

@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.asking import asks_for_devices
+from lightning_app.strategies.loss_graph import why_no_mean
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
 from lightning_app.strategies.sharding import Shard, shard_sizes
@@ -71,6 +72,19 @@ class FirstSteps:
         if not self._told_of_buffers:
             ranks = all_objects(_prints(self._model, numbers) if shard.size else None)
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
+
+    def look_at_loss(self, loss: Tensor, shards: Sequence[Shard]) -> None:
+        """Tell of a loss that is no mean over samples, before it is gone back from."""
+        sizes = {shard.size for shard in shards}
+        if not self._left or len(sizes) != 1 or hasattr(self._model, MEAN_OVER):
+            return
+        if (size := sizes.pop()) > 1 and (why := why_no_mean(loss, size)):
+            self._tell(
+                f"{self._step}: the loss {why}, so several processes weigh it differently from "
+                "one device: return a mean over the samples, or say what it is a mean over, by "
+                f"a method `{MEAN_OVER}(batch)` of the model: docs/your_code.md",
+                subject="no mean",
+            )
 
     def forget_random_states(self) -> None:
         """Those that an evaluation changes, which may come between two steps."""

@@ -1,4 +1,4 @@
-"""Tells of losses that are not means over samples, or compare samples, where this can be seen."""
+"""Tells of losses that weigh or leave out labels, or compare samples, where this can be seen."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,20 +13,6 @@ from typing_extensions import override
 Tell = Callable[[str], None]
 
 OVER_CLASSES = (functional.cross_entropy, functional.nll_loss)
-OVER_VALUES = (
-    functional.binary_cross_entropy,
-    functional.binary_cross_entropy_with_logits,
-    functional.huber_loss,
-    functional.l1_loss,
-    functional.mse_loss,
-    functional.smooth_l1_loss,
-)
-OVER_ROWS = (
-    functional.cosine_embedding_loss,
-    functional.margin_ranking_loss,
-    functional.triplet_margin_loss,
-    functional.triplet_margin_with_distance_loss,
-)
 COMPARISONS = (
     torch.cdist,
     torch.matmul,
@@ -36,12 +22,7 @@ COMPARISONS = (
     Tensor.__matmul__,
     functional.cosine_similarity,
 )
-
-DIVISIONS = (
-    *(torch.div, torch.divide, torch.true_divide, torch.mul, torch.multiply, torch.mean),
-    *(Tensor.div, Tensor.div_, Tensor.divide, Tensor.true_divide, Tensor.mean),
-    *(Tensor.mul, Tensor.mul_, Tensor.multiply),
-)
+MEANS = ("mean", "_loss", "cross_entropy")
 SPREADS = (torch.std, torch.var, torch.std_mean, torch.var_mean, Tensor.std, Tensor.var)
 
 
@@ -54,9 +35,15 @@ def tells_of_weighted_means(step: str, num_samples: int, tell: Tell) -> Iterator
         num_samples: That it is given.
         tell: Is given the line.
     """
-    with _Watch(step, num_samples, tell) as watch:
+    with _Watch(step, num_samples, tell):
         yield
-    watch.tell_of_sum()
+
+
+def _is_differentiated_as_one() -> bool:
+    """Whether `torch.func` takes gradients of all samples at once, as meta-learning does."""
+    functions = torch._C._functorch
+    kinds = {transform.key() for transform in functions.get_interpreter_stack() or ()}
+    return bool(kinds) and functions.TransformType.Vmap not in kinds
 
 
 class _Watch(TorchFunctionMode):
@@ -64,11 +51,8 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self._step, self._num_samples, self._tell = step, num_samples, tell
         self._gathers = False  # what other processes have
-        self._summed = ""  # what has computed a sum that was not divided
         self._looks: dict[Callable[..., Any], Callable[..., None]] = {
             **dict.fromkeys(OVER_CLASSES, self._look_at_classes),
-            **dict.fromkeys(OVER_VALUES, self._look_at_values),
-            **dict.fromkeys(OVER_ROWS, self._look_at_rows),
             **dict.fromkeys(SPREADS, self._look_at_spread),
             torch.autograd.grad: self._look_at_gradients,
         }
@@ -94,9 +78,10 @@ class _Watch(TorchFunctionMode):
             self._look_at_pairs(result, [*args, *kwargs.values()])
         elif func is torch.pdist and result.requires_grad:
             self._look_at_pairs(result.new_empty(2 * (len(args[0]),)), [*args, *args])
-        if func in DIVISIONS:
-            self._summed = ""
-        self._gathers |= getattr(func, "__name__", "").startswith("all_gather")
+        name = getattr(func, "__name__", "")
+        self._gathers |= name.startswith("all_gather")
+        if name.endswith(MEANS) and _is_differentiated_as_one():
+            self._tell_of_others("takes gradients of the samples by parameters")
         return result
 
     def _look_at_pairs(self, result: Any, operands: list[Any]) -> None:
@@ -142,29 +127,6 @@ class _Watch(TorchFunctionMode):
                 "depend on the number of devices: docs/your_code.md"
             )
 
-    def _look_at_values(
-        self, name: str, input: Tensor, *others: Any, reduction: str = "mean", **more: Any
-    ) -> None:
-        if reduction == "mean":
-            self._look_at_number(name, input.numel())
-        elif reduction == "sum" and input.requires_grad:
-            self._summed = name
-
-    def _look_at_rows(
-        self, name: str, input: Tensor, *others: Any, reduction: str = "mean", **more: Any
-    ) -> None:
-        if reduction == "mean":  # of pairs that are chosen in the batch there are any number
-            self._look_at_number(name, len(input))
-
-    def tell_of_sum(self) -> None:
-        """Tell of a loss that is a sum, if nothing has divided it."""
-        if self._summed:
-            self._tell(
-                f"{self._step}: {self._summed} with reduction='sum' is not divided by the number "
-                "of samples, so several processes weigh it differently from one device: return a "
-                "mean over the samples"
-            )
-
     def _look_at_number(self, name: str, number: int) -> None:
         """Tell of a number of values that cannot be the same for each sample."""
         if self._num_samples and number % self._num_samples:
@@ -183,8 +145,6 @@ class _Watch(TorchFunctionMode):
         **others: Any,
     ) -> None:
         if reduction != "mean":
-            if reduction == "sum" and input.requires_grad:
-                self._summed = name
             return
         if weight is not None:
             self._tell_why(f"{name} weighs its classes")

@@ -54,7 +54,8 @@ def tell_of_values(
             tell(
                 f"{tag}: what a {type(objects[name]).__name__} returns for a batch is not a mean "
                 "over samples, so its mean over processes and batches depends on the number of "
-                f"devices: log the object, self.log({tag!r}, self.{name})"
+                f"devices: log the object, self.log({tag!r}, self.{name})",
+                subject=f"what is returned, {tag}",  # objects of a collection may return the same
             )
 
 

@@ -11,8 +11,9 @@ is made of does, so the tensors of a step are followed from the batch on:
 
 Everything else that is made of the batch is mixed: nobody can say what its rows are.
 
-Not covered: what is computed outside of torch (NumPy, a custom `autograd.Function`) counts as not
-made of the batch; a stream's batches, whose only lengths are those of time steps.
+Not covered: what is computed outside of torch (NumPy, a custom `autograd.Function`) or by a
+transform of `torch.func` counts as not made of the batch; a stream's batches, whose
+only lengths are those of time steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,11 @@ RESHAPES = {"reshape", "reshape_as", "flatten", "unflatten", "view", "ravel"}
 COPIES = {"to", "type", "type_as", "contiguous", "clone", "detach", "cpu", "cuda", "dropout"}
 COPIES |= {"float", "double", "half", "bfloat16", "long", "int", "bool", "pin_memory"}
 COPIES |= {f"{name}_like" for name in ("rand", "randn", "randint", "zeros", "ones", "empty")}
+
+
+def is_in_transform() -> bool:
+    """Whether a transform of `torch.func` runs, whose tensors have no storage to be looked at."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 class Rows(TorchFunctionMode):
@@ -109,7 +115,7 @@ class Rows(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if not (torch.compiler.is_compiling() or self.paused):
+        if not (torch.compiler.is_compiling() or self.paused or is_in_transform()):
             inputs = list(tensors_in((args, kwargs)))
             kinds = [self.kind(tensor) for tensor in inputs]
             if any(kind is not None for kind in kinds):

@@ -1,6 +1,7 @@
 """What is logged is what a plain Trainer logs, and is not looked through each time."""
 
 import inspect
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core import module as core
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import MaxMetric, MeanMetric
 from typing_extensions import override
 
 from lightning_app.inside.quick_logs import log_quickly, look_up_each_time, look_up_once
@@ -39,6 +40,19 @@ class Logs(BoringModel):
         self.log("val", batch.mean(), batch_size=batch_idx + 1)
 
 
+class Largest(BoringModel):
+    """Logs an object that counts in the precision of the run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = MaxMetric()
+
+    @override
+    def validation_step(self, batch: Tensor, batch_idx: int) -> Any:
+        self.largest(self.step(batch))
+        self.log("largest", self.largest)
+
+
 class Iterated(BoringModel):
     @override
     def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
@@ -64,7 +78,7 @@ class Metas(Callback):
 
 
 def fit(
-    tmp_path: Any, *callbacks: Callback, model: LightningModule | None = None
+    tmp_path: Any, *callbacks: Callback, model: LightningModule | None = None, **flags: Any
 ) -> dict[str, Tensor]:
     torch.manual_seed(1)
     trainer = Trainer(
@@ -77,9 +91,19 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
+        **flags,
     )
     trainer.fit(model or Logs())
     return dict(trainer.callback_metrics)
+
+
+@pytest.mark.filterwarnings("default")
+def test_objects_count_in_the_precision_that_a_plain_trainer_gives_them(tmp_path: Any) -> None:
+    model, flags = Largest(), {"precision": "64-true"}
+    plain = fit(tmp_path, model=deepcopy(model), **flags)["largest"]
+    quick = fit(tmp_path, Quickly(), model=model, **flags)["largest"]
+    assert plain.dtype == quick.dtype == torch.float64
+    assert plain == quick
 
 
 @pytest.mark.filterwarnings("default")

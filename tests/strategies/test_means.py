@@ -1,4 +1,4 @@
-"""A loss that is not a mean over samples is told, where this can be seen."""
+"""A loss that weighs or leaves out labels, or compares samples, is told, where this can be seen."""
 
 import re
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from lightning_app.strategies.means import tells_of_weighted_means
@@ -25,20 +26,8 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
         lambda: torch.nn.CrossEntropyLoss(weight=weights)(scores, labels.clamp(0)),
         "weighs its classes",
     ),
-    "nodes of graphs": (
-        lambda: functional.mse_loss(torch.zeros(5, 1), torch.ones(5, 1)),
-        "does not have as many values for one sample as for another",
-    ),
     "labels of nodes": (
         lambda: functional.cross_entropy(scores[:3], labels[:3]),
-        "does not have as many values for one sample as for another",
-    ),
-    "pairs chosen in the batch": (
-        lambda: functional.triplet_margin_loss(scores[:3], scores[:3], scores[:3]),
-        "does not have as many values for one sample as for another",
-    ),
-    "masked": (
-        lambda: torch.nn.BCEWithLogitsLoss()(scores[0], scores[0]),
         "does not have as many values for one sample as for another",
     ),
 }
@@ -49,10 +38,6 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
     "each": lambda: functional.cross_entropy(scores, labels, reduction="none"),
     "soft labels": lambda: functional.cross_entropy(scores, scores),
     "texts shifted by a word": lambda: functional.cross_entropy(scores, shifted),
-    "a sum over nodes": lambda: functional.mse_loss(scores[0], scores[0], reduction="sum") / 2,
-    "two triplets of each sample": (
-        lambda: functional.triplet_margin_loss(scores, scores, scores + 1)
-    ),
     "another loss": lambda: functional.mse_loss(scores, scores),
 }
 
@@ -69,32 +54,6 @@ def test_what_is_told(name: str) -> None:
     assert re.match(rf"A.training_step: \w+ {why}.*`loss_is_mean_over\(batch\)`", line)
 
 
-DIVIDED: dict[str, Callable[[Tensor], Tensor]] = {
-    "over": lambda total: total / 4,
-    "div_": lambda total: total.div_(4),
-    "times": lambda total: total * 0.25,
-    "of the left": lambda total: 0.25 * total,
-    "mean": lambda total: torch.stack([total, total]).mean(),
-}
-
-
-@pytest.mark.parametrize("loss", [functional.cross_entropy, functional.mse_loss])
-def test_a_sum_is_told_unless_it_is_divided(loss: Callable[..., Tensor]) -> None:
-    lines: list[str] = []
-
-    def run(input: Tensor, then: Callable[[Tensor], Tensor]) -> None:
-        with tells_of_weighted_means("A.training_step", 4, lines.append):
-            then(loss(input, scores, reduction="sum"))
-
-    for then in DIVIDED.values():
-        run(scores.clone().requires_grad_(), then)
-    run(scores, lambda total: total)  # no part of what is learnt from
-    assert lines == []
-    run(scores.clone().requires_grad_(), lambda total: total)
-    [line] = lines
-    assert line.startswith(f"A.training_step: {loss.__name__} with reduction='sum' is not divided")
-
-
 @pytest.mark.parametrize("name", NOT_TOLD)
 def test_what_is_not_told(name: str) -> None:
     expected = NOT_TOLD[name]()
@@ -105,6 +64,15 @@ def test_what_is_not_told(name: str) -> None:
 
 
 made = torch.ones(2, 4, requires_grad=True) * 1  # of the samples
+layer, weight = torch.nn.Linear(4, 1), torch.nn.Parameter(torch.ones(4))
+named: dict[str, Tensor] = dict(layer.named_parameters())
+
+
+def loss_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+    """What meta-learning goes one step down, or what each sample's gradient is taken of."""
+    return functional.mse_loss(functional_call(layer, parameters, (x,)), torch.zeros(len(x), 1))
+
+
 COMPARED: dict[str, Callable[[], Tensor]] = {
     "CLIP": lambda: made @ made.T,
     "SimCLR": lambda: torch.cat([made, made]) @ torch.cat([made, made]).mT,
@@ -123,8 +91,9 @@ NOT_COMPARED: dict[str, Callable[[], Tensor]] = {
     "a layer's own norm": lambda: made / (made.std(-1, keepdim=True) + made.var(1)[:, None]),
     "a number's spread": lambda: torch.tensor(1.0).var(correction=0),
     "a penalty's gradients": lambda: torch.autograd.grad(made.sum(), made, create_graph=True)[0],
+    "gradients of each sample": lambda: vmap(grad(lambda x: loss_of(named, x[None])))(made.data),
+    "gradients by inputs": lambda: grad(lambda x: layer(x).sum())(made.data),
 }
-weight = torch.nn.Parameter(torch.ones(4))
 OF_ALL: dict[str, tuple[Callable[[], object], str]] = {
     "VICReg": (lambda: made.var(dim=0), "takes `var` over the samples"),
     "advantages": (lambda: (made - made.mean()) / made.std(), "takes `std` over the samples"),
@@ -135,6 +104,10 @@ OF_ALL: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "balanced losses, by names": (
         lambda: torch.autograd.grad(outputs=(made * weight).sum(), inputs=[weight]),
+        "takes gradients of the samples by parameters",
+    ),
+    "meta-learning": (
+        lambda: grad(loss_of)(named, made.data),
         "takes gradients of the samples by parameters",
     ),
 }

@@ -97,7 +97,7 @@ CASES: dict[str, Case] = {
         "batches.OfNodes",
         "batches.Graphs",
         in_float32=("val/mae",),
-        right=on(SEVERAL, SameOr("mse_loss does not have as many")),
+        right=on(SEVERAL, SameOr("the loss is a mean of")),
     ),
     "contrastive": Case("means.Compares", right=on(SEVERAL, SameOr("compares each sample"))),
     "contrastive, gathered": Case(

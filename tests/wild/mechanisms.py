@@ -170,7 +170,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "checkpoint.resume._prunes", broken.no, "stopped", "ModelPruning"
     ),
     "a search is not repeated": Mechanism(
-        "cli.command_line.check_progress", broken.nothing, "stopped", "LearningRateFinder"
+        "checkpoint.resume._check_searches", broken.nothing, "stopped", "LearningRateFinder"
     ),
     "all_gather gathers": Mechanism(
         "strategies.ddp.DDPStrategy.all_gather",

@@ -1,0 +1,84 @@
+"""What a loss is a mean over is read off its graph."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_app.strategies.loss_graph import why_no_mean
+
+N = 5  # samples
+torch.manual_seed(1)
+net, deep = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), nn.Linear(3, 2)
+x, y = torch.randn(N, 3), torch.randn(N, 2)
+mask = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+labels = torch.tensor([0, 1, 1, 0, 1])
+A_SUM = "is a sum over samples, not divided by their number"
+
+
+def errors() -> Tensor:
+    return functional.mse_loss(net(x), y, reduction="none")
+
+
+def each(index: int) -> Tensor:
+    """The loss of a sample, a mean over its values."""
+    return functional.mse_loss(net(x[index : index + 1]), y[index : index + 1])
+
+
+TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "a sum": (lambda: errors().sum(), A_SUM),
+    "reduction": (lambda: functional.mse_loss(net(x), y, reduction="sum"), A_SUM),
+    "of labels": (lambda: functional.cross_entropy(net(x), labels, reduction="sum"), A_SUM),
+    "a part": (lambda: errors().mean() + 1.0 * net(x).exp().sum(), A_SUM),
+    "sums in a stack": (lambda: torch.stack([errors().sum(), errors().sum()]).mean(), A_SUM),
+    "an LSTM": (lambda: nn.LSTM(3, 2)(x)[0].sum(), A_SUM),
+    "words": (lambda: nn.Embedding(2, 3)(labels).sum(), A_SUM),
+    "a mask": (
+        lambda: (errors() * mask).sum() / mask.sum().clamp(min=1),
+        "is a sum divided by 7, and not by the 5 samples",
+    ),
+    "a batch size": (lambda: errors().sum() / 12, "is a sum divided by 12, and not by"),
+    "a selection": (lambda: errors()[mask > 0].mean(), "is a mean of 7 values of 5 samples"),
+    "the hardest": (lambda: errors().flatten().topk(3).values.mean(), "is a mean of 3 values"),
+    "nodes": (lambda: functional.mse_loss(deep(x)[:4], y[:4]), "is a mean of 8 values of 5"),
+    "pairs chosen in the batch": (
+        lambda: functional.triplet_margin_loss(net(x)[:3], y[:3], y[2:]),
+        "is a mean of 3 values of 5 samples",
+    ),
+}
+
+NOT_TOLD: dict[str, Callable[[], Tensor]] = {
+    "a mean": lambda: errors().mean(),
+    "of rows": lambda: errors().sum(1).mean(),
+    "divided": lambda: errors().sum() / N,
+    "divided by values": lambda: errors().sum() / torch.tensor(2 * N),
+    "divided in place": lambda: errors().sum().div_(N),
+    "multiplied": lambda: errors().sum() * (1 / N),
+    "weighed": lambda: 0.3 * (errors().sum() / N),
+    "scaled": lambda: 1024 * errors().mean(),
+    "accumulated": lambda: errors().sum() / N / 4,
+    "a mean of a mean": lambda: errors().mean().unsqueeze(0).mean(),
+    "means in a stack": lambda: torch.stack([errors().mean(), net(x).mean()]).sum(),
+    "sample by sample": lambda: torch.stack([each(i) for i in range(N)]).mean(),
+    "added up": lambda: sum((each(i) for i in range(N)), torch.zeros(())) / N,
+    "a penalty": lambda: errors().mean() + 0.01 * sum(p.abs().sum() for p in net.parameters()),
+    "orthogonal": lambda: errors().mean() + (deep.weight @ deep.weight.T).square().sum(),
+    "labels": lambda: functional.cross_entropy(net(x), labels),
+    "soft labels": lambda: functional.cross_entropy(net(x), y.softmax(1)),
+    "batchmean": lambda: functional.kl_div(net(x), y, reduction="batchmean"),
+    "two triplets of each": lambda: functional.triplet_margin_loss(net(x), y, y + 1),
+    "not learnt from": lambda: y.sum(),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_is_no_mean(name: str) -> None:
+    loss, why = TOLD[name]
+    assert (why_no_mean(loss(), N) or "").startswith(why)
+
+
+@pytest.mark.parametrize("name", NOT_TOLD)
+def test_what_is_one_or_may_be(name: str) -> None:
+    assert why_no_mean(NOT_TOLD[name](), N) is None
