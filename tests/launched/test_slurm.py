@@ -33,7 +33,7 @@ def real(tmp_path: Path) -> Iterator[Slurm]:
 
 @pytest.mark.skipif(not CAN_HAVE_SLURM, reason=NO_SLURM)
 @pytest.mark.timeout(300)
-def test_the_command_of_the_page(real: Slurm, tmp_path: Path) -> None:
+def test_the_commands_of_the_page(real: Slurm, tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     readme = (ROOT / "README.md").read_text()
     (mine,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "Data(" in code]
@@ -45,6 +45,8 @@ def test_the_command_of_the_page(real: Slurm, tmp_path: Path) -> None:
     assert "2 CPU processes, ddp, global batch 30 = 15 + 15" in output
     assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
     assert (tmp_path / LAST).exists()
+    told = real.run(*shlex.split(command("srun ")), cwd=tmp_path)
+    assert told.count("2 hosts by srun; the first: reached") == 2
 
 
 @pytest.mark.slow
