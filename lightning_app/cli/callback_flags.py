@@ -1,7 +1,6 @@
 """Arguments of Lightning's callbacks that it takes, and fails at once training goes on."""
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 from lightning_app.errors import UsageError
@@ -9,9 +8,9 @@ from lightning_app.errors import UsageError
 
 def _is_amount(amount: Any) -> bool:
     """Whether that many parameters can be pruned, or that part of them; a function tells later."""
-    return not isinstance(amount, Real) or 0 <= amount <= (
-        1 if isinstance(amount, float) else amount
-    )
+    if not isinstance(amount, (int, float)):
+        return True
+    return amount >= 0 and (amount <= 1 or isinstance(amount, int))
 
 
 Rule = tuple[str, tuple[str, ...], Callable[..., bool], str]
