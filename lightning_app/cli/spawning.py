@@ -17,7 +17,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.quiet import quieten
-from lightning_app.cli.refusals import another_rank_told, refusal, tell
+from lightning_app.cli.refusals import another_rank_told, refusal, tell, tell_traceback
 from lightning_app.errors import RunError, UsageError
 from lightning_app.processes import ranks, signals
 from lightning_app.telemetry.dashboard import discard_empty_run, leave_no_empty_run
@@ -71,6 +71,10 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
                 _end(str(error), parent, REFUSED)
             except RunError as error:
                 _end(str(error), parent, error.status)
+            except Exception as error:
+                if status := tell_traceback(error):
+                    raise SystemExit(status) from None
+                raise
 
     def _run(self, process_idx: int, trainer: Any, *args: Any) -> None:
         beginning = next(c for c in trainer.callbacks if isinstance(c, Beginning))
