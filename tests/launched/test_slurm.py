@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.command import ROOT
 from tests.launched.hosts import environment, loopback
@@ -58,7 +59,11 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
     whole = one_process(tmp_path / "whole", epochs)
     flags = " ".join((*FLAGS, "--max_epochs", str(epochs), "--save_every_s", "1"))
     text = (SCRIPTS / f"{script}.sbatch").read_text().replace('"$@"', flags)
-    job = real.submit(text, tmp_path)
+    limit = []
+    if script == "one_task_per_device":
+        limit = ["--time=4"]  # minutes, of which the run has two, or one: Slurm is early
+        real.env["PACE_S"] = "0.4"
+    job = real.submit(text, tmp_path, *limit)
 
     def output() -> str:
         file = tmp_path / f"slurm-{job}.out"
@@ -66,7 +71,8 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
 
     real.until(job, "RUNNING")
     real.wait_for((tmp_path / LAST).exists, output)
-    real.run("scancel", "-s", "USR1", job, cwd=tmp_path)  # as `--signal=USR1@120` does
+    if script == "torchrun":  # the other's time is up
+        real.run("scancel", "-s", "USR1", job, cwd=tmp_path)  # as `--signal=USR1@120` does
     real.wait_for(lambda: f"train.py: asks Slurm to queue job {job} again" in output(), output)
     assert "train.py: stopped by SIGUSR1: saved " in output()
     real.until(job, "RUNNING", seconds=200)
@@ -83,6 +89,22 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
     assert_same(tmp_path / LAST.parent.parent, whole, epochs)
     steps = list(map(int, (tmp_path / "steps.txt").read_text().split()))
     assert steps == list(range(epochs * NUM_STEPS))  # each stop has saved: nothing is done twice
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CAN_HAVE_SLURM, reason=NO_SLURM)
+@pytest.mark.timeout(400)
+def test_a_job_that_is_cancelled_has_saved(real: Slurm, tmp_path: Path) -> None:
+    flags = " ".join((*FLAGS, "--max_epochs", "1000"))
+    text = (SCRIPTS / "one_task_per_device.sbatch").read_text().replace('"$@"', flags)
+    job = real.submit(text, tmp_path)
+    real.wait_for((tmp_path / LAST).exists, real.logs)
+    real.run("scancel", job, cwd=tmp_path)
+    real.wait_for(lambda: not real.run("squeue", "-h", cwd=tmp_path), real.logs)
+    assert real.state(job) == "CANCELLED"
+    *_, step = (tmp_path / "steps.txt").read_text().split()
+    saved = torch.load(tmp_path / LAST, weights_only=True)["global_step"]
+    assert saved == int(step) + 1  # the last that was trained
 
 
 @pytest.mark.timeout(200)
