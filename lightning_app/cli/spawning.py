@@ -7,6 +7,7 @@ to the first process, which trains nothing itself, is one to them.
 import os
 import signal
 import socket
+import time
 from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
@@ -17,7 +18,14 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.quiet import quieten
-from lightning_app.cli.refusals import another_rank_told, refusal, tell, tell_traceback
+from lightning_app.cli.refusals import (
+    HEARSAY_S,
+    another_rank_told,
+    is_of_another,
+    refusal,
+    tell,
+    tell_traceback,
+)
 from lightning_app.errors import RunError, UsageError
 from lightning_app.processes import ranks, signals
 from lightning_app.telemetry.dashboard import discard_empty_run, leave_no_empty_run
@@ -72,6 +80,8 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
             except RunError as error:
                 _end(str(error), parent, error.status)
             except Exception as error:
+                if is_of_another(error):  # the first process, which notices, ends this one
+                    time.sleep(HEARSAY_S)
                 if status := tell_traceback(error):
                     raise SystemExit(status) from None
                 raise

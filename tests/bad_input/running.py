@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from tests.bad_input.odd_files import LONG_NAME, make_odd_files
+from tests.command import without_waits
 from tests.forking import Ended, Forks
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict", "plan")
@@ -35,7 +36,7 @@ def run_odd(forks: Forks, folder: Path, command: str, limit_s: float = 60) -> En
 
 def refused_well(ended: Ended) -> bool:
     """Whether a run was refused: by one line, with nothing written and no process left."""
-    lines = ended.stderr.splitlines()
+    lines = without_waits(ended.stderr).splitlines()
     said_once = len(lines) == 1 and lines[0].startswith("train.py: error: ")
     return said_once and ended.status == 2 and not ended.files and not ended.is_left
 
