@@ -156,14 +156,14 @@ class RandomDataModule(LightningDataModule):
             batch_size=batch_size,
         )
         for name, size in (("val_length", val_length), ("test_length", test_length)):
-            if size < 2:
+            if size is None or size < 2:
                 raise ValueError(f"{name} is {size}: it must be 2 or more, for R² to be defined")
         for name, value in (
             ("num_workers", num_workers),
             ("noise_std", noise_std),
             ("seed", seed),
         ):
-            if value < 0:
+            if value is None or value < 0:
                 raise ValueError(f"{name} is {value}: it must be 0 or more")
         self.save_hyperparameters(logger=False)
 

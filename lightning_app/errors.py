@@ -181,7 +181,7 @@ def _reasons(message: str) -> str | None:
     if nested or len(expected) == len(texts):
         types = [nested[1]] if nested else expected
         return "it must be " + " or ".join(dict.fromkeys(map(_type, types)))
-    return "; ".join(texts)
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _type(text: str) -> str:

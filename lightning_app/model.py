@@ -60,7 +60,7 @@ class LinearModule(LightningModule):
     ) -> None:
         super().__init__()
         for name, value in (("input_size", input_size), ("output_size", output_size), ("lr", lr)):
-            if value <= 0:
+            if value is None or value <= 0:
                 raise ValueError(f"{name} is {value}: it must be more than 0")
         if not _is_optimizer(optimizer):
             known = [name for name in dir(torch.optim) if _is_optimizer(name)]

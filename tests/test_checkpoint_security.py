@@ -68,7 +68,13 @@ def _memory_url(path: Path) -> str:
     return f"memory://{path.name}"
 
 
-@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+OTHERS = ("bf16-true", "bf16-mixed", "16-true")  # than are looked at in every run
+
+
+@pytest.mark.parametrize(
+    "precision",
+    ["32-true", "64-true", *(pytest.param(p, marks=pytest.mark.slow) for p in OTHERS)],
+)
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
 def test_no_payload_runs(
     subcommand: str, precision: str, run: InProcess, checkpoint: Path, web: tuple[Path, str]

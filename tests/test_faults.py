@@ -131,8 +131,9 @@ def test_a_signal_ends_whatever_runs(command: str, signum: int, tmp_path: Path) 
     program = Program(command, *ALONE, *WAITS, "--data.num_workers", "1", cwd=tmp_path)
     program.until((tmp_path / "in_step_0").exists)
     os.killpg(program.pid, signum)  # its loader's worker, too, as a terminal does
-    fault = "in training" if command == "fit" else "in validation, test or prediction"
-    assert program.end(20) == exit_code(f"a signal {fault}", signum)
+    other = "a signal in validation, test or prediction"
+    fault = "a signal in training" if command == "fit" else other
+    assert program.end(20) == exit_code(fault, signum)
     path = f"./{LAST}"
     saved = (
         f"saved {path}; continue with --ckpt_path last" if command == "fit" else "nothing to save"
@@ -220,6 +221,13 @@ def test_predictions_are_whole_or_as_they_were(tmp_path: Path) -> None:
 def test_runs_that_start_together_have_folders_of_their_own(tmp_path: Path) -> None:
     loggers = [RunLogger(str(tmp_path)) for _ in range(3)]
     assert sorted(logger.version for logger in loggers) == [0, 1, 2]
+    programs = [Program(*ALONE, "--max_epochs", "1", cwd=tmp_path) for _ in range(2)]
+    for program in programs:
+        assert program.end() == exit_code("two runs start at the same moment")
+    for number in (3, 4):
+        run = tmp_path / "lightning_logs" / f"version_{number}"
+        assert len(list(run.glob("events*"))) == 1
+        assert (run / "checkpoints" / "last.ckpt").exists()
 
 
 def test_a_run_that_goes_on_is_not_continued_by_another(tmp_path: Path) -> None:
@@ -247,7 +255,8 @@ def test_each_documented_fault_is_tested() -> None:
     folder = Path(__file__).parent
     sources = "".join(path.read_text() for path in folder.rglob("test_*.py"))
     assert len(faults()) >= 15
-    for fault in faults().values():
+    for name, fault in faults().items():
+        assert f'"{name}"' in sources  # where its exit code is read
         assert fault.tests
         for name in fault.tests:
             assert f"def {name}(" in sources

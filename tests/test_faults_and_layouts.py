@@ -19,6 +19,7 @@ LAYOUTS = {
     "one": ("--devices", "1"),
     "dp2": ("--devices", "2", "--strategy", "dp"),
     "ddp2": ("--devices", "2", "--strategy", "ddp"),
+    "fork2": ("--devices", "2", "--strategy", "ddp_fork"),
 }
 FLAGS: tuple[str, ...] = (
     "--model",
@@ -50,12 +51,15 @@ FAULTS_AT_THE_START = {
     "port in use": "the port is in use",
 }
 OF_SEVERAL_RANKS = {"hang", "port in use"}
+PROCESSES = ("ddp2", "fork2")  # one for each rank
 IN_EVERY_RUN = {
     ("nan", "one"),
     ("error", "dp2"),
     ("SIGTERM", "dp2"),
     ("SIGKILL", "ddp2"),
     ("hang", "ddp2"),
+    ("SIGKILL", "fork2"),
+    ("SIGTERM", "fork2"),
 }
 STARTS_IN_EVERY_RUN = {("misconfiguration", "ddp2"), ("SIGKILL", "one")}
 
@@ -66,7 +70,7 @@ def pairs(faults: dict[str, str], in_every_run: set[tuple[str, str]]) -> list[Pa
         pytest.param(f, la, marks=() if (f, la) in in_every_run else pytest.mark.slow)
         for f in faults
         for la in LAYOUTS
-        if la == "ddp2" or f not in OF_SEVERAL_RANKS
+        if la == "ddp2" or f not in OF_SEVERAL_RANKS or (f, la, faults) == ("hang", "fork2", FAULTS)
     ]
 
 
@@ -104,7 +108,7 @@ def test_a_disturbed_run_is_continued_to_the_same_weights(
 def code_of(fault: str, documented: dict[str, str], layout: str) -> int:
     """The exit status that a fault is to have."""
     signum = signal.Signals[fault.split()[0]] if fault.startswith("SIG") else 0
-    is_killed = signum == signal.SIGKILL and layout != "ddp2"  # as a whole
+    is_killed = signum == signal.SIGKILL and layout not in PROCESSES  # as a whole
     return -signum if is_killed else exit_code(documented[fault], signum)
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
+from torch.multiprocessing.spawn import ProcessRaisedException
 from typing_extensions import override
 
 from lightning_app import inside
@@ -38,10 +39,10 @@ from lightning_app.cli.flags import (
 from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.placing import Placing
-from lightning_app.cli.refusals import about_optimizer, refusal
+from lightning_app.cli.refusals import about_optimizer, another_rank_told, refusal
 from lightning_app.cli.run_config import SaveConfigOnce
 from lightning_app.cli.run_logger import run_logger
-from lightning_app.cli.spawning import is_refused_by_spawned, start_spawned_ranks_so
+from lightning_app.cli.spawning import start_spawned_ranks_so
 from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.masking import first_masked
 from lightning_app.model import LinearModule
@@ -180,10 +181,11 @@ class CommandLine(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
             leave_no_empty_run(self.trainer)
-        except RunError:
+        except (RunError, ProcessRaisedException):
             raise
         except Exception as error:
-            if is_refused_by_spawned(error):
+            if another_rank_told(error):
+                discard_empty_run(self.trainer)
                 raise SystemExit(2) from None
             has_stepped = self.trainer.global_step != self._begins_at
             line = refusal(error, self._own("ckpt_path"), has_stepped)

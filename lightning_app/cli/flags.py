@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
 from lightning_app.checkpoint.best import Mode
 from lightning_app.checkpoint.finite import Choice
+from lightning_app.cli.callback_flags import check_callbacks
 from lightning_app.cli.config_text import overflows
 from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
@@ -221,15 +222,7 @@ def check_trainer_flags(flags: Any) -> None:
         least, most = flags[f"min_{unit}"], flags[f"max_{unit}"]
         if least is not None and most not in (None, -1) and least > most:
             raise UsageError(f"--min_{unit} {least}: it is more than --max_{unit} {most}")
-    callbacks = flags["callbacks"]
-    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        if str(getattr(callback, "class_path", "")).endswith(".LearningRateFinder"):
-            least, most = callback.init_args.min_lr, callback.init_args.max_lr
-            if not 0 < least < most:
-                raise UsageError(
-                    f"--callbacks LearningRateFinder: min_lr {least}, max_lr {most}: they must be "
-                    "above 0, the second above the first"
-                )
+    check_callbacks(flags["callbacks"])
     writes = not (flags["fast_dev_run"] or flags["barebones"] or flags["logger"] is False)
     root = flags["default_root_dir"]
     if root is not None and root.startswith(("[", "{")):

@@ -64,8 +64,9 @@ def _about_unknown(message: str, parser: ArgumentParser, arguments: Sequence[str
         names = _parameters(last_given(f"--{group}", arguments))
         flags |= {f"--{group}.{name}" for name in names}
     if unknown in flags:  # it is read as one of the class that was named before
-        group = unknown.removeprefix("--").partition(".")[0]
-        return f"{unknown} comes too early: give --{group} first, and then what its class takes"
+        group, is_its_own, _ = unknown.removeprefix("--").partition(".")
+        line = f"{unknown} comes too early: give --{group} first, and then what its class takes"
+        return line if is_its_own else None
     if not (alike := _alike(unknown, flags)):
         return None
     line = f"{unknown} is not a flag: did you mean {' or '.join(alike)}?"

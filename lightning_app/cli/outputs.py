@@ -48,7 +48,7 @@ def check_folder(subject: str, folder: str) -> None:
         raise UsageError(f"{subject}: nothing can be written to a web address")
     if "://" not in folder and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         try:
-            _try_to_make(os.path.abspath(os.path.expanduser(folder)))
+            _try_to_make(os.path.join(os.getcwd(), os.path.expanduser(folder)))
         except (OSError, ValueError) as error:  # a path may hold a null character
             why = getattr(error, "strerror", None) or error
             raise UsageError(f"{subject}: no folder can be made there: {why}") from None

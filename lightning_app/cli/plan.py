@@ -17,6 +17,7 @@ from lightning_app.cli.command_line import CommandLine
 from lightning_app.cli.layout import count_devices
 from lightning_app.cli.one_rank import SILENT, step_of_rank
 from lightning_app.errors import UsageError
+from lightning_app.limits import PLANNED_RANKS
 from lightning_app.strategies import splits_batches
 from lightning_app.strategies.loader import check_not_split, shard_loader
 from lightning_app.telemetry.plan import Plan, kept_bytes, lines
@@ -52,6 +53,8 @@ class PlanLine(CommandLine):
         per_node, num_nodes = count_devices(asked.devices) or 1, asked.num_nodes
         if num_nodes < 1:
             raise UsageError(f"--num_nodes {num_nodes}: it must be 1 or more")
+        if per_node * num_nodes > PLANNED_RANKS:
+            raise UsageError(f"plan: at most {PLANNED_RANKS:,} ranks, not {per_node * num_nodes:,}")
         if asked.accumulate_grad_batches < 1:
             raise UsageError(
                 f"--accumulate_grad_batches {asked.accumulate_grad_batches}: it must be 1 or more"
@@ -61,7 +64,8 @@ class PlanLine(CommandLine):
         rank, world_size = self._own("rank"), per_node * num_nodes
         if rank is not None and not 0 <= rank < world_size:
             raise UsageError(f"--rank {rank}: there are {world_size} ranks, from 0 up")
-        trainer = Trainer(accelerator="cpu", devices=1, **SILENT)
+        limits = {name: asked[name] for name in ("limit_train_batches", "overfit_batches")}
+        trainer = Trainer(accelerator="cpu", devices=1, **limits, **SILENT)  # refuses wrong ones
         if rank is None:
             source = self.datamodule if self.datamodule is not None else self.model
             told = ("--rank", *_OF_LAUNCHERS) if num_nodes > 1 else ("--rank",)

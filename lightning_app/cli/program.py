@@ -12,7 +12,7 @@ from lightning_app import strategies
 from lightning_app.cli import config_text
 from lightning_app.cli.command_line import DEFAULT_DATA, CommandLine
 from lightning_app.cli.quiet import quieten
-from lightning_app.cli.refusals import another_rank_told, tell, tell_traceback
+from lightning_app.cli.refusals import tell, tell_traceback
 from lightning_app.errors import RunError, UsageError, one_line, users_bug
 from lightning_app.help import shows_help, without_all
 from lightning_app.processes import ranks
@@ -75,8 +75,6 @@ def _run(arguments: list[str], parent: int) -> None:
             ranks.stop()
         raise
     except Exception as error:
-        if another_rank_told(error):
-            raise SystemExit(2) from None
         is_alone = True
         if status := tell_traceback(error):
             raise SystemExit(status) from None

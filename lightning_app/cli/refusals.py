@@ -134,7 +134,8 @@ def tell(line: str, parent: int) -> None:
         except RuntimeError:  # the first rank has ended by another error
             told = False
     if not told:
-        print(f"{program()}: error: {where()}: {line}", file=sys.stderr)
+        line = line if line.startswith(where()) else f"{where()}: {line}"
+        print(f"{program()}: error: {line}", file=sys.stderr)
         if store is not None:
             with suppress(RuntimeError):
                 store.set("told", "")

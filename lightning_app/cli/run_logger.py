@@ -7,6 +7,7 @@ import sys
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint.io import LAST
+from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
 from lightning_app.telemetry.dashboard import RunLogger
 
@@ -47,4 +48,5 @@ def run_logger(
         raise UsageError(
             f"--run_name {name}: lightning_logs has a run of that name: choose another"
         )
+    check_folder(f"--run_name {name}", os.path.join(root, "lightning_logs", name))
     return RunLogger(root, name)

@@ -1,10 +1,14 @@
-"""How ranks are started by `ddp_spawn`, `ddp_fork` and `ddp_notebook`: what one of them refuses is
-one line there, too, and not a traceback that comes from another process.
+"""`ddp_spawn`, `ddp_fork` and `ddp_notebook`: their ranks end as those of `ddp` do.
+
+What one of them refuses is one line there, too, and not a traceback from another process; a signal
+to the first process, which trains nothing itself, is one to them.
 """
 
 import os
 import signal
-from typing import Any
+import socket
+import time
+from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -14,33 +18,88 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.quiet import quieten
-from lightning_app.cli.refusals import refusal, tell
-from lightning_app.telemetry.dashboard import discard_empty_run
+from lightning_app.cli.refusals import (
+    HEARSAY_S,
+    another_rank_told,
+    is_of_another,
+    refusal,
+    tell,
+    tell_traceback,
+)
+from lightning_app.errors import RunError, UsageError
+from lightning_app.processes import ranks, signals
+from lightning_app.telemetry.dashboard import discard_empty_run, leave_no_empty_run
 
 REFUSED = 2
 
 
 class SpawningLauncher(inside.MultiProcessingLauncher):
-    """Ends a rank that is refused as the command line ends: by one line and a status."""
+    """Ends a rank as the command line ends: by one line and a status."""
+
+    @override
+    def launch(self, function: Any, *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
+        try:
+            return super().launch(function, *args, trainer=trainer, **kwargs)
+        except ProcessExitedException as error:
+            if error.exit_code == REFUSED:
+                leave_no_empty_run(trainer)
+            if error.exit_code > 0:  # it has told why
+                raise SystemExit(error.exit_code) from None
+            name = f"rank {error.error_index} on {socket.gethostname()}"
+            raise RunError(f"{name} {ranks.ending(error.exit_code)}") from None
+        except signals.Stopped as stop:
+            self._stop(stop.signum)
+            raise
+
+    def _stop(self, signum: int) -> None:
+        """Tell the ranks to stop, and wait for them.
+
+        Raises:
+            SystemExit: They have saved, and told so.
+        """
+        signals.may_wait(True)
+        for process in self.procs:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signum)
+        for process in self.procs:
+            process.join()
+        if self.procs and self.procs[0].exitcode == 128 + signum:
+            raise SystemExit(128 + signum) from None
 
     @override
     def _wrapping_function(self, process_idx: int, trainer: Any, *args: Any) -> None:
         quieten()
         rank_zero_only.rank = process_idx  # type: ignore[attr-defined] # until the strategy knows it
-        beginning = next(c for c in trainer.callbacks if isinstance(c, Beginning))
         parent = os.getppid()
-        try:
-            with beginning:
-                super()._wrapping_function(process_idx, trainer, *args)
-        except Exception as error:
-            line = refusal(error, trainer.ckpt_path) or beginning.refusal(error)
-            if line is None:
+        with signals.listening_as_rank():
+            try:
+                self._run(process_idx, trainer, *args)
+            except UsageError as error:
+                discard_empty_run(trainer)
+                _end(str(error), parent, REFUSED)
+            except RunError as error:
+                _end(str(error), parent, error.status)
+            except Exception as error:
+                if is_of_another(error):  # the first process, which notices, ends this one
+                    time.sleep(HEARSAY_S)
+                if status := tell_traceback(error):
+                    raise SystemExit(status) from None
                 raise
-            discard_empty_run(trainer)
-            # To its end: torch ends this rank as soon as another has ended.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            tell(line, parent)
-            raise SystemExit(REFUSED) from None
+
+    def _run(self, process_idx: int, trainer: Any, *args: Any) -> None:
+        beginning = next(c for c in trainer.callbacks if isinstance(c, Beginning))
+        with beginning:
+            try:
+                super()._wrapping_function(process_idx, trainer, *args)
+            except RunError:
+                raise
+            except Exception as error:
+                if another_rank_told(error):
+                    raise SystemExit(REFUSED) from None
+                line = refusal(error, trainer.ckpt_path) or beginning.refusal(error)
+                if line is None:
+                    raise
+                raise UsageError(line) from None
 
 
 def start_spawned_ranks_so(trainer: Trainer) -> None:
@@ -48,6 +107,8 @@ def start_spawned_ranks_so(trainer: Trainer) -> None:
     inside.replace_spawning_launcher(trainer, SpawningLauncher)
 
 
-def is_refused_by_spawned(error: Exception) -> bool:
-    """Whether an error is that a rank was refused, which has told so."""
-    return isinstance(error, ProcessExitedException) and error.exit_code == REFUSED
+def _end(line: str, parent: int, status: int) -> NoReturn:
+    """End a rank with its line, undisturbed: torch ends it as soon as another has ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell(line, parent)
+    raise SystemExit(status) from None

@@ -93,13 +93,14 @@ def failed(within_s: float = 0.0) -> tuple[str, int] | None:
     while True:
         for rank, process in list(_ranks.items()):
             if status := process.poll():
-                return f"rank {rank} on {socket.gethostname()} {_ending(status)}", exit_code(status)
+                return f"rank {rank} on {socket.gethostname()} {ending(status)}", exit_code(status)
         if not _ranks or time.monotonic() >= deadline:
             return None
         time.sleep(POLL_S / 10)
 
 
-def _ending(status: int) -> str:
+def ending(status: int) -> str:
+    """How a process has ended, in words, by its status; negative for a signal that killed it."""
     names = {int(known): known.name for known in signal.Signals}
     if status < 0:
         return f"was killed by {names.get(-status, f'signal {-status}')}"

@@ -63,6 +63,7 @@ class _Waiting:
     is_allowed = False  # it trains, and takes them up later
     is_heeded = False  # it ends by one
     has_end = False  # a second one ends it
+    is_spawned = False  # it is another process's rank, which tells what they have not agreed on
 
 
 def stop_at_once(signum: int, frame: FrameType | None) -> None:
@@ -100,7 +101,7 @@ def listening() -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        if _is_first():
+        if _is_first() and (stop.agreed or not _Waiting.is_spawned):
             print(f"{program()}: {stop}", file=sys.stderr, flush=True)
             if stop.requeue:
                 slurm.requeue(stop.signum)
@@ -113,6 +114,19 @@ def listening() -> Iterator[None]:
         writer.close()
         for signum, handler in earlier.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def listening_as_rank() -> Iterator[None]:
+    """As `listening`, in a process that may be a copy of one that listens.
+
+    Raises:
+        SystemExit: A signal has ended this rank.
+    """
+    _Waiting.has_end, _Waiting.is_spawned = False, True
+    signal.set_wakeup_fd(-1)  # that other one's
+    with listening():
+        yield
 
 
 def _is_first() -> bool:

@@ -5,9 +5,10 @@ import shlex
 from pathlib import Path
 
 from tests.bad_input.odd_files import LONG_NAME, make_odd_files
+from tests.command import without_waits
 from tests.forking import Ended, Forks
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+SUBCOMMANDS = ("fit", "validate", "test", "predict", "plan")
 
 
 def run_odd(forks: Forks, folder: Path, command: str, limit_s: float = 60) -> Ended:
@@ -35,9 +36,15 @@ def run_odd(forks: Forks, folder: Path, command: str, limit_s: float = 60) -> En
 
 def refused_well(ended: Ended) -> bool:
     """Whether a run was refused: by one line, with nothing written and no process left."""
-    lines = ended.stderr.splitlines()
+    lines = without_waits(ended.stderr).splitlines()
     said_once = len(lines) == 1 and lines[0].startswith("train.py: error: ")
     return said_once and ended.status == 2 and not ended.files and not ended.is_left
+
+
+def stopped_well(ended: Ended) -> bool:
+    """Whether a run stopped, by one line, as its numbers led to no loss."""
+    is_told = ended.stderr.startswith("train.py: error: the loss of step ")
+    return ended.status == 3 and is_told and ended.stderr.count("\n") == 1 and not ended.is_left
 
 
 def went_well(ended: Ended) -> bool:

@@ -10,6 +10,8 @@ def _read(file: str) -> dict[str, str]:
 
 
 REFUSED = _read("refused.txt")
+SIBLINGS = _read("siblings.txt")
+WHOLE = "a whole run"
 
 LATE = {  # known once an epoch has ended: what it logs may come in any hook
     "--callbacks EarlyStopping --callbacks.monitor nope": "conditioned on metric `nope`",

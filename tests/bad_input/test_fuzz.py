@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.bad_input.odd_files import LONG_NAME, make_odd_files
-from tests.bad_input.running import refused_well, went_well
+from tests.bad_input.running import refused_well, stopped_well, went_well
 from tests.forking import Forks
 
 FIRST = ("--strategy=dp", "--data.length=20", "--data.val_length=10")
@@ -112,7 +112,8 @@ def check(
             (Path(folder) / "fuzzed.yaml").write_bytes(config)
             first.append("--config=fuzzed.yaml")
         ended = forks.run(*first, *argv, *LAST, cwd=Path(folder), env=env, limit_s=40)
-        assert refused_well(ended) or went_well(ended), (argv, config, env, ended)
+        ends = (refused_well, went_well, stopped_well)
+        assert any(well(ended) for well in ends), (argv, config, env, ended)
 
 
 def as_often_as(max_examples: int) -> settings:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.bad_input.running import refused_well, run_odd, went_well
-from tests.bad_input.table import ACCEPTED, LATE, REFUSED
+from tests.bad_input.table import ACCEPTED, LATE, REFUSED, SIBLINGS, WHOLE
 from tests.forking import Forks
 
 # Two of five are much like those before them.
@@ -22,6 +22,18 @@ def test_what_is_refused_is_one_line_and_leaves_nothing(
     ended = run_odd(forks, tmp_path, command)
     assert refused_well(ended), ended
     assert REFUSED[command] in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SIBLINGS)
+def test_siblings_end_as_told(command: str, forks: Forks, tmp_path: Path) -> None:
+    ended, told = run_odd(forks, tmp_path, command), SIBLINGS[command]
+    assert went_well(ended) if told == WHOLE else refused_well(ended), ended
+    assert told == WHOLE or told in ended.stderr
+
+
+def test_the_table_is_large() -> None:
+    assert len({*REFUSED, *SIBLINGS, *LATE, *ACCEPTED}) >= 600
 
 
 @pytest.mark.parametrize("command", LATE)

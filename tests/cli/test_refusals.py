@@ -13,6 +13,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from typing_extensions import override
 
 from lightning_app.cli import main
+from tests.documented import exit_code
 from tests.forking import train
 
 ERRORS = {
@@ -146,9 +147,10 @@ class KeepsObjects(BoringModel):
 def test_a_later_rank_tells_what_it_alone_has_got(tmp_path: Path) -> None:
     flags = ("--strategy", "ddp", "--devices", "2", "--accelerator", "cpu")
     outcome = train("--model", f"{__name__}.OnOneRank", *flags, cwd=tmp_path)
-    assert outcome.status != 0
+    assert outcome.status == exit_code("what only one rank refuses")
     line = f"train.py: error: rank 1 on {socket.gethostname()}: only here"
     assert line in outcome.stderr.splitlines()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.filterwarnings("default")

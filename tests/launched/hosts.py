@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.command import ROOT
+from tests.command import ROOT, without_waits
 from tests.ranks import free_port
 
 CAN_HAVE_HOSTS = (
@@ -49,8 +49,9 @@ class Started:
 
     @property
     def said(self) -> list[str]:
-        """Its lines that are `train.py`'s own."""
-        return [line for line in self.text.splitlines() if line.startswith("train.py: ")]
+        """Its lines that are `train.py`'s own, but for those of ranks that wait."""
+        lines = without_waits(self.text).splitlines()
+        return [line for line in lines if line.startswith("train.py: ")]
 
     def workers(self) -> list[int]:
         """Processes of `train.py`, its loaders' workers included."""
@@ -105,6 +106,10 @@ class Hosts:
     port: int = field(default_factory=free_port)
     started: list[Started] = field(default_factory=list)
     cable: Callable[[str], Any] = print
+
+    def names(self, host: int) -> Path:
+        """The file of the names that a host knows, where it has a network of its own."""
+        return Path("/etc/netns") / self.prefixes[host][3] / "hosts"
 
     def start(
         self,
@@ -187,10 +192,10 @@ def two_hosts(folder: Path) -> Iterator[Hosts]:
         ]
         hosts = Hosts(f"{net}.1", prefixes, folder, started=started)
         # Names that each host knows: torchrun asks for its own.
-        for name in names:
-            etc = Path("/etc/netns") / name
-            etc.mkdir(parents=True, exist_ok=True)
-            (etc / "hosts").write_text(f"127.0.0.1 localhost\n{net}.1 node1\n{net}.2 node2\n")
+        for number in (0, 1):
+            known = hosts.names(number)
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.write_text(f"127.0.0.1 localhost\n{net}.1 node1\n{net}.2 node2\n")
         hosts.cable = lambda state: _ip("-n", names[1], "link", "set", ends[1], state)
         yield hosts
     finally:

@@ -12,11 +12,17 @@ from lightning_app.model import Batch, LinearModule
 
 
 class Paced(LinearModule):
-    """Sleeps in every step; the rank that `HANGS` names goes on sleeping once a file is there."""
+    """Sleeps in every step; the rank that `HANGS` names goes on sleeping once a file is there.
+
+    Appends the number of each step to the file `STEPS`, and where it starts to `STARTS`.
+    """
 
     @override
     def training_step(self, batch: Batch) -> Tensor:
         time.sleep(float(os.environ.get("PACE_S", "0.02")))
+        if "STEPS" in os.environ and self.global_rank == 0:
+            with open(os.environ["STEPS"], "a") as file:
+                file.write(f"{self.global_step}\n")
         if os.environ.get("HANGS") == str(self.global_rank):
             while Path(os.environ["HANG_FILE"]).exists():
                 time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -20,6 +21,7 @@ ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 AuthType=auth/munge
+AuthInfo=cred_expire=30
 CredType=cred/munge
 SlurmUser=root
 SlurmdUser=root
@@ -136,11 +138,25 @@ def slurm(folder: Path, env: dict[str, str]) -> Iterator[Slurm]:
             time.sleep(0.3)
         yield own
     finally:
-        subprocess.run(["scancel", "-u", "root", "--full"], env=own.env, capture_output=True)
-        time.sleep(1)
         for one in reversed(daemons):
             one.terminate()
         for one in daemons:
             with suppress(subprocess.TimeoutExpired):
                 one.wait(10)
-            one.kill()
+        while left := _started_by(config):  # its jobs' processes have groups of their own
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        for one in daemons:
+            one.wait()
+
+
+def _started_by(config: Path) -> list[int]:
+    """The processes that have this Slurm in their environment: those of its jobs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"SLURM_CONF={config}\0".encode() in (path / "environ").read_bytes():
+                found.append(int(path.name))
+    return found

@@ -20,14 +20,14 @@ from tests.launched.page import COMMANDS, PAGE
 
 def test_the_page_has_these_commands() -> None:
     words = [re.sub(r"^(\w+=\S+ )+", "", command).split()[0] for command in COMMANDS]
-    assert words == ["torchrun", "torchrun", "sbatch", "python"]
+    assert words == ["torchrun", "torchrun", "sbatch", "torchrun", "srun", "python"]
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "torchrun " in c])
 def test_torchrun_takes_them(command: str) -> None:
     given = shlex.split(command)
     flags = parse_args(given[given.index("torchrun") + 1 :])  # type: ignore[no-untyped-call]
-    assert flags.training_script == "train.py"
+    assert flags.training_script == ("lightning_app.doctor" if flags.module else "train.py")
     assert flags.rdzv_backend == "c10d"
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.command import ROOT
 from tests.launched.hosts import environment, loopback
 from tests.launched.page import command
 from tests.launched.slurm import CAN_HAVE_SLURM, NO_SLURM, Slurm, slurm
-from tests.launched.test_two_hosts import FLAGS, assert_same, one_process
+from tests.launched.test_two_hosts import FLAGS, NUM_STEPS, assert_same, one_process
 from tests.ranks import free_port
 
 SCRIPTS = ROOT / "configs" / "slurm"
@@ -21,7 +22,8 @@ LAST = Path("lightning_logs", "version_0", "checkpoints", "last.ckpt")
 
 @pytest.fixture
 def real(tmp_path: Path) -> Iterator[Slurm]:
-    own = {"STARTS": str(tmp_path / "starts.txt"), "PACE_S": "0.1"}
+    own = {"PACE_S": "0.1"}
+    own |= {name: str(tmp_path / f"{name.lower()}.txt") for name in ("STARTS", "STEPS")}
     # n1 and n2 are no host names here.
     own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     (tmp_path / "slurm").mkdir()
@@ -32,7 +34,7 @@ def real(tmp_path: Path) -> Iterator[Slurm]:
 
 @pytest.mark.skipif(not CAN_HAVE_SLURM, reason=NO_SLURM)
 @pytest.mark.timeout(300)
-def test_the_command_of_the_page(real: Slurm, tmp_path: Path) -> None:
+def test_the_commands_of_the_page(real: Slurm, tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     readme = (ROOT / "README.md").read_text()
     (mine,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "Data(" in code]
@@ -44,6 +46,8 @@ def test_the_command_of_the_page(real: Slurm, tmp_path: Path) -> None:
     assert "2 CPU processes, ddp, global batch 30 = 15 + 15" in output
     assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
     assert (tmp_path / LAST).exists()
+    told = real.run(*shlex.split(command("srun ")), cwd=tmp_path)
+    assert told.count("2 hosts by srun; the first: reached") == 2
 
 
 @pytest.mark.slow
@@ -55,7 +59,11 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
     whole = one_process(tmp_path / "whole", epochs)
     flags = " ".join((*FLAGS, "--max_epochs", str(epochs), "--save_every_s", "1"))
     text = (SCRIPTS / f"{script}.sbatch").read_text().replace('"$@"', flags)
-    job = real.submit(text, tmp_path)
+    limit = []
+    if script == "one_task_per_device":
+        limit = ["--time=4"]  # minutes, of which the run has two, or one: Slurm is early
+        real.env["PACE_S"] = "0.4"
+    job = real.submit(text, tmp_path, *limit)
 
     def output() -> str:
         file = tmp_path / f"slurm-{job}.out"
@@ -63,7 +71,8 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
 
     real.until(job, "RUNNING")
     real.wait_for((tmp_path / LAST).exists, output)
-    real.run("scancel", "-s", "USR1", job, cwd=tmp_path)  # as `--signal=USR1@120` does
+    if script == "torchrun":  # the other's time is up
+        real.run("scancel", "-s", "USR1", job, cwd=tmp_path)  # as `--signal=USR1@120` does
     real.wait_for(lambda: f"train.py: asks Slurm to queue job {job} again" in output(), output)
     assert "train.py: stopped by SIGUSR1: saved " in output()
     real.until(job, "RUNNING", seconds=200)
@@ -73,11 +82,29 @@ def test_a_job_goes_on_after_its_time_is_up(script: str, real: Slurm, tmp_path: 
         begun_s = (tmp_path / LAST).stat().st_mtime
         real.wait_for(lambda: (tmp_path / LAST).stat().st_mtime > begun_s, output)  # it trains
         real.run("scontrol", "requeue", job, cwd=tmp_path)  # as another job takes its place
-        real.wait_for(lambda: "stopped by SIGTERM: saved " in output(), output)
-        real.until(job, "RUNNING", seconds=200)
+        # Slurm ends srun, which passes on what is said, before the run has saved.
+        real.wait_for(lambda: "restarts so far: 2" in output(), output)
     real.until(job, "COMPLETED", seconds=300)
     assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
     assert_same(tmp_path / LAST.parent.parent, whole, epochs)
+    steps = list(map(int, (tmp_path / "steps.txt").read_text().split()))
+    assert steps == list(range(epochs * NUM_STEPS))  # each stop has saved: nothing is done twice
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CAN_HAVE_SLURM, reason=NO_SLURM)
+@pytest.mark.timeout(400)
+def test_a_job_that_is_cancelled_has_saved(real: Slurm, tmp_path: Path) -> None:
+    flags = " ".join((*FLAGS, "--max_epochs", "1000"))
+    text = (SCRIPTS / "one_task_per_device.sbatch").read_text().replace('"$@"', flags)
+    job = real.submit(text, tmp_path)
+    real.wait_for((tmp_path / LAST).exists, real.logs)
+    real.run("scancel", job, cwd=tmp_path)
+    real.wait_for(lambda: not real.run("squeue", "-h", cwd=tmp_path), real.logs)
+    assert real.state(job) == "CANCELLED"
+    *_, step = (tmp_path / "steps.txt").read_text().split()
+    saved = torch.load(tmp_path / LAST, weights_only=True)["global_step"]
+    assert saved == int(step) + 1  # the last that was trained
 
 
 @pytest.mark.timeout(200)

@@ -1,6 +1,7 @@
 """Runs over two hosts: the numbers of one process, and what happens when one is lost."""
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -13,6 +14,7 @@ import torch
 
 from tests.command import ROOT
 from tests.events import scalars
+from tests.forked import children_of
 from tests.forking import train
 from tests.launched.hosts import CAN_HAVE_HOSTS, NO_HOSTS, Hosts, Started, loopback, two_hosts
 from tests.launched.page import command
@@ -120,6 +122,31 @@ def test_hosts_that_share_a_folder(hosts: Hosts, tmp_path: Path) -> None:
 
 @needs_hosts
 @pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_host_that_others_do_not_reach_by_its_name_is_told(hosts: Hosts, tmp_path: Path) -> None:
+    """As Debian has it: there a host's own name stands for 127.0.1.1."""
+    for host in (0, 1):
+        names = hosts.names(host)
+        names.write_text(f"127.0.1.1 node{host + 1}\n{names.read_text()}")
+    both = [hosts.as_written(host, command("--rdzv-id doctor"), [], tmp_path) for host in (0, 1)]
+    for one in both:
+        one.end()
+    assert all("host-name-is-loopback" in one.text for one in both)
+    assert all("2 hosts by torchrun; the first: reached" in one.text for one in both)
+    began_s = time.monotonic()
+    both = [hosts.torchrun(host, FLAGS) for host in (0, 1)]
+    assert 0 not in [one.end() for one in both]
+    assert time.monotonic() - began_s < 120  # far below --start_timeout_s
+    lines = [line for one in both for line in one.said]
+    assert len(lines) == 2, both[0].text + both[1].text
+    assert "127.0.1.1" in "".join(lines)  # which was tried: one of two ranks asks the other
+    for line in lines:
+        assert re.match(r"train\.py: error: rank [01] on node[12] \(pid \d+\) does not reach", line)
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+@needs_hosts
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_goes_on_when_workers_and_hosts_are_lost_and_join(
     hosts: Hosts, tmp_path: Path
@@ -141,7 +168,8 @@ def test_a_run_goes_on_when_workers_and_hosts_are_lost_and_join(
 
     first, second = start(0), start(1)
     first.until(last.exists)
-    os.kill(min(second.workers()), signal.SIGKILL)
+    (rank,) = children_of(second.process.pid)
+    os.kill(rank, signal.SIGKILL)
     first.until(lambda: len(starts()) == 2)  # both have gone on
     time.sleep(3)
     second.kill()

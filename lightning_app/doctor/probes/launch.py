@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from lightning_app.doctor.facts import Launch
 from lightning_app.doctor.machine import Machine
-
-NUM_HOSTS = (("torchrun", "GROUP_WORLD_SIZE"), ("srun", "SLURM_STEP_NUM_NODES"))
-"""The launchers, and by which variable each tells how many hosts there are."""
+from lightning_app.processes.placement import placement
 
 
 def launch(machine: Machine, limit_s: float) -> Launch | None:
@@ -18,20 +16,20 @@ def launch(machine: Machine, limit_s: float) -> Launch | None:
 
     Returns:
         None where no launcher has started this process, or on one host alone.
+
+    Raises:
+        ValueError: A variable of the launcher's holds no number.
     """
-    environ = machine.environ
-    for launcher, name in NUM_HOSTS:
-        text = environ.get(name, "")
-        if text.isdecimal() and int(text) > 1:
-            port = environ.get("MASTER_PORT", "")
-            return Launch(
-                launcher,
-                int(text),
-                # The user may have named the network to use.
-                None if environ.get("GLOO_SOCKET_IFNAME") else _is_loopback(machine),
-                _error(machine, environ.get("MASTER_ADDR"), int(port or 29500), limit_s),
-            )
-    return None
+    placed = placement(machine.environ)
+    if placed is None or placed.num_nodes == 1:
+        return None
+    return Launch(
+        placed.launcher,
+        placed.num_nodes,
+        # The user may have named the network to use.
+        None if machine.environ.get("GLOO_SOCKET_IFNAME") else _is_loopback(machine),
+        _error(machine, placed.address, placed.port, limit_s),
+    )
 
 
 def _is_loopback(machine: Machine) -> bool | None:

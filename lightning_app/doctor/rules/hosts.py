@@ -15,7 +15,7 @@ def first_host_not_reached(facts: Facts) -> Finding | None:
         return None
     return Finding(
         cause="first-host-not-reached",
-        explanation="The host that MASTER_ADDR names does not answer, so no run can start here.",
+        explanation="The first host, at which ranks meet, does not answer: no run can start here.",
         evidence=(f"connecting to it: {facts.launch.first_host_error}", _hosts(facts)),
         remedy="Use a name or an address that every host knows, and let its firewall pass what the "
         "hosts send each other, on any port.",
