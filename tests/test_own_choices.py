@@ -177,6 +177,16 @@ def test_checkpoints_are_written_as_the_user_chose(chosen: str, run: Any, tmp_pa
     )
 
 
+def test_a_model_without_data_is_told_of_random_ones(
+    run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = "tests.user_modules.Submodule"
+    run("--accelerator", "cpu", "--model", model, "--fast_dev_run")
+    assert (
+        f"No --data: {model} is given random data, 5 numbers a sample; " in capsys.readouterr().out
+    )
+
+
 def test_a_trainer_can_be_pickled_after_its_run(run: Any) -> None:
     trainer = run("--accelerator", "cpu", "--model", f"{__name__}.Bringing", "--max_epochs", "1")
     assert pickle.loads(pickle.dumps(trainer)).global_step == trainer.global_step == 2

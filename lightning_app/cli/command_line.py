@@ -144,7 +144,8 @@ class CommandLine(LightningCLI):
         if any(is_overridden(name, model, LightningModule) for name in LOADERS):
             super().parse_arguments(parser, [arg for arg in args if arg != DEFAULT_DATA])
         else:
-            rank_zero_only(print)(f"No --data: {path} is given random data, 5 numbers a sample")
+            given = f"{path} is given random data, 5 numbers a sample"
+            rank_zero_only(print)(f"No --data: {given}; --data CLASS names its own")
 
     @override
     def _parse_ckpt_path(self) -> None:

@@ -25,6 +25,18 @@ with ranks.ended_together():
     ranks._ranks[1] = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.6)"])
 """
 
+ASKS = """
+import time
+from lightning_app.doctor import __main__ as doctor
+from lightning_app.processes import waiting
+waiting.SAYS_SO_S = 0.2
+def probe(uuids):
+    time.sleep(0.5)
+    raise SystemExit
+doctor.probe = probe
+doctor.main([])
+"""
+
 
 def said_at_a_terminal(script: str = WAITS, **environ: str) -> str:
     """What a script says on stderr, where that is a terminal."""
@@ -50,3 +62,7 @@ def test_a_terminal_is_told_what_is_waited_for() -> None:
 
 def test_a_terminal_is_told_that_other_ranks_have_not_ended() -> None:
     assert said_at_a_terminal(ENDS) == "waiting for the other processes to end …\r\n."
+
+
+def test_a_terminal_is_told_that_the_doctor_asks() -> None:
+    assert said_at_a_terminal(ASKS) == "asking this machine …\r\n."
