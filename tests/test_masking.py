@@ -76,6 +76,6 @@ def test_a_run_has_it_and_its_files_do_not(
         assert SECRET.encode() not in path.read_bytes(), path
     config = next(path for path in files if path.name == "config.yaml")
     assert "<pad>" in config.read_text()
-    run.refused("--model.api_key is masked in a config that", "--config", str(config))
+    run.refused("--model.api_key is masked, as it is in configs of runs", "--config", str(config))
     outcome = run("--config", str(config), "--model.api_key", SECRET, *login, "--max_epochs", "2")
     assert outcome.status == 0, outcome.stderr

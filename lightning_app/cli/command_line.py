@@ -119,9 +119,7 @@ class CommandLine(LightningCLI):
                 raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
         if secret := first_masked(config):
             name = secret.replace(".init_args", "")
-            raise UsageError(
-                f"--{name} is masked in a config that a run has written: give its value"
-            )
+            raise UsageError(f"--{name} is masked, as it is in configs of runs: give its value")
         self._trusted = config.weights_only is False
         config.weights_only = not self._trusted  # for whoever would choose something else
         if config.ckpt_path and config.weights_from:
