@@ -1,6 +1,5 @@
 """The program: `python train.py`, `python -m lightning_app` or, installed, `train-any`."""
 
-import gc
 import os
 import sys
 
@@ -28,8 +27,6 @@ def main() -> None:
         from lightning_app.cli import main as run
 
         run()
-    gc.collect()
-    gc.freeze()  # what is left is PyTorch's: the interpreter would go through it for a second
 
 
 if __name__ == "__main__":
