@@ -15,7 +15,7 @@ from PIL import Image
 
 IMAGES = Path(__file__).parent / "images"
 # left, top, right and bottom, in pixels
-PICTURES = {"card": (360, 80, 1380, 956), "pictures": (360, 120, 760, 420)}
+PICTURES = {"card": (360, 80, 1380, 956), "pictures": (360, 120, 760, 358)}
 CHARTS = ((376, 140, 726, 362), (726, 140, 1076, 362))
 LINES = 18  # of the transcript
 FIRST = """<!DOCTYPE html><style>

@@ -1,4 +1,4 @@
-"""A small CNN on the 1,797 handwritten digits that come with scikit-learn.
+"""A small CNN on the 1,797 handwritten digits of scikit-learn (`pip install scikit-learn`).
 
 python train.py --model examples.digits.CNN --data examples.digits.Digits --devices 2 --strategy ddp
 """

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,18 +30,15 @@ def run(*arguments: str, **variables: str) -> Done:
 
 
 @pytest.fixture(scope="module")
-def for_real() -> tuple[Done, float]:
-    """This machine's report as JSON, and the seconds it took."""
-    start = time.monotonic()
-    done = run("--json")
-    return done, time.monotonic() - start
+def for_real() -> Done:
+    """This machine's report as JSON."""
+    return run("--json")
 
 
-def test_on_this_machine(for_real: tuple[Done, float]) -> None:
-    done, _ = for_real
-    report = json.loads(done.stdout)
-    assert done.returncode == report["exit_code"]
-    assert done.stderr == ""
+def test_on_this_machine(for_real: Done) -> None:
+    report = json.loads(for_real.stdout)
+    assert for_real.returncode == report["exit_code"]
+    assert for_real.stderr == ""
     facts = Facts.from_json(report["facts"])
     assert facts.build is not None
     assert facts.build.error is None
@@ -51,14 +47,10 @@ def test_on_this_machine(for_real: tuple[Done, float]) -> None:
     assert facts.process is None  # the doctor itself loads no PyTorch
 
 
-def test_takes_less_than_ten_seconds(for_real: tuple[Done, float]) -> None:
-    assert for_real[1] < 10
-
-
-def test_its_own_report_can_be_read_again(for_real: tuple[Done, float], tmp_path: Path) -> None:
+def test_its_own_report_can_be_read_again(for_real: Done, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    path.write_text(for_real[0].stdout, encoding="utf-8")
-    assert doctor.main(["--facts", str(path)]) == for_real[0].returncode
+    path.write_text(for_real.stdout, encoding="utf-8")
+    assert doctor.main(["--facts", str(path)]) == for_real.returncode
 
 
 def test_hidden_by_a_variable_for_real() -> None:
