@@ -18,6 +18,8 @@ from lightning_app.doctor.report import as_json, render
 from lightning_app.errors import first_line, printable
 from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
 
+MAX_BYTES = 10_000_000  # of a file with facts, which has a few thousand
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the report of this machine, or of recorded facts.
@@ -60,9 +62,13 @@ def read_facts(path: Path) -> Facts:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it holds no facts; the message names the field.
+        ValueError: If it holds no facts; the message names the field. Or if it is too large.
     """
-    value = json.loads(path.read_text(encoding="utf-8"))
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes are not read")
+    value = json.loads(content.decode())
     return Facts.from_json(
         value["facts"] if isinstance(value, dict) and "facts" in value else value
     )

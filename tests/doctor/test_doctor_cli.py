@@ -138,3 +138,35 @@ def test_a_wrong_flag_is_one_line(stderr_of: Callable[..., str]) -> None:
     assert said == "doctor: unrecognized arguments: --colour (see --help)"
     assert "expected one argument" in stderr_of("--facts")
     assert "unrecognized arguments" in stderr_of("--js")
+
+
+NO_FACTS = [
+    *("", " ", "{", "nul", "{]", "[1,]", "{'a': 1}", "{} {}", "\x00", '{"system": "\x00"}'),
+    *("5", "-1", "1.5", "true", '"x"', "[]", "[1]", "NaN", "1e400", '{"facts": 5}'),
+    *('{"facts": []}', '{"facts": {"facts": {}}}', '{"system": 5}', '{"system": []}'),
+    *('{"num_cpus": 1.5}', '{"num_cpus": "4"}', '{"num_cpus": NaN}', '{"interactive": 2}'),
+    *('{"adapters": "x"}', '{"adapters": [5]}', '{"adapters": {}}', '{"adapters": [{"x": 1}]}'),
+    *('{"environment": []}', '{"environment": {"A": 5}}', '{"environment": "A=5"}'),
+    *('{"nvml": 5}', '{"nvml": {"gpus": 5}}', '{"nvml": {"gpus": [5]}}', '{"nvml": {"x": 1}}'),
+    *('{"build": "x"}', '{"here": 5}', '{"clean": [1]}', '{"process": true}'),
+    *('{"launch": {"num_hosts": "x"}}', '{"launch": []}', '{"unknown": "x"}', '{"unknown": [5]}'),
+    *('{"device_nodes": "x"}', '{"kernel_driver": 5}', '{"container": []}', '{"wsl": {}}'),
+    *("[" * 100_000, '{"a":' * 100_000, "\ufeff{}", " " * 10_000_001),
+]
+
+
+@pytest.mark.parametrize("text", NO_FACTS, ids=lambda text: text[:30])
+def test_what_holds_no_facts_is_one_line(
+    text: str, stderr_of: Callable[..., str], tmp_path: Path
+) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text(text, encoding="utf-8")
+    said = stderr_of("--facts", str(path))
+    assert said.startswith(f"doctor: --facts {path}: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/", ".", "/proc/self/mem", "n" * 300])
+@pytest.mark.skipif(sys.platform != "linux", reason="other files are odd elsewhere")
+def test_what_is_no_file_of_facts_is_one_line(path: str, stderr_of: Callable[..., str]) -> None:
+    assert "\n" not in stderr_of("--facts", path)
