@@ -7,7 +7,7 @@ put right here. What they cannot take up is told in one line.
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -21,11 +21,13 @@ from lightning.pytorch.callbacks import (
 )
 from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.prune import is_pruned
+from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain
 
@@ -101,14 +103,9 @@ class Resume(Callback):
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
         self._put_metrics(trainer)
-        for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
+        lost = _what_is_lost(trainer) if self._checkpoint else ()
+        for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
-        if self._checkpoint and _prunes(trainer) and not is_pruned(pl_module):
-            rank_zero_only(print)(
-                "continued: ModelPruning does not put back its masks, so what it has pruned is "
-                "trained until it prunes again",
-                file=sys.stderr,
-            )
         inside.load_positions(trainer)
         loop = trainer.fit_loop
         if not loop.restarting:
@@ -182,31 +179,6 @@ class Resume(Callback):
         self._has_begun = False
 
 
-def switches(module: nn.Module) -> dict[str, list[str]]:
-    """What is set in a model beside its weights: modules in eval mode, parameters that rest."""
-    return {
-        "eval": [name for name, part in module.named_modules() if not part.training],
-        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
-    }
-
-
-def set_switches(module: nn.Module, saved: dict[str, list[str]]) -> Iterator[str]:
-    """Put back what a hook had set in an epoch that is past, and tell of it in words."""
-    if not saved or switches(module) == saved:
-        return
-    for names, parts, attribute, what in (
-        (saved["eval"], module.named_modules(), "training", "in training or evaluation mode"),
-        (saved["frozen"], module.named_parameters(), "requires_grad", "trained or frozen"),
-    ):
-        changed = {
-            name: part for name, part in parts if getattr(part, attribute) == (name in names)
-        }
-        for name, part in changed.items():
-            setattr(part, attribute, name not in names)
-        if changed:
-            yield f"{what} as it was saved: {_few(changed)}"
-
-
 def _check_searches(trainer: Trainer) -> None:
     """Refuse callbacks that would lose the place to go on from."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -217,8 +189,17 @@ def _check_searches(trainer: Trainer) -> None:
             )
 
 
-def _prunes(trainer: Trainer) -> bool:
-    return any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+def _what_is_lost(trainer: Trainer) -> Iterator[str]:
+    """What Lightning and torchmetrics save nothing of, in words."""
+    model: LightningModule = trainer.lightning_module
+    prunes = any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if prunes and not is_pruned(model):
+        yield (
+            "ModelPruning does not put back its masks, so what it has pruned is trained until it "
+            "prunes again"
+        )
+    if names := [name for name, m in model.named_modules() if isinstance(m, MetricTracker)]:
+        yield f"{', '.join(names)}: a MetricTracker saves nothing, so its history begins anew"
 
 
 def _trained_by(trainer: Trainer) -> dict[str, list[str]]:
@@ -239,11 +220,6 @@ def _are_alike(saved: dict[str, list[str]], now: dict[str, list[str]]) -> bool:
 
 def _in_words(names: dict[str, list[str]]) -> str:
     return " and ".join(", ".join(kinds) for kinds in names.values() if kinds) or "none"
-
-
-def _few(names: Iterable[str]) -> str:
-    first, *others = [name or "the model" for name in names]
-    return f"{first} and {len(others)} more" if others else first
 
 
 def _logged_per_epoch(trainer: Trainer) -> set[str]:
