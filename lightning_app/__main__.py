@@ -7,7 +7,7 @@ from lightning_app.help import shows_help
 from lightning_app.processes.environment import check_environment
 from lightning_app.processes.ranks import end_with_parent
 from lightning_app.processes.signals import listening
-from lightning_app.processes.waiting import say_if_slow
+from lightning_app.waiting import say_if_slow
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn.utils.prune import is_pruned
+from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
@@ -104,14 +105,9 @@ class Resume(Callback):
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
         self._put_metrics(trainer)
-        for line in set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}):
+        lost = _what_is_lost(trainer) if self._checkpoint else ()
+        for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
-        if self._checkpoint and _prunes(trainer) and not is_pruned(pl_module):
-            rank_zero_only(print)(
-                "continued: ModelPruning does not put back its masks, so what it has pruned is "
-                "trained until it prunes again",
-                file=sys.stderr,
-            )
         inside.load_positions(trainer)
         loop = trainer.fit_loop
         if not loop.restarting:
@@ -195,8 +191,17 @@ def _check_searches(trainer: Trainer) -> None:
             )
 
 
-def _prunes(trainer: Trainer) -> bool:
-    return any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+def _what_is_lost(trainer: Trainer) -> Iterator[str]:
+    """What Lightning and torchmetrics save nothing of, in words."""
+    model: LightningModule = trainer.lightning_module
+    prunes = any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if prunes and not is_pruned(model):
+        yield (
+            "ModelPruning does not put back its masks, so what it has pruned is trained until it "
+            "prunes again"
+        )
+    if names := [name for name, m in model.named_modules() if isinstance(m, MetricTracker)]:
+        yield f"{', '.join(names)}: a MetricTracker saves nothing, so its history begins anew"
 
 
 def _trained_by(trainer: Trainer) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What is set in a model beside its weights, and is no part of its state: kept in checkpoints."""
+"""What is set in a model beside its weights: modules in eval mode, parameters that rest."""
 
 from collections.abc import Iterable, Iterator
 

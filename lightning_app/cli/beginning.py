@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from lightning_app.cli.refusals import is_of_another
 from lightning_app.errors import UsageError, frames_of, is_users, module_of, what_it_says
-from lightning_app.processes.waiting import nothing_to_wait_for
+from lightning_app.waiting import nothing_to_wait_for
 
 
 class Beginning(Callback):

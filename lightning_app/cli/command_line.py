@@ -47,12 +47,12 @@ from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.masking import first_masked
 from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import start_ranks_so
-from lightning_app.processes.waiting import say_if_slow
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
 from lightning_app.telemetry.describe import num_processes
 from lightning_app.telemetry.progress import RunProgress
+from lightning_app.waiting import say_if_slow
 
 DEFAULT_DATA = "--data=lightning_app.data.RandomDataModule"
 DEFAULT_MAX_EPOCHS = 10

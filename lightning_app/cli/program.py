@@ -18,7 +18,7 @@ from lightning_app.help import shows_help, without_all
 from lightning_app.processes import ranks
 from lightning_app.processes.signals import Stopped, listening
 from lightning_app.processes.streams import streams_that_may_close
-from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
+from lightning_app.waiting import nothing_to_wait_for, say_if_slow
 
 DEFAULT_MODEL = "--model=lightning_app.model.LinearModule"
 SUBCOMMANDS = ("fit", "validate", "test", "predict", "plan")

@@ -16,7 +16,7 @@ from lightning_app.doctor import Facts, diagnose, exit_code, probe
 from lightning_app.doctor.redact import redact
 from lightning_app.doctor.report import as_json, render
 from lightning_app.errors import first_line, printable
-from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
+from lightning_app.waiting import nothing_to_wait_for, say_if_slow
 
 MAX_BYTES = 10_000_000  # of a file with facts, which has a few thousand
 

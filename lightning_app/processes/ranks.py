@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_app.command import program
-from lightning_app.processes.waiting import nothing_to_wait_for, say_if_slow
+from lightning_app.waiting import nothing_to_wait_for, say_if_slow
 
 PARENT = "LIGHTNING_APP_PARENT"  # the process that started this one as a rank
 PATIENCE_S = 5.0  # with ranks that end by themselves once another has ended

@@ -53,7 +53,7 @@ def _asking(owner: object, names: set[str]) -> Iterator[str]:
             code = getattr(inspect.unwrap(function), "__code__", None)
             if not isinstance(code, CodeType) or _is_installed(code):
                 continue
-            used = set(_names_in(code))
+            used = set(names_in(code))
             asked = names & used & (FUNCTIONS if not OWNERS & used else names)
             if asked and GATHERS not in used:
                 yield f"{cls.__name__}.{name} asks for {min(asked)}"
@@ -63,9 +63,9 @@ def _is_installed(code: CodeType) -> bool:
     return any(folder in Path(code.co_filename).parts for folder in INSTALLED)
 
 
-def _names_in(code: CodeType) -> Iterator[str]:
+def names_in(code: CodeType) -> Iterator[str]:
     """The names of attributes and functions that a function uses, and those within it."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names_in(constant)
+            yield from names_in(constant)

@@ -78,7 +78,8 @@ class FirstSteps:
         sizes = {shard.size for shard in shards}
         if not self._left or len(sizes) != 1 or hasattr(self._model, MEAN_OVER):
             return
-        if (size := sizes.pop()) > 1 and (why := why_no_mean(loss, size)):
+        whole = shards[0].global_size
+        if (size := sizes.pop()) > 1 and (why := why_no_mean(loss, size, whole)):
             self._tell(
                 f"{self._step}: the loss {why}, so several processes weigh it differently from "
                 "one device: return a mean over the samples, or say what it is a mean over, by "

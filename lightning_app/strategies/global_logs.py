@@ -54,6 +54,7 @@ class GlobalLogs:
         self._steps = StepValues(trainer, sum_over_ranks)
         self._num_trained = 0  # steps, since the run began
         self._have_unequal_parts: set[bool] = set()  # training, and evaluation
+        self._have_single_samples: set[bool] = set()  # on some rank; likewise
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
         self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
@@ -85,6 +86,8 @@ class GlobalLogs:
         self._objects.after_step(shard, part, full_size)
         if shard.global_size % dist.get_world_size():
             self._have_unequal_parts.add(self._trainer.training)
+        if shard.global_size < 2 * dist.get_world_size():
+            self._have_single_samples.add(self._trainer.training)
         before, is_first = self._before, inside.is_first_batch(self._trainer)
         self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
         for key, metric in list(self._logged(hook)):
@@ -168,13 +171,13 @@ class GlobalLogs:
         """Put together what is logged per epoch; all ranks have to call this."""
         trainer = self._trainer
         if trainer.training:
-            align_states(trainer.lightning_module)
+            align_states(trainer.lightning_module, self._tell)
             self._share(None)
             return
         num_loaders = inside.loaders_done(trainer)
         collection: Any = inside.results(trainer)
         for index in range(self._num_shared, num_loaders):
-            align_states(trainer.lightning_module)
+            align_states(trainer.lightning_module, self._tell)
             self._share(index)
             if collection.dataloader_idx not in (None, index):
                 inside.put_values_of(trainer, index)
@@ -236,8 +239,14 @@ class GlobalLogs:
             metric.value = torch.full_like(metric.value, total, dtype=dtype)
         inside.renew(metric)
         asked, metric.meta.sync.should = metric.meta.sync.should, False
-        metric.compute()  # kept: what reads it later, on any rank, waits for nobody
+        value = metric.compute()  # kept: what reads it later, on any rank, waits for nobody
         metric.meta.sync.should = asked
+        may_lack_samples = self._trainer.training in self._have_single_samples
+        if may_lack_samples and first is None and isinstance(value, Tensor) and value.isnan().any():
+            self._tell(
+                f"{how['name']} is NaN, as a {type(metric.value).__name__} may be of processes with one "
+                "sample each: use a larger batch size"
+            )
 
     def _object(self, how: dict[str, Any]) -> Any:
         """A torchmetrics object that only other ranks have logged, to take part in its sum."""

@@ -15,6 +15,8 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_app.processes.collectives import all_objects
+from lightning_app.strategies.asking import names_in
+from lightning_app.strategies.telling import TellOnce
 
 
 class _Form(NamedTuple):
@@ -25,8 +27,13 @@ class _Form(NamedTuple):
     num_entries: int = 0
 
 
-def align_states(model: nn.Module) -> None:
-    """Give states that are as they began, or short, other ranks' form; all ranks call this."""
+def align_states(model: nn.Module, tell: TellOnce) -> None:
+    """Give states that are as they began, or short, other ranks' form; all ranks call this.
+
+    Args:
+        model: Whose attributes the objects are.
+        tell: Is given a line for lists in which the empty entries that are added may count.
+    """
     for part in model.modules():
         if isinstance(part, MetricCollection):
             part.items()  # the members of a group get the states that one of them holds
@@ -43,6 +50,12 @@ def align_states(model: nn.Module) -> None:
             forms = [form for rank in ranks if (form := rank.get(name, {}).get(state))]
             if isinstance(value, list):
                 _check_numbers(f"{name}.{state}", forms, len(ranks))
+                if _counts_entries(metric, state, forms, len(ranks)):
+                    tell(
+                        f"{name}.{state}: processes have unequal numbers of entries, so some are "
+                        f"given empty ones, and {type(metric).__name__}.compute goes by entries: "
+                        "put them together there (`dim_zero_cat`)"
+                    )
                 _fill(value, metric, forms)
             elif forms and isinstance(value, Tensor) and not metric.update_called:
                 with suppress(RuntimeError):  # of a shape that does not come of the first one
@@ -74,6 +87,15 @@ def _check_numbers(state: str, forms: list[_Form], world_size: int) -> None:
             f"processes have {min(counts)} to {max(counts)} of them, which torchmetrics cannot "
             "gather: use `--strategy dp` or one device"
         )
+
+
+def _counts_entries(metric: Metric, state: str, forms: list[_Form], world_size: int) -> bool:
+    """Whether a list is to be filled, and what is computed of it does not put it together."""
+    is_uneven = len({form.num_entries for form in forms}) > 1 or 0 < len(forms) < world_size
+    compute = getattr(type(metric).compute, "__code__", None)
+    if not is_uneven or metric._reductions[state] is not None or compute is None:
+        return False
+    return not any("cat" in name for name in names_in(compute))
 
 
 def _fill(entries: list[Any], metric: Metric, forms: list[_Form]) -> None:

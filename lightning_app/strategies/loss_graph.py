@@ -1,8 +1,10 @@
 """What a loss is a mean over, read off its graph before the backward pass; nothing is computed."""
 
 import math
+import re
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
@@ -11,57 +13,78 @@ Node: TypeAlias = Any  # torch has a class for each function
 MEAN, SUM = 1, 2  # as the losses of torch number their reductions
 SCALES = ("MulBackward0", "DivBackward0")
 PASSES_ON = (
-    *("Add", "Sub", "Neg", "Stack", "Clone", "ToCopy"),
+    *("Add", "Sub", "Rsub", "Neg", "Stack", "Clone", "ToCopy"),
     *("View", "Reshape", "Squeeze", "Unsqueeze"),
 )
+BENDS = ("Sqrt", "Log", "Exp", "Pow", "Relu", "Max", "Amax", "LinalgVectorNorm", "Norm")
 LAYERS = (
     *("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution"),
     *("Native", "Cudnn", "Mkldnn"),
 )
 
 
-def why_no_mean(loss: Tensor, num_samples: int) -> str | None:
+class _Part(NamedTuple):
+    """What a loss is put together of: a sum or mean of values, or a function that is neither."""
+
+    node: Node
+    divisors: tuple[float, ...]  # of what it gives
+
+
+def why_no_mean(loss: Tensor, num_samples: int, global_size: int) -> str | None:
     """Why a loss is not a mean over its samples, in words; `None` if this cannot be seen.
 
     Args:
         loss: One number.
         num_samples: That it is of, more than one.
+        global_size: Samples in the whole batch.
     """
-    for node, divisors in _reductions(loss.grad_fn, num_samples):
-        is_divided = any(_is_multiple(d, num_samples) for d in (*divisors, math.prod(divisors)))
-        if is_divided or not _is_of_samples(node):
-            continue
-        if not _is_sum(node):
-            if _num_values(node) % num_samples:
-                return f"is a mean of {_num_values(node)} values of {num_samples} samples"
-        elif divisors:
-            return f"is a sum divided by {divisors[-1]:g}, and not by the {num_samples} samples"
-        else:
-            return "is a sum over samples, not divided by their number"
+    with suppress(AttributeError, RuntimeError):  # torch's names, and what it keeps, may change
+        return _why_no_mean(loss, num_samples, global_size)
     return None
 
 
-def _reductions(
-    node: Node, num_samples: int, divisors: tuple[float, ...] = ()
-) -> Iterator[tuple[Node, tuple[float, ...]]]:
-    """The sums and means that a loss is put together of, each with what it is divided by."""
+def _why_no_mean(loss: Tensor, num_samples: int, global_size: int) -> str | None:
+    for node, divisors in _parts(loss.grad_fn, num_samples, ()):
+        by = (*divisors, math.prod(divisors))
+        is_divided = any(_is_of(d, num_samples, global_size, node) for d in by)
+        if is_divided or not _is_of_samples(node):
+            continue
+        if _is_sum(node) and divisors:
+            return f"is a sum divided by {divisors[-1]:g}, and not by the {num_samples} samples"
+        if _is_sum(node):
+            return "is a sum over samples, not divided by their number"
+        if not _is_mean(node):
+            function = re.sub(r"Backward\d*", "", node.name()).lower()
+            return f"puts samples together by `{function}`, and not by a mean"
+        if _num_values(node) % num_samples:
+            return f"is a mean of {_num_values(node)} values of {num_samples} samples"
+    return None
+
+
+def _parts(node: Node, num_samples: int, divisors: tuple[float, ...]) -> Iterator[_Part]:
     if node is None:
         return
-    name = node.name()
+    name, following = node.name(), [n for n, _ in node.next_functions]
     if _is_sum(node) or _is_mean(node):
         if not _is_of_numbers(node, num_samples):
-            yield node, divisors
+            yield _Part(node, divisors)
             return
+    elif name.startswith(BENDS):
+        yield _Part(node, divisors)
+        return
     elif name in SCALES:
-        by = node._saved_other if node._saved_other is not None else node._saved_self
-        if by is None or by.ndim or by.requires_grad or not float(by):
+        learnt = [_is_of_samples(n) for n in following]
+        if learnt[-1] and (all(learnt) or name == "DivBackward0"):
+            yield _Part(node, divisors)
             return
-        divisor = abs(float(by) if name == "DivBackward0" else 1 / float(by))
-        divisors = divisors if divisor == 1 else (*divisors, divisor)  # Lightning divides by 1
+        by = node._saved_other if learnt[0] else node._saved_self
+        if by is not None and not by.requires_grad and not by.ndim and float(by):
+            divisor = abs(float(by) if name == "DivBackward0" else 1 / float(by))
+            divisors = divisors if divisor == 1 else (*divisors, divisor)  # Lightning's own
     elif not name.startswith(PASSES_ON):
         return
-    for following, _ in node.next_functions:
-        yield from _reductions(following, num_samples, divisors)
+    for one in following:
+        yield from _parts(one, num_samples, divisors)
 
 
 def _is_sum(node: Node) -> bool:
@@ -76,8 +99,12 @@ def _is_mean(node: Node) -> bool:
 
 
 def _num_values(node: Node) -> int:
+    """How many values it puts together; 1 if this is not known."""
     sizes = getattr(node, "_saved_self_sym_sizes", None)
-    return math.prod(sizes) if sizes is not None else node._saved_self.numel()
+    if sizes is not None:
+        return math.prod(sizes)
+    values = getattr(node, "_saved_self", None)
+    return values.numel() if isinstance(values, Tensor) else 1
 
 
 def _is_of_numbers(node: Node, num_samples: int) -> bool:
@@ -89,9 +116,13 @@ def _is_of_numbers(node: Node, num_samples: int) -> bool:
     return number == 1 or (is_stack and number % num_samples != 0)
 
 
-def _is_multiple(divisor: float, num_samples: int) -> bool:
-    ratio = divisor / num_samples
-    return round(ratio) > 0 and math.isclose(ratio, round(ratio), rel_tol=1e-6)
+def _is_of(divisor: float, num_samples: int, global_size: int, node: Node) -> bool:
+    """Whether it is that of the samples, or of their values, and not that of the whole batch."""
+    each = round(divisor / num_samples)
+    if not each or not math.isclose(divisor, each * num_samples, rel_tol=1e-6):
+        return False
+    of_each_sample = _num_values(node) // num_samples
+    return divisor != global_size or not of_each_sample % each or num_samples == global_size
 
 
 def _is_of_samples(node: Node) -> bool:

@@ -9,12 +9,13 @@ from torch.nn import functional
 
 from lightning_app.strategies.loss_graph import why_no_mean
 
-N = 5  # samples
+N, WHOLE = 5, 15  # samples of a process, and of all
 torch.manual_seed(1)
 net, deep = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), nn.Linear(3, 2)
 x, y = torch.randn(N, 3), torch.randn(N, 2)
 mask = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
 labels = torch.tensor([0, 1, 1, 0, 1])
+factor = nn.Parameter(torch.tensor(1.0))
 A_SUM = "is a sum over samples, not divided by their number"
 
 
@@ -40,6 +41,14 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
         "is a sum divided by 7, and not by the 5 samples",
     ),
     "a batch size": (lambda: errors().sum() / 12, "is a sum divided by 12, and not by"),
+    "the whole batch's": (lambda: errors().sum() / WHOLE, "is a sum divided by 15, and not by"),
+    "a root": (lambda: errors().mean().sqrt(), "puts samples together by `sqrt`, and not by"),
+    "a norm": (lambda: torch.norm(net(x) - y), "puts samples together by `linalgvectornorm`"),
+    "the worst": (lambda: errors().max(), "puts samples together by `max`"),
+    "Dice": (
+        lambda: 1 - 2 * (net(x) * mask).sum() / (net(x).sum() + mask.sum()),
+        "puts samples together by `div`",
+    ),
     "a selection": (lambda: errors()[mask > 0].mean(), "is a mean of 7 values of 5 samples"),
     "the hardest": (lambda: errors().flatten().topk(3).values.mean(), "is a mean of 3 values"),
     "nodes": (lambda: functional.mse_loss(deep(x)[:4], y[:4]), "is a mean of 8 values of 5"),
@@ -65,6 +74,10 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
     "added up": lambda: sum((each(i) for i in range(N)), torch.zeros(())) / N,
     "a penalty": lambda: errors().mean() + 0.01 * sum(p.abs().sum() for p in net.parameters()),
     "orthogonal": lambda: errors().mean() + (deep.weight @ deep.weight.T).square().sum(),
+    "norms": lambda: errors().mean() + sum(p.norm() for p in net.parameters()),
+    "weighed by what is learnt": lambda: torch.exp(-factor) * errors().mean() / factor + factor,
+    "Dice, sample by sample": lambda: (net(x).sum(1) / net(x).exp().sum(1)).mean(),
+    "roots, added up": lambda: sum((each(i).sqrt() for i in range(N)), torch.zeros(())) / N,
     "labels": lambda: functional.cross_entropy(net(x), labels),
     "soft labels": lambda: functional.cross_entropy(net(x), y.softmax(1)),
     "batchmean": lambda: functional.kl_div(net(x), y, reduction="batchmean"),
@@ -76,9 +89,10 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
 @pytest.mark.parametrize("name", TOLD)
 def test_what_is_no_mean(name: str) -> None:
     loss, why = TOLD[name]
-    assert (why_no_mean(loss(), N) or "").startswith(why)
+    assert (why_no_mean(loss(), N, WHOLE) or "").startswith(why)
 
 
 @pytest.mark.parametrize("name", NOT_TOLD)
 def test_what_is_one_or_may_be(name: str) -> None:
-    assert why_no_mean(NOT_TOLD[name](), N) is None
+    assert why_no_mean(NOT_TOLD[name](), N, WHOLE) is None
+    assert why_no_mean(NOT_TOLD[name](), N, N) is None

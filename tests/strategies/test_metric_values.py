@@ -43,6 +43,9 @@ def told(kind: str, monkeypatch: pytest.MonkeyPatch, offset: float = 0.0) -> lis
     sent: list[Any] = []
     lines: list[str] = []
 
+    def tell(line: str, subject: str) -> None:
+        lines.append(line)
+
     def gather(ranks: list[Any], own: Any) -> None:
         sent.append(own)
         ranks[:] = [own, sent[0]]
@@ -51,7 +54,7 @@ def told(kind: str, monkeypatch: pytest.MonkeyPatch, offset: float = 0.0) -> lis
     monkeypatch.setattr(dist, "all_gather_object", gather)
     for rank in (1, 0):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        tell_of_values(models[rank], values[rank], SIZES[rank], lines.append)  # type: ignore[arg-type]
+        tell_of_values(models[rank], values[rank], SIZES[rank], tell)  # type: ignore[arg-type]
     return lines
 
 

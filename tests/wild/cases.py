@@ -10,7 +10,7 @@ from tests.wild.case import Case
 STOPPED = {
     *("autoencoder", "GAN", "transformer", "image classifier"),
     *("BatchNorm", "frozen BatchNorm", "BatchNorm frozen once", "forward counts its calls"),
-    *("logs every seventh step", "epoch means over a stop", "metrics over a stop"),
+    *("logs every seventh step", "epoch means over a stop", "metrics over a stop", "MetricTracker"),
     *("manual optimization", "unfreezes a layer", "freezes a layer", "finetuning schedule"),
     *("examples, digits", "examples, text", "examples, GAN"),
     *("a tensor class of its own", "token means", "on_train_batch_start returns -1", "LBFGS"),

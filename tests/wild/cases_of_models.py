@@ -112,6 +112,12 @@ CASES: dict[str, Case] = {
         "takes `std` over the samples", "means.StandardTargets", data_args={"length": 46}
     ),
     "a running mean scales the loss": _told("writes mean, each process", "means.RunningMean"),
+    "weights of samples": _told("the loss is a sum divided by", "means.WeighsSamples"),
+    "meta-learning": Case(
+        "means.LearnsToLearn",
+        right=on(SEVERAL, SameOr("takes gradients of the samples by")),
+        leave_out=("one", "ddp3"),
+    ),
     # Logs.
     "logs beside the step": _told("in a hook beside the step", "logs.BesideTheStep"),
     "averages of samples, one a rank": _told(
@@ -199,6 +205,27 @@ CASES: dict[str, Case] = {
         "logs.Labels",
         in_float32=("val/accuracy", "val/error_epoch"),
         values_differ=("val/error_step",),
+    ),
+    "a collection's own values": _told(
+        "what a MulticlassAccuracy returns", "metrics.LogsCollection", data="logs.Labels"
+    ),
+    "MetricTracker": Case(
+        "metrics.Tracks",
+        "logs.Labels",
+        EPOCHS,
+        leave_out=("one", "dp2", *SEVERAL),
+        right=on(["stopped"], SameOr("a MetricTracker saves nothing")),
+    ),
+    "a list, entry by entry": _told(
+        "MeanOfBatches.compute goes by entries",
+        "metrics.EntryByEntry",
+        data_args={"val_length": 11},
+    ),
+    "correlation of a sample each": _told(
+        "is NaN, as a PearsonCorrCoef may be",
+        "metrics.Correlates",
+        data_args={"val_length": 2},
+        in_float32=("val/correlation",),
     ),
     "all_gather": Case("logs.Gathers", in_float32=("val/loss",)),
     "validation_step_outputs": Case(

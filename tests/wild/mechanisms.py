@@ -122,7 +122,9 @@ MECHANISMS: dict[str, Mechanism] = {
         "validation_step_outputs; losses balanced by gradients; standard targets; "
         "a running mean scales the loss; logs beside the step; averages of samples, one a rank; "
         "validation_step_outputs, synced; a sum for a loss; clamps gradients; "
-        "a batch size per device; augmentation in the data set",
+        "a batch size per device; augmentation in the data set; weights of samples; "
+        "meta-learning; a collection's own values; correlation of a sample each; "
+        "a list, entry by entry",
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"
@@ -166,8 +168,11 @@ MECHANISMS: dict[str, Mechanism] = {
     "text of any class is written": Mechanism(
         "cli.program.config_text.register", broken.nothing, "one", "Timer"
     ),
-    "masks that are lost are told": Mechanism(
-        "checkpoint.resume._prunes", broken.no, "stopped", "ModelPruning"
+    "what nobody saves is told": Mechanism(
+        "checkpoint.resume._what_is_lost",
+        lambda trainer: iter(()),
+        "stopped",
+        "ModelPruning; MetricTracker",
     ),
     "a search is not repeated": Mechanism(
         "checkpoint.resume._check_searches", broken.nothing, "stopped", "LearningRateFinder"
@@ -211,6 +216,9 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     "a length tells nothing": Mechanism(
         "strategies.rows.Rows.kind", broken.by_length, "dp2", "an argument as long as a batch"
+    ),
+    "a transform runs in one piece": Mechanism(
+        "strategies.dp.is_in_transform", broken.no, "dp2", "meta-learning"
     ),
     "hooks run once": Mechanism(
         "strategies.replicas.Replicas.call", broken.hooked, "dp2", "hooks on the outermost module"

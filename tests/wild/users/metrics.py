@@ -1,8 +1,16 @@
 # mypy: ignore-errors
 """torchmetrics objects as people use them: logged, called, in collections, computed by hand."""
 
+import torch
 from torch import nn
-from torchmetrics import MeanAbsoluteError, MeanMetric, MetricCollection
+from torchmetrics import (
+    MeanAbsoluteError,
+    MeanMetric,
+    Metric,
+    MetricCollection,
+    MetricTracker,
+    PearsonCorrCoef,
+)
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tests.wild.users.basic import Regression
@@ -167,3 +175,66 @@ class LogsReturnedMean(Classifier):
         scores = self(batch[0])
         self.log("val/accuracy", self.accuracy(scores, batch[1]))
         self.log("val/error", self.error(scores.argmax(1), batch[1]), on_step=True, on_epoch=True)
+
+
+class LogsCollection(Classifier):
+    """Logs what a collection returns for a batch that is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.several = MetricCollection([MulticlassAccuracy(3), MulticlassF1Score(3)])
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        scores = self(x)
+        self.log_dict(self.several(scores, y))
+        return nn.functional.cross_entropy(scores, y)
+
+
+class Tracks(Classifier):
+    """Keeps the best of all epochs."""
+
+    def __init__(self):
+        super().__init__()
+        self.tracker = MetricTracker(MulticlassAccuracy(3, average="micro"))
+
+    def on_validation_epoch_start(self):
+        self.tracker.increment()
+
+    def validation_step(self, batch, batch_idx):
+        self.tracker.update(self(batch[0]), batch[1])
+
+    def on_validation_epoch_end(self):
+        self.log("val/best", self.tracker.best_metric())
+
+
+class Correlates(Regression):
+    def __init__(self):
+        super().__init__()
+        self.correlation = PearsonCorrCoef()
+
+    def validation_step(self, batch, batch_idx):
+        self.correlation.update(self(batch[0]).flatten(), batch[1].flatten())
+        self.log("val/correlation", self.correlation)
+
+
+class MeanOfBatches(Metric):
+    def __init__(self):
+        super().__init__()
+        self.add_state("errors", [], dist_reduce_fx=None)
+
+    def update(self, errors):
+        self.errors.append(errors.abs())
+
+    def compute(self):
+        return torch.stack([errors.mean() for errors in self.errors]).mean()
+
+
+class EntryByEntry(Regression):
+    def __init__(self):
+        super().__init__()
+        self.error = MeanOfBatches()
+
+    def validation_step(self, batch, batch_idx):
+        self.error.update(self(batch[0]) - batch[1])
+        self.log("val/error", self.error)

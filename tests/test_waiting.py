@@ -7,7 +7,7 @@ import sys
 
 WAITS = """
 import time
-from lightning_app.processes import waiting
+from lightning_app import waiting
 waiting.SAYS_SO_S = 0.2
 waiting.say_if_slow("soon over")
 waiting.say_if_slow("loading")
@@ -28,7 +28,7 @@ with ranks.ended_together():
 ASKS = """
 import time
 from lightning_app.doctor import __main__ as doctor
-from lightning_app.processes import waiting
+from lightning_app import waiting
 waiting.SAYS_SO_S = 0.2
 def probe(uuids):
     time.sleep(0.5)
