@@ -185,6 +185,7 @@ CASES: dict[str, Case] = {
     "a metric's own value of a step": Case(
         "metrics.LogsReturnedAtOnce",
         "logs.Labels",
+        leave_out=("ddp3",),  # where the first batch's F1 is by chance the mean of its parts
         right=on(SEVERAL, SameOr("train/f1: what a MulticlassF1Score returns")),
     ),
     "computes in a step without samples": Case(
