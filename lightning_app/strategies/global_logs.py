@@ -244,8 +244,8 @@ class GlobalLogs:
         may_lack_samples = self._trainer.training in self._have_single_samples
         if may_lack_samples and first is None and isinstance(value, Tensor) and value.isnan().any():
             self._tell(
-                f"{how['name']} is NaN, as a {type(metric.value).__name__} may be of processes with "
-                "one sample each: use a larger batch size"
+                f"{how['name']} is NaN, as a {type(metric.value).__name__} may be of processes "
+                "with one sample each: use a larger batch size"
             )
 
     def _object(self, how: dict[str, Any]) -> Any:
