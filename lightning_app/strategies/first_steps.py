@@ -78,10 +78,12 @@ class FirstSteps:
         sizes = {shard.size for shard in shards}
         if not self._left or len(sizes) != 1 or hasattr(self._model, MEAN_OVER):
             return
-        whole = shards[0].global_size
-        if (size := sizes.pop()) > 1 and (why := why_no_mean(loss, size, whole)):
+        whole, size = shards[0].global_size, sizes.pop()
+        is_automatic = self._model.automatic_optimization
+        accumulated = self._model.trainer.accumulate_grad_batches if is_automatic else 1
+        if size > 1 and (why := why_no_mean(loss, size, whole, accumulated)):
             self._tell(
-                f"{self._step}: the loss {why}, so several processes weigh it differently from "
+                f"{self._step}: the loss {why}, so several processes may weigh it differently from "
                 "one device: return a mean over the samples, or say what it is a mean over, by "
                 f"a method `{MEAN_OVER}(batch)` of the model: docs/your_code.md",
                 subject="no mean",

@@ -12,13 +12,14 @@ Node: TypeAlias = Any  # torch has a class for each function
 
 MEAN, SUM = 1, 2  # as the losses of torch number their reductions
 SCALES = ("MulBackward0", "DivBackward0")
-PASSES_ON = (
+PASSES_ON = {
     *("Add", "Sub", "Rsub", "Neg", "Stack", "Clone", "ToCopy"),
-    *("View", "Reshape", "Squeeze", "Unsqueeze"),
-)
-BENDS = ("Sqrt", "Log", "Exp", "Pow", "Relu", "Max", "Amax", "LinalgVectorNorm", "Norm")
+    *("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Expand"),
+}
+BENDS = {"Sqrt", "Log", "Exp", "Pow", "Relu", "Max", "Amax", "LinalgVectorNorm", "Norm"}
+REDUCES = {"Mean", "Sum", "Stack", "Cat", "Max", "Amax", "Min", "Amin", "Logsumexp"}
 LAYERS = (
-    *("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution"),
+    *("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "Embedding"),
     *("Native", "Cudnn", "Mkldnn"),
 )
 
@@ -30,21 +31,27 @@ class _Part(NamedTuple):
     divisors: tuple[float, ...]  # of what it gives
 
 
-def why_no_mean(loss: Tensor, num_samples: int, global_size: int) -> str | None:
+def why_no_mean(
+    loss: Tensor, num_samples: int, global_size: int, accumulated: int = 1
+) -> str | None:
     """Why a loss is not a mean over its samples, in words; `None` if this cannot be seen.
 
     Args:
         loss: One number.
         num_samples: That it is of, more than one.
         global_size: Samples in the whole batch.
+        accumulated: Batches by which Lightning has divided it.
     """
     with suppress(AttributeError, RuntimeError):  # torch's names, and what it keeps, may change
-        return _why_no_mean(loss, num_samples, global_size)
+        node = loss.grad_fn
+        if accumulated > 1 and node.name() == "DivBackward0" and node._saved_other == accumulated:
+            node = node.next_functions[0][0]
+        return _why_no_mean(node, num_samples, global_size)
     return None
 
 
-def _why_no_mean(loss: Tensor, num_samples: int, global_size: int) -> str | None:
-    for node, divisors in _parts(loss.grad_fn, num_samples, ()):
+def _why_no_mean(loss: Node, num_samples: int, global_size: int) -> str | None:
+    for node, divisors in _parts(loss, num_samples, ()):
         by = (*divisors, math.prod(divisors))
         is_divided = any(_is_of(d, num_samples, global_size, node) for d in by)
         if is_divided or not _is_of_samples(node):
@@ -54,8 +61,7 @@ def _why_no_mean(loss: Tensor, num_samples: int, global_size: int) -> str | None
         if _is_sum(node):
             return "is a sum over samples, not divided by their number"
         if not _is_mean(node):
-            function = re.sub(r"Backward\d*", "", node.name()).lower()
-            return f"puts samples together by `{function}`, and not by a mean"
+            return f"puts samples together by `{_kind(node).lower()}`, and not by a mean"
         if _num_values(node) % num_samples:
             return f"is a mean of {_num_values(node)} values of {num_samples} samples"
     return None
@@ -64,27 +70,35 @@ def _why_no_mean(loss: Tensor, num_samples: int, global_size: int) -> str | None
 def _parts(node: Node, num_samples: int, divisors: tuple[float, ...]) -> Iterator[_Part]:
     if node is None:
         return
-    name, following = node.name(), [n for n, _ in node.next_functions]
+    kind, following = _kind(node), [n for n, _ in node.next_functions]
     if _is_sum(node) or _is_mean(node):
-        if not _is_of_numbers(node, num_samples):
-            yield _Part(node, divisors)
+        if _num_values(node) > 1 and not _is_of_losses(node, num_samples):
+            if not _is_of_reduced(node):
+                yield _Part(node, divisors)
             return
-    elif name.startswith(BENDS):
+    elif kind in BENDS:
         yield _Part(node, divisors)
         return
-    elif name in SCALES:
+    elif node.name() in SCALES:
         learnt = [_is_of_samples(n) for n in following]
-        if learnt[-1] and (all(learnt) or name == "DivBackward0"):
+        if learnt[-1] and (all(learnt) or kind == "Div"):
             yield _Part(node, divisors)
             return
         by = node._saved_other if learnt[0] else node._saved_self
-        if by is not None and not by.requires_grad and not by.ndim and float(by):
-            divisor = abs(float(by) if name == "DivBackward0" else 1 / float(by))
-            divisors = divisors if divisor == 1 else (*divisors, divisor)  # Lightning's own
-    elif not name.startswith(PASSES_ON):
+        if by is not None and not by.requires_grad and by.numel() == 1:
+            factor = abs(float(by))
+            if not 0 < factor < math.inf:
+                return
+            divisor = factor if kind == "Div" else 1 / factor
+            divisors = divisors if divisor == 1 else (*divisors, divisor)
+    elif kind not in PASSES_ON:
         return
     for one in following:
         yield from _parts(one, num_samples, divisors)
+
+
+def _kind(node: Node) -> str:
+    return re.sub(r"Backward\d*$", "", node.name())
 
 
 def _is_sum(node: Node) -> bool:
@@ -99,21 +113,23 @@ def _is_mean(node: Node) -> bool:
 
 
 def _num_values(node: Node) -> int:
-    """How many values it puts together; 1 if this is not known."""
-    sizes = getattr(node, "_saved_self_sym_sizes", None)
-    if sizes is not None:
-        return math.prod(sizes)
-    values = getattr(node, "_saved_self", None)
-    return values.numel() if isinstance(values, Tensor) else 1
+    """How many values it puts together; what it has saved may be computed anew to be looked at."""
+    of, number = next((of, number) for of, number in node.next_functions if of is not None)
+    return math.prod(of._input_metadata[number].shape)
 
 
-def _is_of_numbers(node: Node, num_samples: int) -> bool:
-    """Whether it puts together some losses, and not values of samples."""
-    number = _num_values(node)
-    following = [n.name() for n, _ in node.next_functions if n is not None]
-    is_stack = following[:1] == ["StackBackward0"]
-    is_stack &= len(getattr(node, "_saved_self_sym_sizes", ())) == 1
-    return number == 1 or (is_stack and number % num_samples != 0)
+def _is_of_losses(node: Node, num_samples: int) -> bool:
+    """Whether it puts together some losses, one number each, and not one of each sample."""
+    of, number = node.next_functions[0]
+    is_stack = (
+        of is not None and _kind(of) == "Stack" and len(of._input_metadata[number].shape) == 1
+    )
+    return is_stack and _num_values(node) % num_samples != 0
+
+
+def _is_of_reduced(node: Node) -> bool:
+    """Whether its values are put together of others already, samples among them perhaps."""
+    return any(_kind(one) in REDUCES for one in _below(node, LAYERS) if one is not node)
 
 
 def _is_of(divisor: float, num_samples: int, global_size: int, node: Node) -> bool:
@@ -127,6 +143,19 @@ def _is_of(divisor: float, num_samples: int, global_size: int, node: Node) -> bo
 
 def _is_of_samples(node: Node) -> bool:
     """Whether a layer that is given samples has a part in it, and not parameters alone."""
+    for one in _below(node):
+        is_first_layer = one.name().startswith(LAYERS) and None in [
+            n for n, _ in one.next_functions
+        ]
+        leaf = getattr(one, "variable", None)
+        is_input = leaf is not None and not isinstance(leaf, nn.Parameter)
+        if is_first_layer or is_input or one.name().startswith("Embedding"):
+            return True
+    return False
+
+
+def _below(node: Node, but_of: tuple[str, ...] = ()) -> Iterator[Node]:
+    """A node and all that it is computed of, but for what nodes of some names are computed of."""
     seen: set[Node] = set()
     nodes = [node]
     while nodes:
@@ -134,11 +163,6 @@ def _is_of_samples(node: Node) -> bool:
         if node is None or node in seen:
             continue
         seen.add(node)
-        following = [n for n, _ in node.next_functions]
-        is_first_layer = node.name().startswith(LAYERS) and None in following
-        leaf = getattr(node, "variable", None)
-        is_input = leaf is not None and not isinstance(leaf, nn.Parameter)
-        if is_first_layer or is_input or node.name().startswith("Embedding"):
-            return True
-        nodes += following
-    return False
+        yield node
+        if not (but_of and node.name().startswith(but_of)):
+            nodes += [n for n, _ in node.next_functions]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from lightning_app.strategies.loss_graph import why_no_mean
 
@@ -83,6 +84,16 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
     "batchmean": lambda: functional.kl_div(net(x), y, reduction="batchmean"),
     "two triplets of each": lambda: functional.triplet_margin_loss(net(x), y, y + 1),
     "not learnt from": lambda: y.sum(),
+    "a mean over samples, summed": lambda: errors().mean(0).sum(),
+    "a mean over samples, averaged": lambda: errors().mean(0).mean(),
+    "divided before it is summed": lambda: (errors().sum(0) / N).sum(),
+    "weighed losses": lambda: (factor * torch.stack([errors().mean(), net(x).mean()])).sum(),
+    "losses in a row": lambda: torch.cat([errors().mean().view(1), net(x).mean().view(1)]).sum(),
+    "as many losses as samples": lambda: torch.stack([errors().mean()] * N).sum(),
+    "divided by a vector of one": lambda: (errors().sum() / torch.tensor([N])).squeeze(),
+    "times what is no number": lambda: errors().sum() * torch.tensor(float("nan")),
+    "over what is infinite": lambda: errors().sum() / torch.tensor(float("inf")),
+    "expanded": lambda: errors().mean().expand(1).sum(),
 }
 
 
@@ -90,6 +101,26 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
 def test_what_is_no_mean(name: str) -> None:
     loss, why = TOLD[name]
     assert (why_no_mean(loss(), N, WHOLE) or "").startswith(why)
+
+
+def test_what_lightning_divides_by_is_not_the_models() -> None:
+    for accumulated in (1, 4, N):
+        told = why_no_mean(errors().sum() / accumulated, N, WHOLE, accumulated)
+        assert told == A_SUM
+    assert why_no_mean(errors().sum() / N, N, WHOLE, accumulated=4) is None
+
+
+def test_nothing_is_computed_anew() -> None:
+    calls = []
+
+    def head(hidden: Tensor) -> Tensor:
+        calls.append(1)
+        return functional.cross_entropy(hidden, labels, reduction="sum")
+
+    loss = checkpoint(head, net(x), use_reentrant=False)
+    assert isinstance(loss, Tensor)
+    assert why_no_mean(loss, N, WHOLE) == A_SUM
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("name", NOT_TOLD)
