@@ -30,7 +30,7 @@ _RULES: tuple[Rule, ...] = (
     ),
     ("StochasticWeightAveraging", ("swa_lrs",), lambda rates: rates != [], "it has no rate"),
     ("StochasticWeightAveraging", ("annealing_epochs",), lambda n: n >= 0, "it must be 0 or more"),
-    ("ModelPruning", ("amount",), _is_amount, "it must be a number, or a part from 0.0 to 1.0"),
+    ("ModelPruning", ("amount",), _is_amount, "it must be 0 or more, or a part from 0.0 to 1.0"),
 )
 
 
@@ -44,7 +44,9 @@ def check_callbacks(callbacks: Any) -> None:
         UsageError: There is one.
     """
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        kind = str(getattr(callback, "class_path", "")).rpartition(".")[2]
+        package, _, kind = str(getattr(callback, "class_path", "")).rpartition(".")
+        if not package.startswith("lightning."):
+            continue
         for name, arguments, is_right, must in _RULES:
             if kind == name:
                 values = [callback.init_args[argument] for argument in arguments]

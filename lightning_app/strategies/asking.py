@@ -6,6 +6,7 @@ right under Lightning's own `ddp`. Here it would be divided twice, and nothing w
 
 import inspect
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -19,7 +20,12 @@ RANKS = {"global_rank", "get_rank"}  # by which data is split; a model asks for 
 FUNCTIONS = {"get_world_size", "get_rank"}  # whose names tell enough; a fleet, too, has devices
 OWNERS = {"trainer", "strategy"}
 GATHERS = "all_gather"  # which has to know of how many
-WITHIN = ("__func__", "fget", "func")  # of a static or class method, a property, a cached one
+WITHIN: dict[type, str] = {  # what holds a function
+    staticmethod: "__func__",
+    classmethod: "__func__",
+    property: "fget",
+    cached_property: "func",
+}
 INSTALLED = ("site-packages", "dist-packages")  # which the user cannot change
 
 
@@ -46,12 +52,12 @@ def _asking(owner: object, names: set[str]) -> Iterator[str]:
         if cls.__module__.startswith("lightning_app."):
             continue
         for name, member in vars(cls).items():
-            within = (getattr(member, part, None) for part in WITHIN)
-            function = next(filter(None, within), member)
+            attribute = WITHIN.get(type(member))
+            function = getattr(member, attribute) if attribute else member
             if not inspect.isfunction(function):
                 continue
             code = getattr(inspect.unwrap(function), "__code__", None)
-            if not isinstance(code, CodeType) or _is_installed(code):
+            if not isinstance(code, CodeType) or is_installed(code):
                 continue
             used = set(names_in(code))
             asked = names & used & (FUNCTIONS if not OWNERS & used else names)
@@ -59,7 +65,8 @@ def _asking(owner: object, names: set[str]) -> Iterator[str]:
                 yield f"{cls.__name__}.{name} asks for {min(asked)}"
 
 
-def _is_installed(code: CodeType) -> bool:
+def is_installed(code: CodeType) -> bool:
+    """Whether a function is of a library."""
     return any(folder in Path(code.co_filename).parts for folder in INSTALLED)
 
 

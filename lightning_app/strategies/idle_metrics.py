@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_app.processes.collectives import all_objects
-from lightning_app.strategies.asking import names_in
+from lightning_app.strategies.asking import is_installed, names_in
 from lightning_app.strategies.telling import TellOnce
 
 
@@ -95,13 +95,17 @@ def _counts_entries(metric: Metric, state: str, forms: list[_Form], world_size: 
     compute = getattr(type(metric).compute, "__code__", None)
     if not is_uneven or metric._reductions[state] is not None or compute is None:
         return False
-    return not any("cat" in name for name in names_in(compute))
+    return not (
+        is_installed(compute)
+        or any("cat" in name or name == "compute" for name in names_in(compute))
+    )
 
 
 def _fill(entries: list[Any], metric: Metric, forms: list[_Form]) -> None:
     """Add entries without samples, up to the most that a rank has."""
-    if type(metric)._sync_dist is not Metric._sync_dist:  # it gathers in a way of its own
-        return
+    gather = type(metric)._sync_dist
+    if gather is not Metric._sync_dist and "_sync_dist" not in names_in(gather.__code__):
+        return  # it gathers in a way of its own
     for form in forms:
         if form.shape and len(entries) < form.num_entries:
             device = "cpu" if metric.compute_on_cpu else metric.device

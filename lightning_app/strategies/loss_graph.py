@@ -43,7 +43,7 @@ def why_no_mean(
         accumulated: Batches by which Lightning has divided it.
     """
     with suppress(AttributeError, RuntimeError):  # torch's names, and what it keeps, may change
-        node = loss.grad_fn
+        node: Node = loss.grad_fn
         if accumulated > 1 and node.name() == "DivBackward0" and node._saved_other == accumulated:
             node = node.next_functions[0][0]
         return _why_no_mean(node, num_samples, global_size)

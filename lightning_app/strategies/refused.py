@@ -123,7 +123,7 @@ def check_sync_batchnorm(model: LightningModule, shard: Shard, world_size: int) 
     Raises:
         MisconfigurationException: The model has it.
     """
-    if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+    if any(isinstance(part, nn.SyncBatchNorm) and part.training for part in model.modules()):
         raise MisconfigurationException(
             f"a batch of {shard.global_size} has no sample for some of {world_size} processes, "
             "and SyncBatchNorm needs one of each: use drop_last=True, or another batch size"

@@ -119,6 +119,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "ddp2",
         "BatchNorm, larger parts; dropout; mixup by numpy; codebook in a buffer; "
         "a mean over nodes; contrastive; gathers means; a metric's own value; "
+        "a metric's own value of a step; "
         "validation_step_outputs; losses balanced by gradients; standard targets; "
         "a running mean scales the loss; logs beside the step; averages of samples, one a rank; "
         "validation_step_outputs, synced; a sum for a loss; clamps gradients; "
@@ -128,6 +129,15 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"
+    ),
+    "a rank without samples leaves nothing in an evaluation": Mechanism(
+        "strategies.ddp.nothing_stays", broken.as_it_comes, "ddp2", "pairs in validation"
+    ),
+    "nobody waits for a rank that skips a step": Mechanism(
+        "strategies.ddp.refused_to_wait",
+        broken.as_it_comes,
+        "ddp2",
+        "computes in a step without samples; gathers in a step without samples",
     ),
     "shapes that are gathered are checked": Mechanism(
         "strategies.ddp.check_shapes", broken.nothing, "ddp2", "contrastive, gathered"

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from lightning_app import strategies
 from lightning_app.checkpoint.resume import Resume
+from tests.command import transcript
 from tests.runs import MemoryLogger, make_trainer
 from tests.strategies.virtual import strangers, users
 
@@ -83,7 +84,7 @@ def train(
         with redirect_stdout(StringIO()) as shown:
             trainer.fit(model, users.Data(batch_size, **data), ckpt_path=path)
     assert isinstance(trainer.logger, MemoryLogger)
-    return Ended(users.sha256(trainer), shown.getvalue().splitlines(), trainer.logger.curves)
+    return Ended(users.sha256(trainer), transcript(shown.getvalue()), trainer.logger.curves)
 
 
 def train_all(names: list[str], devices: int, flags: dict[str, Any]) -> dict[str, Ended]:
