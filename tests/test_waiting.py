@@ -19,7 +19,8 @@ time.sleep(0.5)
 
 ENDS = """
 import subprocess, sys
-from lightning_app.processes import ranks, waiting
+from lightning_app import waiting
+from lightning_app.processes import ranks
 waiting.SAYS_SO_S = 0.2
 with ranks.ended_together():
     ranks._ranks[1] = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.6)"])

@@ -105,7 +105,7 @@ class Resume(Callback):
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
         self._put_metrics(trainer)
-        lost = _what_is_lost(trainer) if self._checkpoint else ()
+        lost = _what_is_lost(trainer) if self._checkpoint and trainer.global_step else ()
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         inside.load_positions(trainer)
@@ -127,6 +127,9 @@ class Resume(Callback):
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._put_metrics(trainer)  # training does not start where nothing is left to be done
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._checkpoint, self._has_begun = {}, False
 
     def _check_optimizers(self, trainer: Trainer) -> None:

@@ -4,6 +4,7 @@ What one of them refuses is one line there, too, and not a traceback from anothe
 to the first process, which trains nothing itself, is one to them.
 """
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -58,10 +59,11 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
             SystemExit: They have saved, and told so.
         """
         signals.may_wait(True)
-        for process in self.procs:
+        processes = self.procs or multiprocessing.active_children()  # some, while they are started
+        for process in processes:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, signum)
-        for process in self.procs:
+        for process in processes:
             process.join()
         if self.procs and self.procs[0].exitcode == 128 + signum:
             raise SystemExit(128 + signum) from None
@@ -74,6 +76,10 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
         with signals.listening_as_rank():
             try:
                 self._run(process_idx, trainer, *args)
+            except signals.Stopped as stop:
+                if process_idx == 0 and not stop.agreed:  # out of training, where nothing is saved
+                    ranks.say(str(stop))
+                raise
             except UsageError as error:
                 discard_empty_run(trainer)
                 _end(str(error), parent, REFUSED)

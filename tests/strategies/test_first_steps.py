@@ -67,6 +67,7 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ranks[:] = [own, dict.fromkeys(own, (7.0, 7.0)) if len(calls) > 1 else own]
 
     monkeypatch.setattr(dist, "all_gather_object", gather)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     return calls
 

@@ -50,6 +50,7 @@ def told(kind: str, monkeypatch: pytest.MonkeyPatch, offset: float = 0.0) -> lis
         sent.append(own)
         ranks[:] = [own, sent[0]]
 
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "all_gather_object", gather)
     for rank in (1, 0):
