@@ -146,6 +146,16 @@ def test_a_signal_ends_whatever_runs(command: str, signum: int, tmp_path: Path) 
             assert f"\n{line}\n" in (ROOT / f"{page}.md").read_text()
 
 
+def test_a_signal_ends_a_validation_on_forked_ranks(tmp_path: Path) -> None:
+    several = ("--accelerator", "cpu", "--devices", "2", "--strategy", "ddp_fork")
+    program = Program("validate", *several, *WAITS, "--data.val_length", "30000", cwd=tmp_path)
+    program.until((tmp_path / "in_step_0").exists)
+    program.signal(signal.SIGTERM)
+    fault = "a signal in validation, test or prediction"
+    assert program.end(20) == exit_code(fault, signal.SIGTERM)
+    assert program.lines == ["train.py: stopped by SIGTERM: nothing to save"]
+
+
 def test_sighup_is_ignored_where_it_was_before(tmp_path: Path) -> None:
     program = Program(*ALONE, *WAITS, cwd=tmp_path, setting=as_under_nohup)
     program.until((tmp_path / "in_step_0").exists)
