@@ -74,7 +74,7 @@ class FirstSteps:
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
 
     def look_at_loss(self, loss: Tensor, shards: Sequence[Shard]) -> None:
-        """Tell of a loss that is no mean over samples, before it is gone back from."""
+        """Tell of a loss that is not a mean over samples, before its backward pass."""
         sizes = {shard.size for shard in shards}
         if not self._left or len(sizes) != 1 or hasattr(self._model, MEAN_OVER):
             return

@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
-    BatchSizeFinder,
     EMAWeightAveraging,
-    LearningRateFinder,
-    ModelPruning,
 )
-from torch.nn.utils import prune
 from typing_extensions import override
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
@@ -23,7 +18,7 @@ from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 from lightning_app.telemetry.coverage import Coverage
 from tests.ranks import run_ranks
-from tests.runs import MemoryLogger, Run, SaveAt, assert_same_weights, fit
+from tests.runs import MemoryLogger, Run, assert_same_weights, fit
 from tests.user_modules import Shuffled, Submodule
 
 Curves = dict[str, dict[int, float]]
@@ -192,99 +187,6 @@ def test_every_last_checkpoint_continues_the_run(case: str, tmp_path: Path) -> N
         run = train(case, None, str(tmp_path / name))
         assert_same_weights(run, whole, tolerance=0)
         assert_continues(logged, run.curves, whole.curves, name)
-
-
-class PreparesEpochs(Scheduled):
-    """Sets something as an epoch starts, and logs per epoch."""
-
-    @override
-    def on_train_epoch_start(self) -> None: ...
-
-    @override
-    def training_step(self, batch: Any) -> Any:
-        loss = super().training_step(batch)
-        self.log("mean", loss, on_epoch=True)
-        return loss
-
-
-def test_what_is_not_taken_up_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    saver = SaveLast(tmp_path)
-    for path in (None, "003-last-002.ckpt", "008-last-007.ckpt"):
-        fit(
-            "single_device",
-            1,
-            PreparesEpochs("epoch"),
-            RandomDataModule(length=50, batch_size=7, val_length=30),
-            str(tmp_path / path) if path else None,
-            max_epochs=2,
-            enable_checkpointing=not path,
-            callbacks=[Resume(), *([] if path else [saver])],
-        )
-        lines = capsys.readouterr().err.splitlines()
-        told = [line for line in lines if line.startswith("continued within an epoch: ")]
-        assert len(told) == (2 if path == "003-last-002.ckpt" else 0)
-        for line, name in zip(told, ("of mean are", "of PreparesEpochs ran"), strict=False):
-            assert name in line
-
-
-class KeepsMasks(LinearModule):
-    """Is pruned as it is made, so that masks in a checkpoint are loaded."""
-
-    @override
-    def configure_model(self) -> None:
-        if not prune.is_pruned(self):
-            prune.identity(self.net.fc, "weight")  # type: ignore[no-untyped-call]
-
-
-def test_a_search_is_refused_and_lost_masks_are_told_without_a_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def train(model: LightningModule, path: Path | None, *callbacks: Callback) -> None:
-        fit(
-            "single_device",
-            1,
-            model,
-            ckpt_path=str(path) if path else None,
-            max_epochs=2,
-            precision="32-true",  # in which torch prunes
-            callbacks=[*callbacks, Resume()],
-        )
-
-    first, kept = tmp_path / "first.ckpt", tmp_path / "kept.ckpt"
-    train(LinearModule(log_shapes="off"), None, SaveAt(6, first))
-    for finder in (LearningRateFinder, BatchSizeFinder):
-        with pytest.raises(MisconfigurationException, match=f"{finder.__name__} would search"):
-            train(LinearModule(log_shapes="off"), first, finder())
-    keeps: dict[str, Any] = {
-        "make_pruning_permanent": False,
-        "use_lottery_ticket_hypothesis": False,
-    }
-    pruning = ModelPruning("l1_unstructured", parameter_names=["weight"], amount=0.3, **keeps)
-    train(KeepsMasks(log_shapes="off"), None, SaveAt(6, kept), pruning)
-    train(KeepsMasks(log_shapes="off"), kept, pruning)
-    assert "does not put back" not in capsys.readouterr().err
-    train(LinearModule(log_shapes="off"), first, pruning)
-    assert "ModelPruning does not put back its masks" in capsys.readouterr().err
-
-
-class FindsAtEpochs(LearningRateFinder):
-    """Searches as epochs start, as in Lightning's documentation."""
-
-    @override
-    def on_fit_start(self, *args: Any) -> None: ...
-
-    @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.lr_find(trainer, pl_module)
-
-
-def test_what_a_search_puts_back_is_not_the_run_that_goes_on(tmp_path: Path) -> None:
-    def train(*callbacks: Callback) -> Run:
-        finder = FindsAtEpochs(num_training_steps=5, update_attr=False)
-        more: dict[str, Any] = {"default_root_dir": tmp_path, "max_epochs": 3}
-        return fit("single_device", 1, callbacks=[finder, *callbacks], **more)
-
-    assert train(Resume()).metrics == train().metrics
 
 
 def assert_continues(before: Curves, after: Curves, whole: Curves, name: str) -> None:
