@@ -4,6 +4,7 @@ import os
 import stat
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import yaml
@@ -222,6 +223,8 @@ def check_trainer_flags(flags: Any) -> None:
         least, most = flags[f"min_{unit}"], flags[f"max_{unit}"]
         if least is not None and most not in (None, -1) and least > most:
             raise UsageError(f"--min_{unit} {least}: it is more than --max_{unit} {most}")
+    if flags["profiler"] == "xla" and not find_spec("torch_xla"):
+        raise UsageError("--profiler xla: it is for TPUs, and needs the package torch_xla")
     check_callbacks(flags["callbacks"])
     writes = not (flags["fast_dev_run"] or flags["barebones"] or flags["logger"] is False)
     root = flags["default_root_dir"]

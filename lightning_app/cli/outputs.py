@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fsspec.core import url_to_fs
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -33,7 +34,7 @@ def check_outputs(trainer: Trainer) -> None:
 
 
 def check_folder(subject: str, folder: str) -> None:
-    """Refuse a folder that cannot be made, or not be written to; a remote one is not looked at.
+    """Refuse a folder that cannot be made, or not be written to; of a remote one, the server.
 
     The first rank tries: it is the one that writes.
 
@@ -46,7 +47,12 @@ def check_folder(subject: str, folder: str) -> None:
     """
     if folder.startswith(("http://", "https://")):
         raise UsageError(f"{subject}: nothing can be written to a web address")
-    if "://" not in folder and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+    if "://" in folder:
+        try:
+            url_to_fs(folder)  # which connects, or misses a package
+        except (ImportError, OSError, ValueError) as error:
+            raise UsageError(f"{subject}: {error}") from None
+    elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         try:
             _try_to_make(os.path.join(os.getcwd(), os.path.expanduser(folder)))
         except (OSError, ValueError) as error:  # a path may hold a null character

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -127,6 +127,7 @@ def meet(
         _look_up(address)
         deadline = time.monotonic() + limit_s
         try:
+            _reach(address, port, rank == 0, deadline)
             found = rendezvous(
                 f"env://?rank={rank}&world_size={world_size}", timeout=timedelta(seconds=limit_s)
             )
@@ -215,6 +216,42 @@ def _look_up(address: str) -> None:
             time.sleep(1)
         else:
             return
+
+
+def _reach(address: str, port: int, is_first: bool, deadline: float) -> None:
+    """Wait until the store's place answers; torch's wait writes to stderr where it was in vain.
+
+    Args:
+        address: Of the store's machine.
+        port: Where it listens there.
+        is_first: Whether this is the first rank, which may be about to open the store: it listens
+            there meanwhile, unless somebody does.
+        deadline: By `time.monotonic()`, in seconds.
+
+    Raises:
+        TimeoutError: Nothing answers there.
+    """
+    with _listening(port) if is_first else nullcontext():
+        while True:
+            left_s = max(deadline - time.monotonic(), POLL_S)
+            try:
+                return socket.create_connection((address, port), timeout=left_s).close()
+            except OSError as error:
+                if time.monotonic() > deadline - POLL_S:
+                    raise TimeoutError(f"nothing answers there: {error}") from None
+                time.sleep(POLL_S)
+
+
+@contextmanager
+def _listening(port: int) -> Iterator[None]:
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    with ExitStack() as stack:
+        with suppress(OSError):  # somebody does: a launcher's store, or torch is going to tell
+            stack.enter_context(
+                socket.create_server(("", port), family=family, dualstack_ipv6=dual)
+            )
+        yield
 
 
 @contextmanager

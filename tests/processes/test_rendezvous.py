@@ -1,5 +1,6 @@
 """Ranks that do not find each other say so, and end."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -45,6 +46,25 @@ def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "29500")
     with pytest.raises(UsageError, match=r"^MASTER_ADDR=no-such-host\.invalid: "):
         rendezvous.meet(alone())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.timeout(30)
+def test_an_address_that_nothing_answers_at_is_told_in_one_line(
+    rank: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    address = "127.0.0.1" if rank else "192.0.2.1"  # which is for documents: it is nowhere
+    environment = alone()
+    environment.set_global_rank(rank)
+    port = environment.main_port
+    monkeypatch.setenv("MASTER_ADDR", address)
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    place = f"rank {rank} of 2 at MASTER_ADDR={address}, MASTER_PORT={port}"
+    began_s = time.monotonic()
+    with pytest.raises(UsageError, match=f"^{place}: nothing answers there: "):
+        rendezvous.meet(environment, limit_s=1.0)
+    assert time.monotonic() - began_s < 10  # torch waits for each of its own tries
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.timeout(30)
