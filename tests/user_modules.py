@@ -33,6 +33,14 @@ class Submodule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Wide(Submodule):
+    """Takes samples of 7 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(7, 2))
+
+
 class LossForgotten(Submodule):
     """Computes a loss in its training step, and keeps it."""
 

@@ -4,6 +4,7 @@ An error in it is about what was asked for, unless the user's own code has raise
 are held back until it is over, so that a run that is refused prints one line.
 """
 
+import traceback
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
@@ -16,8 +17,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_app.cli.refusals import is_of_another
-from lightning_app.errors import UsageError, frames_of, is_users, module_of, what_it_says
+from lightning_app.errors import (
+    UsageError,
+    first_line,
+    frames_of,
+    is_users,
+    module_of,
+    what_it_says,
+)
 from lightning_app.waiting import nothing_to_wait_for
+
+_OF_ANOTHER_FORM = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Beginning(Callback):
@@ -26,10 +36,12 @@ class Beginning(Callback):
     Attributes:
         is_over: Whether the first loop has begun: training, evaluation or prediction. The sanity
             check before training is part of the beginning.
+        random_data: What a model is told that was given no data of its own; empty of others.
     """
 
     def __init__(self) -> None:
         self.is_over = False
+        self.random_data = ""
         self._is_checking = False  # by the steps of the sanity check, which are the user's
         self._held: list[Callable[[], None]] = []
         self._usual: Any = None  # what shows warnings
@@ -75,6 +87,17 @@ class Beginning(Callback):
         if is_asked_for and not any(is_users(f) or _is_step(f) for f in frames_of(error)):
             return what_it_says(error)
         return None
+
+    def about_random_data(self, error: Exception, trainer: Trainer) -> str | None:
+        """What a model that does not take the random data has met in its first batch of them."""
+        places = list(traceback.walk_tb(error.__traceback__))
+        own = [(frame.f_code.co_filename, line) for frame, line in places if is_users(frame)]
+        is_of_form = isinstance(error, _OF_ANOTHER_FORM)
+        if not (self.random_data and own and is_of_form) or trainer.global_step > 0:
+            return None
+        file, line = own[-1]
+        what = f"{type(error).__name__}: {first_line(error)}"
+        return f"{file}:{line}: {what}. {self.random_data}: --data CLASS names its own"
 
     @override
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

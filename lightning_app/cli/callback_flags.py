@@ -1,7 +1,9 @@
-"""Arguments of Lightning's callbacks that it takes, and fails at once training goes on."""
+"""The callbacks that flags and configs name, and arguments of Lightning's that fail only later."""
 
 from collections.abc import Callable
 from typing import Any
+
+from lightning.pytorch import Callback
 
 from lightning_app.errors import UsageError
 
@@ -54,3 +56,12 @@ def check_callbacks(callbacks: Any) -> None:
                     pairs = zip(arguments, values, strict=True)
                     told = ", ".join(f"{argument} {value}" for argument, value in pairs)
                     raise UsageError(f"--callbacks {name}: {told}: {must}")
+
+
+def as_list(callbacks: Any) -> list[Any]:
+    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+
+
+def has_one(kind: type[Callback], callbacks: Any) -> bool:
+    """Whether one of the callbacks, which may be one alone, is of a kind."""
+    return any(isinstance(callback, kind) for callback in as_list(callbacks))

@@ -13,7 +13,7 @@ from pydoc import locate
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -26,6 +26,7 @@ from lightning_app.checkpoint.input import check_progress, read_checkpoint
 from lightning_app.checkpoint.io import AtomicCheckpointIO
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
+from lightning_app.cli.callback_flags import as_list, has_one
 from lightning_app.cli.completion import print_completion
 from lightning_app.cli.continuing import CONTINUE, Begun, begins_with, in_words
 from lightning_app.cli.flags import (
@@ -142,8 +143,9 @@ class CommandLine(LightningCLI):
         if any(is_overridden(name, model, LightningModule) for name in LOADERS):
             super().parse_arguments(parser, [arg for arg in args if arg != DEFAULT_DATA])
         else:
-            given = f"{path} is given random data, 5 numbers a sample"
-            rank_zero_only(print)(f"No --data: {given}; --data CLASS names its own")
+            told = f"No --data: {path} is given random data, 5 numbers a sample"
+            self._beginning.random_data = told
+            rank_zero_only(print)(f"{told}; --data CLASS names its own")
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -190,6 +192,7 @@ class CommandLine(LightningCLI):
             line = refusal(error, self._own("ckpt_path"), has_stepped)
             line = line or self._beginning.refusal(error)
             line = line or about_optimizer(error, self._own("optimizer"), self._own("lr_scheduler"))
+            line = line or self._beginning.about_random_data(error, self.trainer)
             if line is None:
                 raise
             discard_empty_run(self.trainer)
@@ -208,9 +211,9 @@ class CommandLine(LightningCLI):
             kwargs["max_epochs"] = DEFAULT_MAX_EPOCHS
         if asked.barebones:  # which takes no logger and no callbacks
             return super().instantiate_trainer(**kwargs)
-        if asked.enable_progress_bar is None and not _has(ProgressBar, asked.callbacks):
+        if asked.enable_progress_bar is None and not has_one(ProgressBar, asked.callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        if asked.enable_model_summary is None and not _has(ModelSummary, asked.callbacks):
+        if asked.enable_model_summary is None and not has_one(ModelSummary, asked.callbacks):
             kwargs["enable_model_summary"] = False
         if asked.logger is None or asked.logger is True:
             continues = self._own("ckpt_path") if self._chosen == "fit" else None
@@ -253,7 +256,7 @@ class CommandLine(LightningCLI):
         own = config["callbacks"]
         if config["barebones"]:
             callbacks.append(self._beginning)
-            return self._prepared(Trainer(**config | {"callbacks": [*_as_list(own), *callbacks]}))
+            return self._prepared(Trainer(**config | {"callbacks": [*as_list(own), *callbacks]}))
         keeps = self._chosen == "predict" and self._own("return_predictions") is not False
         callbacks += run_callbacks(
             compile_modules=self._own("compile"),
@@ -272,7 +275,7 @@ class CommandLine(LightningCLI):
         callbacks.insert(-1, self._beginning)  # which is over when all have begun but the console
         # A model that has callbacks may bring a bar: Lightning's is the one that it takes away.
         brings_bar = is_overridden("configure_callbacks", self.model)
-        if config["enable_progress_bar"] and not (_has(ProgressBar, own) or brings_bar):
+        if config["enable_progress_bar"] and not (has_one(ProgressBar, own) or brings_bar):
             callbacks.append(RunProgress())
         trainer = super()._instantiate_trainer(config, callbacks)
         if inside.has_usual_checkpoint_io(trainer):
@@ -289,11 +292,3 @@ class CommandLine(LightningCLI):
         start_spawned_ranks_so(trainer)
         inside.leave_sigterm_alone(trainer)
         return trainer
-
-
-def _as_list(callbacks: Any) -> list[Callback]:
-    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
-
-
-def _has(kind: type[Callback], callbacks: Any) -> bool:
-    return any(isinstance(callback, kind) for callback in _as_list(callbacks))

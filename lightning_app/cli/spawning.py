@@ -11,6 +11,7 @@ import socket
 import time
 from typing import Any, NoReturn
 
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.multiprocessing.spawn import ProcessExitedException
@@ -103,6 +104,7 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
                 if another_rank_told(error):
                     raise SystemExit(REFUSED) from None
                 line = refusal(error, trainer.ckpt_path) or beginning.refusal(error)
+                line = line or beginning.about_random_data(error, trainer)
                 if line is None:
                     raise
                 raise UsageError(line) from None
@@ -114,7 +116,13 @@ def start_spawned_ranks_so(trainer: Trainer) -> None:
 
 
 def _end(line: str, parent: int, status: int) -> NoReturn:
-    """End a rank with its line, undisturbed: torch ends it as soon as another has ended."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """End a rank with its line.
+
+    torch ends it as soon as another has ended. Where they share a store, it is told there who
+    tells, and is not to be disturbed; before that, the first rank's end says that it has told.
+    """
+    is_connected = dist.is_available() and dist.is_initialized()
+    waits_for_first = rank_zero_only.rank > 0 and not is_connected  # type: ignore[attr-defined]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if waits_for_first else signal.SIG_IGN)
     tell(line, parent)
     raise SystemExit(status) from None

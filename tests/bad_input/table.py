@@ -23,6 +23,9 @@ LATE = {  # known once an epoch has ended: what it logs may come in any hook
     "--optimizer SGD --lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor nope": (
         "conditioned on metric nope"
     ),
+    "predict --model tests.user_modules.Wide --devices 2 --strategy ddp_fork": (
+        "`Trainer.predict` requires `forward` method to run."
+    ),
 }
 
 ACCEPTED = (

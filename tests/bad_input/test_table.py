@@ -1,5 +1,6 @@
 """Odd command lines and environments end in one line, and legitimate ones in a whole run."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,23 @@ def test_what_is_known_late_is_one_line(command: str, forks: Forks, tmp_path: Pa
 def test_what_is_right_runs(command: str, forks: Forks, tmp_path: Path) -> None:
     ended = run_odd(forks, tmp_path, command)
     assert went_well(ended), ended
+
+
+@pytest.mark.parametrize("layout", [(), ("--devices", "2", "--strategy", "ddp_fork")])
+def test_a_model_that_does_not_take_the_random_data_is_one_line(
+    layout: tuple[str, ...], forks: Forks, tmp_path: Path
+) -> None:
+    model = "tests.user_modules.Wide"
+    ended = forks.run("--model", model, "--accelerator", "cpu", *layout, cwd=tmp_path)
+    lines = [line for line in ended.stderr.splitlines() if "error: " in line]
+    assert (ended.status, "Traceback" in ended.stderr, ended.files) == (2, False, ()), ended
+    assert len(lines) == 1
+    assert re.fullmatch(
+        r"train\.py: error: \S*user_modules\.py:\d+: RuntimeError: mat1 and mat2 shapes cannot be "
+        rf"multiplied \(.*\)\. No --data: {model} is given random data, 5 numbers a sample: "
+        "--data CLASS names its own",
+        lines[0],
+    )
 
 
 BUGS = {
