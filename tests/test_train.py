@@ -10,7 +10,7 @@ import yaml
 
 from lightning_app.cli.command_line import DEFAULT_MAX_EPOCHS
 from lightning_app.data import RandomDataset
-from tests.command import ROOT, Outcome, transcript
+from tests.command import ROOT, Outcome, start, transcript
 from tests.events import scalars
 from tests.forking import train
 
@@ -224,3 +224,23 @@ def test_the_same_batches_are_overfitted(tmp_path: Path) -> None:
     curves = scalars(tmp_path / "lightning_logs" / "version_0")
     assert curves["batch_size/global"] == dict.fromkeys(range(4), 30)
     assert outcome.stdout.count("coverage/missing 0  coverage/repeated 0") == 2
+
+
+def test_what_a_users_objects_hold_is_written_at_the_end(tmp_path: Path) -> None:
+    """What is imported is kept from the garbage collector, and nothing of the user's."""
+    (tmp_path / "holds.py").write_text(
+        "from lightning_app.model import LinearModule\n"
+        "class Holder:\n"
+        "    def __init__(self):\n"
+        "        self.me = self  # only the collector can tell that nobody needs it\n"
+        "    def __del__(self):\n"
+        "        print('the last line')\n"
+        "class Model(LinearModule):\n"
+        "    def on_fit_end(self):\n"
+        "        Holder()\n"
+    )
+    flags = ("--accelerator", "cpu", "--model", "holds.Model", "--fast_dev_run")
+    process = start(*flags, cwd=tmp_path)
+    stdout, stderr = process.communicate(timeout=100)
+    assert (process.returncode, stderr) == (0, "")
+    assert stdout.endswith("the last line\n")

@@ -1,7 +1,7 @@
 """argv → Trainer, model and data; `lightning_app.cli.main` runs a command line."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lightning_app.command import program
 from lightning_app.errors import lightning_lacks, missing_import
@@ -14,6 +14,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: With status 2, after one line on stderr, if Lightning has not all that is
             imported from it; else as that does.
     """
+    load()(arguments)
+
+
+def load() -> Callable[[Sequence[str] | None], None]:
+    """Import what runs command lines, with PyTorch and Lightning.
+
+    Raises:
+        SystemExit: With status 2, after one line on stderr, if Lightning has not all of it.
+    """
     try:
         from lightning_app.cli.program import main as run
     except ImportError as error:
@@ -22,4 +31,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         line = lightning_lacks([missing_import(error)])
         print(f"{program()}: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
-    run(arguments)
+    return run
