@@ -7,7 +7,7 @@ INSTALLED = "train-any"
 
 
 def command() -> str:
-    """What a user types to start it again: `python train.py`, unless it was another way."""
+    """What a user types to start it again; `python train.py` stands for scripts of any name."""
     path = PurePath(sys.argv[0] if sys.argv else "")
     if path.name == "__main__.py" and path.parent.name == "lightning_app":
         return "python -m lightning_app"

@@ -63,7 +63,6 @@ def missing_import(error: ImportError) -> str:
 
 
 _NOT_THE_USERS = {
-    "__main__",
     "aiohappyeyeballs",
     "aiohttp",
     "fsspec",

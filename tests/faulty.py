@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_app.model import Batch, LinearModule
+from lightning_app.processes.signals import HEED_S
 
 
 def last_rank(trainer: Trainer) -> int:
@@ -43,6 +45,25 @@ class Misconfigured(LinearModule):
         if self.global_step == 40:
             raise MisconfigurationException("a bug")
         return super().training_step(batch)
+
+
+class Forks(LinearModule):
+    """Has processes of its own, of which it ends some, and a signal of its own."""
+
+    @override
+    def on_fit_start(self) -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        child = get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(10)
+        print("the child ended by", child.exitcode)
+        time.sleep(HEED_S + 0.5)  # after which what the run does not heed would end it
+
+    @override
+    def on_train_end(self) -> None:
+        get_context("fork").Process(target=time.sleep, args=(60,), daemon=True).start()
 
 
 class Waits(LinearModule):

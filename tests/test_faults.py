@@ -16,7 +16,7 @@ import torch
 
 from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
-from tests.command import ROOT
+from tests.command import ROOT, start
 from tests.documented import exit_code, faults
 from tests.forked import STDOUT, Program, children_of, no_file_over, set_variable
 
@@ -154,6 +154,16 @@ def test_a_signal_ends_a_validation_on_forked_ranks(tmp_path: Path) -> None:
     fault = "a signal in validation, test or prediction"
     assert program.end(20) == exit_code(fault, signal.SIGTERM)
     assert program.lines == ["train.py: stopped by SIGTERM: nothing to save"]
+
+
+def test_what_the_users_code_forks_is_its_own(tmp_path: Path) -> None:
+    process = start("--model", "tests.faulty.Forks", "--accelerator", "cpu", cwd=tmp_path)
+    stdout, stderr = process.communicate(timeout=100)
+    assert (process.returncode, stderr) == (0, "")
+    assert [line for line in stdout.splitlines() if line.startswith(("heard", "the child"))] == [
+        "heard",
+        f"the child ended by -{signal.SIGTERM.value}",
+    ]
 
 
 def test_sighup_is_ignored_where_it_was_before(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_app.model import LinearModule
-from tests.command import ROOT
+from tests.command import ROOT, without_waits
+from tests.forking import clean_environment
 from tests.runs import SaveAt, fit, make_trainer
 from tests.user_modules import Shuffled, Submodule
 
@@ -89,6 +90,36 @@ class Breaks(LinearModule):
         if self.global_step == 1:
             raise RuntimeError("broken off")
         return super().training_step(batch)
+
+
+TWICE = """
+from lightning_app.cli import main
+
+TWO = ["--accelerator", "cpu", "--max_epochs", "1", "--devices", "2", "--strategy", "ddp"]
+main(["fit", *TWO])
+print("goes on", flush=True)
+main(["validate", "--accelerator", "cpu", "--ckpt_path", "last"])
+main(["fit", *TWO])
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_script_goes_on_in_its_first_process(tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text(TWICE)
+    ended = subprocess.run(
+        [sys.executable, "twice.py"],
+        cwd=tmp_path,
+        env=clean_environment() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert ended.stdout.count("goes on\n") == 1
+    assert "val/loss" in ended.stdout.split("goes on")[1]
+    assert (ended.returncode, without_waits(ended.stderr)[:49]) == (
+        2,
+        "train.py: error: a script starts the processes of",
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice

@@ -96,8 +96,8 @@ def expected_transcript(devices: int) -> list[str]:
 
 
 def assert_transcript(stdout: str, expected: list[str]) -> None:
-    for line, start in zip(transcript(stdout), expected, strict=True):
-        assert line.startswith(start)
+    for line, beginning in zip(transcript(stdout), expected, strict=True):
+        assert line.startswith(beginning)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3])

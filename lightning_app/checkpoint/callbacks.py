@@ -74,6 +74,10 @@ class LastCheckpoint(Checkpoint):
         self._checked = False
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._signum = 0  # of an earlier run
+
+    @override
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
 

@@ -5,15 +5,19 @@ from collections.abc import Callable, Sequence
 
 from lightning_app.command import program
 from lightning_app.errors import lightning_lacks, missing_import
+from lightning_app.processes.environment import check_environment
+from lightning_app.processes.ranks import end_with_parent
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line: `lightning_app.cli.program.main`.
 
     Raises:
-        SystemExit: With status 2, after one line on stderr, if Lightning has not all that is
-            imported from it; else as that does.
+        SystemExit: With status 2, after one line on stderr, if a launcher's variable makes no sense
+            or Lightning has not all that is imported from it; else as that does.
     """
+    end_with_parent()
+    check_environment()
     load()(arguments)
 
 

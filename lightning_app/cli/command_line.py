@@ -29,14 +29,8 @@ from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.callback_flags import as_list, has_one
 from lightning_app.cli.completion import print_completion
 from lightning_app.cli.continuing import CONTINUE, Begun, begins_with, in_words
-from lightning_app.cli.flags import (
-    add_run_flags,
-    add_short_flags,
-    check_run_flags,
-    check_trainer_flags,
-    check_value,
-    in_config_files,
-)
+from lightning_app.cli.flag_values import check_run_flags, check_trainer_flags, check_value
+from lightning_app.cli.flags import add_run_flags, add_short_flags, in_config_files
 from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.placing import Placing

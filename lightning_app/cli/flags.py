@@ -1,10 +1,6 @@
-"""This project's flags, and what their values stand for; a wrong one is refused in one line."""
+"""This project's flags, and those that are read in more than one place."""
 
-import os
-import stat
-from contextlib import suppress
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import yaml
@@ -14,9 +10,6 @@ from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
 from lightning_app.checkpoint.best import Mode
 from lightning_app.checkpoint.finite import Choice
-from lightning_app.cli.callback_flags import check_callbacks
-from lightning_app.cli.config_text import overflows
-from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
 from lightning_app.limits import WAIT_S
 from lightning_app.telemetry.shapes import LogShapes
@@ -135,105 +128,6 @@ def _allow_bare(parser: LightningArgumentParser, flag: str, value: Any) -> None:
     """Let a flag stand without a value, which then is this one."""
     action = parser._option_string_actions[flag]
     action.nargs, action.const = "?", value
-
-
-_LEAST = {
-    "accumulate_grad_batches": 1,
-    "check_val_every_n_epoch": 1,
-    "gradient_clip_val": 0,
-    "log_every_n_steps": 0,
-    "min_epochs": 0,
-    "min_steps": 0,
-    "num_sanity_val_steps": -1,
-}
-_MAY_BE_NULL = _LEAST.keys() - {"accumulate_grad_batches"}
-_MAX_SEED = 2**32 - 1  # numpy's
-
-
-def check_value(before: str, argument: str) -> None:
-    """Refuse what would be read as another number, or waited for without end.
-
-    Args:
-        before: The argument before it: its flag, unless it has that in itself.
-        argument: `VALUE`, or `--flag=VALUE`.
-
-    Raises:
-        UsageError: It is too large a number, or the path of a pipe.
-    """
-    flag, is_pair, value = argument.partition("=")
-    flag, value = (flag, value) if is_pair else (before, argument)
-    if overflows(value):
-        raise UsageError(f"{argument}: it is too large a number; infinity is .inf")
-    with suppress(OSError, ValueError):  # not a path, or not that of a file
-        is_looked_at_later = flag in ("--ckpt_path", "--weights_from")
-        if stat.S_ISFIFO(os.stat(value).st_mode) and not is_looked_at_later:
-            raise UsageError(f"{flag} {value}: it is a pipe, which is read only once: give a file")
-
-
-def check_run_flags(flags: Any) -> None:
-    """Refuse what Lightning's command line takes, and then fails at or leaves out.
-
-    Args:
-        flags: Those that are not the Trainer's, by their names.
-
-    Raises:
-        UsageError: A seed is out of range, or a flag needs another.
-    """
-    seed = flags["seed_everything"]
-    if not isinstance(seed, bool) and not 0 <= seed <= _MAX_SEED:
-        raise UsageError(f"--seed_everything {seed}: it must be from 0 to {_MAX_SEED}")
-    if flags.get("lr_scheduler") is not None and flags.get("optimizer") is None:
-        raise UsageError("--lr_scheduler needs --optimizer, whose learning rates it changes")
-    if flags["mode"] is not None and flags["monitor"] is None:
-        raise UsageError("--mode needs --monitor, the metric that it is about")
-    if flags["plain_steps"] and flags["steps_per_execution"] > 1:
-        raise UsageError("--plain_steps and --steps_per_execution: choose one of them")
-    if flags.get("run_name") and flags.get("ckpt_path") == "continue":
-        raise UsageError(
-            "--run_name and --ckpt_path continue: choose one of them: a run that is started again "
-            "before its first checkpoint would find its own folder taken"
-        )
-    if flags["virtual_ranks"] is not None:
-        others = {"compile": False, "data_on_device": False, "steps_per_execution": 1}
-        for name in (name for name, default in others.items() if flags[name] != default):
-            raise UsageError(f"--virtual_ranks and --{name}: choose one of them")
-
-
-def check_trainer_flags(flags: Any) -> None:
-    """Refuse what the Trainer takes and then fails at, or does something else with.
-
-    Args:
-        flags: The Trainer's arguments, by their names.
-
-    Raises:
-        UsageError: A number is too small, or no run can be written where it shall be.
-    """
-    if not hasattr(flags, "keys"):
-        raise UsageError(f"trainer: {flags}: it must be flags of the Trainer and their values")
-    for flag, least in _LEAST.items():
-        value = flags[flag]
-        if (value is None and flag not in _MAY_BE_NULL) or (
-            value is not None and not value >= least
-        ):
-            raise UsageError(f"--{flag} {flags[flag]}: it must be {least} or more")
-    every = flags["val_check_interval"]
-    if isinstance(every, (int, float)) and every <= 0:
-        raise UsageError(f"--val_check_interval {every}: it must be a number above 0")
-    for unit in ("epochs", "steps"):
-        least, most = flags[f"min_{unit}"], flags[f"max_{unit}"]
-        if least is not None and most not in (None, -1) and least > most:
-            raise UsageError(f"--min_{unit} {least}: it is more than --max_{unit} {most}")
-    if flags["profiler"] == "xla" and not find_spec("torch_xla"):
-        raise UsageError("--profiler xla: it is for TPUs, and needs the package torch_xla")
-    check_callbacks(flags["callbacks"])
-    writes = not (flags["fast_dev_run"] or flags["barebones"] or flags["logger"] is False)
-    root = flags["default_root_dir"]
-    if root is not None and root.startswith(("[", "{")):
-        raise UsageError(f"--default_root_dir {root}: it must be the path of a folder")
-    if root is not None or writes:
-        has_own_logger = flags["logger"] in (None, True)
-        folder = os.path.join(root or ".", "lightning_logs" if has_own_logger else "")
-        check_folder(f"--default_root_dir {root or '.'}", folder)
 
 
 def find_strategy(asked: Any) -> Any:

@@ -4,6 +4,7 @@ from lightning.pytorch import Trainer
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.errors import UsageError
 from lightning_app.processes import ranks
 
 
@@ -16,6 +17,11 @@ class RankLauncher(inside.SubprocessLauncher):
 
     @override
     def _call_children_scripts(self) -> None:
+        if ranks.have_started():
+            raise UsageError(
+                "a script starts the processes of one run: these would begin it anew: give the "
+                "second run of several processes a script of its own"
+            )
         with ranks.started_as_ranks():
             super()._call_children_scripts()
         started, self.procs = self.procs, []

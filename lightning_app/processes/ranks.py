@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from lightning_app.command import program
 from lightning_app.waiting import nothing_to_wait_for, say_if_slow
@@ -24,9 +25,14 @@ PATIENCE_S = 5.0  # with ranks that end by themselves once another has ended
 SAYS_SO_S = 10.0  # after which who waits for a rank says so
 LIMIT_S = 1800.0  # for which the first rank waits for the others' end, as long as in training
 POLL_S = 0.2
+FLUSH_S = 1.0
 _PR_SET_PDEATHSIG = 1
+# By which Lightning tells the processes of later ranks their places; it sets them here as well.
+_PLACE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 _ranks: dict[int, "subprocess.Popen[bytes]"] = {}  # those that this process has started
+_have_started = threading.Event()  # set once it has
+_is_rank = threading.Event()  # set where this process is such a rank itself
 _is_ending = threading.Event()  # set once the main thread waits for no rank but for its end
 
 
@@ -35,6 +41,7 @@ def end_with_parent() -> None:
     parent = int(os.environ.pop(PARENT, 0))
     if not parent:
         return
+    _is_rank.set()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
@@ -66,8 +73,14 @@ def watch(ranks: dict[int, "subprocess.Popen[bytes]"]) -> None:
         ranks: The processes of the later ranks, by their numbers.
     """
     _ranks.update(ranks)
+    _have_started.set()
     _is_ending.clear()
     threading.Thread(target=_watch, daemon=True, name="ranks").start()
+
+
+def have_started() -> bool:
+    """Whether this process has started ranks, be it for an earlier run."""
+    return _have_started.is_set()
 
 
 def _watch() -> None:
@@ -80,7 +93,7 @@ def _watch() -> None:
     # The main thread waits for that rank where nothing reaches it.
     say(f"error: {found[0]}")
     kill()
-    os._exit(found[1])
+    end_at_once(found[1])
 
 
 def failed(within_s: float = 0.0) -> tuple[str, int] | None:
@@ -118,16 +131,21 @@ def exit_code(status: int) -> int:
 def ended_together() -> Iterator[None]:
     """Wait at the end for the ranks that were started within; none of them is left behind.
 
+    The script that has started them goes on in the first process alone.
+
     Raises:
-        SystemExit: All went well here, and not with one of them.
+        SystemExit: All went well here, and not with one of them; or this process is one of them.
     """
+    places = {name: os.environ.get(name) for name in _PLACE}
     try:
         yield
         _is_ending.set()
         _wait(LIMIT_S)
-        if found := failed():
+        if found := failed() or _left():
             say(f"error: {found[0]}")
             raise SystemExit(found[1])
+        if _is_rank.is_set():
+            raise SystemExit(0)
     except BaseException:
         _is_ending.set()
         _wait(PATIENCE_S)
@@ -135,6 +153,16 @@ def ended_together() -> Iterator[None]:
     finally:
         nothing_to_wait_for()
         kill()
+        for name, place in places.items():
+            os.environ.pop(name, None)
+            if place is not None:
+                os.environ[name] = place
+
+
+def _left() -> tuple[str, int] | None:
+    """A rank that has not ended, likewise."""
+    alive = [rank for rank, process in _ranks.items() if process.poll() is None]
+    return (f"rank {alive[0]} on {socket.gethostname()} did not end", 1) if alive else None
 
 
 def _wait(limit_s: float) -> None:
@@ -163,6 +191,19 @@ def kill() -> None:
         process.kill()
         process.wait()
     _ranks.clear()
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End this process, from any thread; what it has printed is written first, if that is quick."""
+    flush = threading.Thread(target=_flush, daemon=True)
+    flush.start()
+    flush.join(FLUSH_S)
+    os._exit(status)
+
+
+def _flush() -> None:
+    with suppress(OSError, ValueError):  # closed
+        sys.stdout.flush()
 
 
 def say(line: str) -> None:

@@ -20,7 +20,7 @@ from types import FrameType
 from lightning_app.command import program
 from lightning_app.processes import slurm
 from lightning_app.processes.placement import SLURM, global_rank, local_rank, placement
-from lightning_app.processes.ranks import say
+from lightning_app.processes.ranks import end_at_once, say
 
 SIGNALS = tuple(
     getattr(signal, name)
@@ -79,6 +79,43 @@ def leave_to_this_end() -> None:
     _Waiting.is_heeded = True
 
 
+def _is_ours(handler: object) -> bool:
+    return str(getattr(handler, "__module__", "")).startswith("lightning_app.")
+
+
+_forking = threading.local()
+
+
+def _hold_back() -> None:
+    """Before a fork: what the child is sent before it is ready reaches it then."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _leave_to_child() -> None:
+    """In a process that the user's code forks from this one, signals are as in any other.
+
+    What this one's handlers noted there would be lost, and the socket of both is this one's.
+    """
+    if _Waiting.has_end:
+        signal.set_wakeup_fd(-1)
+    _Waiting.has_end = _Waiting.is_allowed = False
+    for signum in SIGNALS:
+        if _is_ours(signal.getsignal(signum)):
+            is_break = signum == signal.SIGINT
+            signal.signal(signum, signal.default_int_handler if is_break else signal.SIG_DFL)
+    _let_through()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_hold_back, after_in_parent=_let_through, after_in_child=_leave_to_child
+    )
+
+
 @contextmanager
 def listening() -> Iterator[None]:
     """Have signals end this program, which runs in the main thread; elsewhere none arrive.
@@ -118,13 +155,12 @@ def listening() -> Iterator[None]:
 
 @contextmanager
 def listening_as_rank() -> Iterator[None]:
-    """As `listening`, in a process that may be a copy of one that listens.
+    """As `listening`, in another process's rank.
 
     Raises:
         SystemExit: A signal has ended this rank.
     """
-    _Waiting.has_end, _Waiting.is_spawned = False, True
-    signal.set_wakeup_fd(-1)  # that other one's
+    _Waiting.is_spawned = True
     with listening():
         yield
 
@@ -175,16 +211,19 @@ def deaf() -> Iterator[None]:
 
 def _insist(reader: socket.socket) -> None:
     """End the process by its second signal, or if the first one does not."""
+    first, heard_s = 0, 0.0
     with reader, suppress(EOFError):
-        first = _next(reader, None)
-        assert first is not None
-        heard_s = time.monotonic()
         while True:
             limit_s = PATIENCE_S if _Waiting.is_heeded else HEED_S
-            signum = _next(reader, None if _Waiting.is_allowed else limit_s)
-            if signum is None and not _Waiting.is_allowed:
-                _end(first, str(Stopped(first)))
-            elif signum is not None and time.monotonic() - heard_s > same_s(signum):
+            signum = _next(reader, limit_s if first and not _Waiting.is_allowed else None)
+            if signum is None:
+                if not _Waiting.is_allowed:
+                    _end(first, str(Stopped(first)))
+            elif not _is_ours(signal.getsignal(signum)):
+                continue  # the user's own program takes it up
+            elif not first:
+                first, heard_s = signum, time.monotonic()
+            elif time.monotonic() - heard_s > same_s(signum):
                 name = signal.Signals(signum).name
                 _end(signum, f"stopped by a second {name}, at once: not saved")
 
@@ -210,4 +249,4 @@ def _next(reader: socket.socket, limit_s: float | None) -> int | None:
 def _end(signum: int, line: str) -> None:
     if _is_first():
         say(line)
-    os._exit(128 + signum)
+    end_at_once(128 + signum)

@@ -30,7 +30,9 @@ def facts(modules: Iterable[str | None] = ()) -> dict[str, Any]:
             "torch": torch.__version__,
             "lightning": lightning.__version__,
             "lightning_app": _digest(Path(lightning_app.__file__).parent.rglob("*.py")),
-            "the model's and the data's code": _digest(Path(m) for m in modules if m),
+            "the model's and the data's code": _digest(
+                Path(m) for m in modules if m and os.path.isfile(m)
+            ),
         },
     }
 
