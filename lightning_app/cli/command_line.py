@@ -37,11 +37,11 @@ from lightning_app.cli.placing import Placing
 from lightning_app.cli.refusals import about_optimizer, another_rank_told, refusal
 from lightning_app.cli.run_config import SaveConfigOnce
 from lightning_app.cli.run_logger import run_logger
-from lightning_app.cli.spawning import start_spawned_ranks_so
+from lightning_app.cli.spawning import SpawningLauncher
 from lightning_app.errors import RunError, UsageError, users_bug, what_it_says
 from lightning_app.masking import first_masked
 from lightning_app.model import LinearModule
-from lightning_app.processes.launcher import start_ranks_so
+from lightning_app.processes.launcher import RankLauncher
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
@@ -282,7 +282,6 @@ class CommandLine(LightningCLI):
         if isinstance(trainer.strategy, MeetingRanks):
             trainer.strategy.start_timeout_s = self._own("start_timeout_s")
             trainer.strategy.step_timeout_s = self._own("step_timeout_s")
-        start_ranks_so(trainer)
-        start_spawned_ranks_so(trainer)
+        inside.replace_launcher(trainer, RankLauncher, SpawningLauncher)
         inside.leave_sigterm_alone(trainer)
         return trainer

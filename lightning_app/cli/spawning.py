@@ -12,7 +12,6 @@ import time
 from typing import Any, NoReturn
 
 import torch.distributed as dist
-from lightning.pytorch import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.multiprocessing.spawn import ProcessExitedException
 from typing_extensions import override
@@ -108,11 +107,6 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
                 if line is None:
                     raise
                 raise UsageError(line) from None
-
-
-def start_spawned_ranks_so(trainer: Trainer) -> None:
-    """Have a Trainer whose ranks share its start start them so."""
-    inside.replace_spawning_launcher(trainer, SpawningLauncher)
 
 
 def _end(line: str, parent: int, status: int) -> NoReturn:

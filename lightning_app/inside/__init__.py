@@ -63,7 +63,6 @@ from lightning_app.inside.start import (
     leave_samplers_alone,
     leave_sigterm_alone,
     replace_launcher,
-    replace_spawning_launcher,
 )
 from lightning_app.inside.steps import (
     count_batch,
@@ -123,7 +122,6 @@ __all__ = [
     "remember_signature",
     "renew",
     "replace_launcher",
-    "replace_spawning_launcher",
     "results",
     "running_hook",
     "running_iterators",

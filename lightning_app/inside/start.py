@@ -29,14 +29,24 @@ def has_usual_checkpoint_io(trainer: Trainer) -> bool:
     return strategy._checkpoint_io is None and type(strategy.checkpoint_io) is TorchCheckpointIO
 
 
-def replace_launcher(trainer: Trainer, launcher: type[_SubprocessScriptLauncher]) -> None:
-    """Have a Trainer that starts its ranks by the command line start them by a class of ours."""
+def replace_launcher(
+    trainer: Trainer,
+    script: type[_SubprocessScriptLauncher],
+    spawning: type[_MultiProcessingLauncher],
+) -> None:
+    """Have a Trainer that starts its ranks as Lightning does start them by a class of ours.
+
+    Args:
+        trainer: Of the run.
+        script: Starts the program again for each.
+        spawning: Starts copies of this process, or processes that are given what it has.
+    """
     strategy = trainer.strategy
     usual = getattr(strategy, "_launcher", None)
     if type(usual) is _SubprocessScriptLauncher:
-        strategy._launcher = launcher(
-            usual.cluster_environment, usual.num_processes, usual.num_nodes
-        )
+        strategy._launcher = script(usual.cluster_environment, usual.num_processes, usual.num_nodes)
+    if type(usual) is _MultiProcessingLauncher:
+        strategy._launcher = spawning(usual._strategy, usual._start_method)
 
 
 def leave_sigterm_alone(trainer: Trainer) -> None:
@@ -85,11 +95,3 @@ def connect(strategy: DDPStrategy, store: Any, limit_s: float) -> None:
         store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
     )
     _set_pg_timeout(strategy._timeout or default_pg_timeout)
-
-
-def replace_spawning_launcher(trainer: Trainer, launcher: type[_MultiProcessingLauncher]) -> None:
-    """Have a Trainer whose ranks are copies of its process start them by a class of ours."""
-    strategy = trainer.strategy
-    usual = getattr(strategy, "_launcher", None)
-    if type(usual) is _MultiProcessingLauncher:
-        strategy._launcher = launcher(usual._strategy, usual._start_method)

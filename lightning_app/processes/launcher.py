@@ -1,6 +1,5 @@
 """How the later ranks are started on this machine: as Lightning does it, to end with this one."""
 
-from lightning.pytorch import Trainer
 from typing_extensions import override
 
 from lightning_app import inside
@@ -27,8 +26,3 @@ class RankLauncher(inside.SubprocessLauncher):
         started, self.procs = self.procs, []
         first = self.cluster_environment.node_rank() * self.num_processes
         ranks.watch(dict(enumerate(started, first + 1)))
-
-
-def start_ranks_so(trainer: Trainer) -> None:
-    """Have a Trainer that starts its ranks as Lightning does start them so."""
-    inside.replace_launcher(trainer, RankLauncher)
