@@ -1,7 +1,8 @@
 """What an epoch's batches cost without a model: `python -m benchmarks.loader`.
 
 The training loader of `RandomDataModule`, as a strategy hands it to one rank, over a DataLoader
-with PyTorch's defaults (sample by sample, collated) on the same data set. Both shuffle.
+with PyTorch's defaults (sample by sample, collated) on the same data set. Then such a DataLoader as
+a user brings it, likewise, without workers and with two that stay. All shuffle.
 """
 
 import time
@@ -18,6 +19,7 @@ from lightning_app.data import RandomDataModule
 from lightning_app.strategies.loader import shard_loader
 
 OURS, DEFAULTS = "this project", "DataLoader defaults"
+HANDED, USERS = "as handed to a rank", "the user's DataLoader"
 
 
 def us_per_batch(loader: Iterable[object], num_batches: int) -> float:
@@ -48,8 +50,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(timing.machine())
     ratios = [Ratio(OURS, DEFAULTS, "<= 0.2")]
     title = f"Loader only: {num_batches} batches of {args.batch_size}"
-    done = timing.compare(title, "µs per batch", variants, rounds, ratios)
-    timing.write([done], args.out, "loader")
+    done = [timing.compare(title, "µs per batch", variants, rounds, ratios)]
+    for workers in (0, 2):
+        users = partial(
+            DataLoader,
+            data.train,
+            args.batch_size,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+        loaders = {USERS: users(), HANDED: cast(Iterable[object], shard_loader(users()))}
+        variants = {name: partial(us_per_batch, own, num_batches) for name, own in loaders.items()}
+        for variant in variants.values():
+            variant()  # which starts the workers
+        title, ratios = f"A user's loader, {workers} workers", [Ratio(HANDED, USERS, "<= 1.0")]
+        done.append(timing.compare(title, "µs per batch", variants, rounds, ratios))
+    timing.write(done, args.out, "loader")
 
 
 if __name__ == "__main__":
