@@ -31,6 +31,7 @@ def count_batch(trainer: Trainer) -> None:
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
     fetcher.fetched += 1
+    trainer._logger_connector._first_loop_iter = False  # else what is logged begins anew
 
 
 def skips_backward(trainer: Trainer) -> bool:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
 from typing_extensions import override
 
 from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
 from lightning_app.speed.direct_step import DirectStep
 from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.coverage import Coverage
@@ -45,7 +46,34 @@ CASES: dict[str, Case] = {
     ),
     "clipping": lambda: (Submodule(), Shuffled(), {"gradient_clip_val": 0.05}),
     "logs in each step": lambda: (Submodule(), Shuffled(), {"log_every_n_steps": 4}),
+    "logs with weights": lambda: (LogsWeighted(), data(), {"log_every_n_steps": 4}),
+    "logs in two hooks": lambda: (LogsInTwoHooks(), data(), {"log_every_n_steps": 4}),
 }
+
+
+class LogsWeighted(LinearModule):
+    """Tells how much what it logs counts, in both ways that there are."""
+
+    def __init__(self) -> None:
+        super().__init__(log_shapes="off")
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        loss = super().training_step(batch)
+        self.log("weighted", loss, on_step=True, on_epoch=True, batch_size=7)
+        return loss
+
+    def loss_is_mean_over(self, batch: Any) -> int:
+        return len(batch[0])
+
+
+class LogsInTwoHooks(LogsWeighted):
+    """Logs its gradients' norm, too."""
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
+        self.log("norm", torch.stack(norms).sum(), on_step=True, on_epoch=True)
 
 
 def data() -> RandomDataModule:
