@@ -34,6 +34,15 @@ def count_batch(trainer: Trainer) -> None:
     trainer._logger_connector._first_loop_iter = False  # else what is logged begins anew
 
 
+def is_in_step(trainer: Trainer) -> bool:
+    """Whether a training step has begun, or has failed, so that the batch is still to be learnt.
+
+    One with manual optimization may have learnt it already.
+    """
+    counts = trainer.fit_loop.epoch_loop.batch_progress.current
+    return trainer.lightning_module.automatic_optimization and counts.ready > counts.processed
+
+
 def skips_backward(trainer: Trainer) -> bool:
     """Whether something has asked for steps without a backward pass, as SWA does."""
     return bool(trainer.fit_loop.epoch_loop.automatic_optimization._skip_backward)

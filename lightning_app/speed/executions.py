@@ -99,7 +99,8 @@ class StepsPerExecution(Callback):
         def run(optimizer: torch.optim.Optimizer, batch_idx: int, kwargs: Any) -> Any:
             batches, its_pass = kwargs["batch"], self._loader.sharding.current()
             for i, batch in enumerate(batches):
-                its_pass.announce()
+                if i:
+                    its_pass.announce()
                 results.batch, results.batch_size = batch, None
                 own = OrderedDict(kwargs, batch=batch)
                 if "batch_idx" in own:
