@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
 )
 from typing_extensions import override
 
+from lightning_app.checkpoint.finite import NonFiniteLoss
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 from lightning_app.speed.direct_step import DirectStep
@@ -163,6 +164,26 @@ class CountsBatches(Callback):
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self.batches.append(args[-1])
+
+
+class HasHelper(Callback):
+    """Has a method of the name by which this project's own are told of steps."""
+
+    def on_step_end(self) -> None: ...
+
+
+class NanFromSixth(LinearModule):
+    """Has a loss that is NaN from its sixth step on."""
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        return super().training_step(batch) * (float("nan") if self.global_step >= 5 else 1)
+
+
+def test_the_step_at_which_a_loss_became_nan_is_told() -> None:
+    callbacks = [HasHelper(), StepsPerExecution(8)]
+    with pytest.raises(NonFiniteLoss, match="the loss of step 6 is nan"):
+        fit("single_device", 1, NanFromSixth(), data(), callbacks=callbacks, log_every_n_steps=50)
 
 
 class Augments(Submodule):
