@@ -39,8 +39,9 @@ def is_in_step(trainer: Trainer) -> bool:
 
     One with manual optimization may have learnt it already.
     """
-    counts = trainer.fit_loop.epoch_loop.batch_progress.current
-    return trainer.lightning_module.automatic_optimization and counts.ready > counts.processed
+    counts: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    is_begun: bool = counts.ready > counts.processed
+    return is_begun and trainer.lightning_module.automatic_optimization
 
 
 def skips_backward(trainer: Trainer) -> bool:

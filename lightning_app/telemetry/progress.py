@@ -43,9 +43,7 @@ class RunProgress(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        last = (
-            trainer.fit_loop.batch_idx
-        )  # of several in one execution, which begins at `batch_idx`
+        last = trainer.fit_loop.batch_idx  # an execution of several begins at `batch_idx`
         super().on_train_batch_end(trainer, pl_module, outputs, batch, last)
 
     @override

@@ -45,7 +45,7 @@ def test_the_position_is_known_after_a_run(tmp_path: Path) -> None:
 
 
 class HasPosition:
-    """Somebody's loader that keeps its position: 4 batches, of which it goes on from where it was."""
+    """Somebody's loader of 4 batches, which goes on from where it was."""
 
     def __init__(self) -> None:
         self.start = self.position = 0
