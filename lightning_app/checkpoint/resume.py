@@ -60,6 +60,7 @@ class Resume(Callback):
     def __init__(self) -> None:
         self._checkpoint: dict[str, Any] = {}  # of what this callback adds to one
         self._numbers: list[int] = []  # of optimizers and schedulers in it
+        self._has_position = False  # in the data, the checkpoint
         self._has_begun = False  # training
 
     @override
@@ -94,6 +95,8 @@ class Resume(Callback):
             _check_searches(trainer)
         names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS, _SWITCHES, _TRAINED_BY)
         self._checkpoint = {name: checkpoint.get(name) for name in names}
+        loaders = checkpoint["loops"]["fit_loop"].get("state_dict") or {}
+        self._has_position = bool(loaders.get("combined_loader"))
         self._numbers = [len(checkpoint.get(k, ())) for k in ("optimizer_states", "lr_schedulers")]
 
     @override
@@ -161,9 +164,14 @@ class Resume(Callback):
 
     def _what_is_not_taken_up(self, trainer: Trainer) -> Iterator[str]:
         for loader in inside.training_loaders(trainer):
+            name = type(getattr(loader, "dataset", loader)).__name__
             if not hasattr(loader, "load_state_dict"):
-                name = type(getattr(loader, "dataset", loader)).__name__
                 yield f"{name} tells no position, so it starts again, unless your code puts it back"
+            elif not self._has_position:
+                yield (
+                    "another program saved the checkpoint, without a position in the data, so "
+                    f"{name} starts again: continue from an epoch's end to have each batch once"
+                )
         if names := self._checkpoint.get(_EPOCH_MEANS):
             yield (
                 f"this epoch's values of {', '.join(names)} are those of its remaining batches; "

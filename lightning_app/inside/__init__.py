@@ -67,6 +67,7 @@ from lightning_app.inside.start import (
 from lightning_app.inside.steps import (
     count_batch,
     forget_signature,
+    is_in_step,
     is_log_step,
     remember_signature,
     running_hook,
@@ -96,6 +97,7 @@ __all__ = [
     "has_all_batches",
     "has_usual_checkpoint_io",
     "is_first_batch",
+    "is_in_step",
     "is_lightnings_handler",
     "is_local_file",
     "is_log_step",

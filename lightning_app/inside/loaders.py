@@ -45,13 +45,18 @@ def takes_one_loader(trainer: Trainer) -> bool:
     return bool(combined._mode == "sequential" or combined.flattened == [combined.iterables])
 
 
+def sharding_of(loader: object) -> Any:
+    """The shards that a loader of this project's is a view of; `None` of any other, or iterable."""
+    return getattr(loader, "__dict__", {}).get("sharding")
+
+
 def limit_of(trainer: Trainer, shards: object) -> int | None:
     """How many batches the running loop takes of the loader with these shards; `None`: all."""
     combined = getattr(trainer._active_loop, "_combined_loader", None)
     for loader, limit in zip(
         getattr(combined, "flattened", ()), getattr(combined, "limits", None) or (), strict=False
     ):
-        if vars(loader).get("sharding") is shards and limit != float("inf"):
+        if sharding_of(loader) is shards and limit != float("inf"):
             return int(limit)
     return None
 
@@ -61,7 +66,7 @@ def number_of(trainer: Trainer, shards: object) -> int:
     for loop in (trainer._active_loop, trainer.fit_loop):
         combined = getattr(loop, "_combined_loader", None)
         for number, loader in enumerate(getattr(combined, "flattened", ())):
-            if getattr(loader, "__dict__", {}).get("sharding") is shards:
+            if sharding_of(loader) is shards:
                 return number
     return 0
 

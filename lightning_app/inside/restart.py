@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch import Trainer
 
+from lightning_app.inside.loaders import sharding_of
 from lightning_app.inside.loops import follow, give_back
 
 
@@ -20,15 +22,26 @@ def put_metrics(trainer: Trainer, metrics: dict[str, Any]) -> None:
 def load_positions(trainer: Trainer) -> None:
     """Give the loaders the positions that were saved, where Lightning has not.
 
-    It does only within an epoch, but a sampler's state, say, goes on from one epoch to the next;
-    and not if the loaders were made before the positions were read, as `estimated_stepping_batches`
-    has them made.
+    It does only within an epoch. Of a loader with a position of its own that is right, as its
+    position is then at the end; but that of our views tells a sampler's state, too, which goes on
+    from one epoch to the next. Nor does it if the loaders were made before the positions were
+    read, as `estimated_stepping_batches` has them made.
     """
     loop = trainer.fit_loop
     states, loop._combined_loader_states_to_load = loop._combined_loader_states_to_load, []
-    if states and loop._combined_loader is not None and not _has_new_loaders(trainer):
-        loop._combined_loader._load_state_dicts(states)
-        iter(loop._data_fetcher)  # type: ignore[arg-type]
+    combined: Any = loop._combined_loader
+    if not states or combined is None or _has_new_loaders(trainer):
+        return
+    stateful = [loader for loader in combined.flattened if isinstance(loader, _Stateful)]
+    pairs = zip(stateful, states, strict=False)
+    if loop.restarting or len(states) != len(stateful):  # of other loaders, which it refuses
+        combined._load_state_dicts(states)
+    elif views := [(view, state) for view, state in pairs if sharding_of(view) is not None]:
+        for view, state in views:
+            view.load_state_dict(state)
+    else:
+        return
+    iter(loop._data_fetcher)  # type: ignore[arg-type]
 
 
 def _has_new_loaders(trainer: Trainer) -> bool:

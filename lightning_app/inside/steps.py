@@ -31,6 +31,17 @@ def count_batch(trainer: Trainer) -> None:
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
     fetcher.fetched += 1
+    trainer._logger_connector._first_loop_iter = False  # else what is logged begins anew
+
+
+def is_in_step(trainer: Trainer) -> bool:
+    """Whether a training step has begun, or has failed, so that the batch is still to be learnt.
+
+    One with manual optimization may have learnt it already.
+    """
+    counts: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    is_begun: bool = counts.ready > counts.processed
+    return is_begun and trainer.lightning_module.automatic_optimization
 
 
 def skips_backward(trainer: Trainer) -> bool:

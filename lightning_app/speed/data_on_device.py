@@ -94,6 +94,8 @@ class HeldSamples:
         """The batch of these samples, on the device."""
         # Non-blocking: the indices are copied out of their memory before this returns.
         rows = torch.as_tensor(indices).to(self._device, non_blocking=True)
+        if not rows.ndim:  # one sample, of a loader that puts none together
+            return tree_map(lambda tensor: tensor[rows], self._samples)
         return tree_map(lambda tensor: tensor.index_select(0, rows), self._samples)
 
 

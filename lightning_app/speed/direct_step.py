@@ -5,8 +5,8 @@ every callback and several of the precision plugin and the strategy, and notes t
 Where none of them does anything, nothing is lost by not calling them: the same forward and backward
 pass and the same optimizer step, in the same order, with the same progress counted. Where one
 might, also a strategy, precision plugin or profiler that is not known here, Lightning's way is
-taken. Which of the two is asked in each step, as a user's hook may appear at any time; this
-project's own callbacks have theirs from the start.
+taken. Hooks are looked at in each step, as a user's may appear at any time; strategy, plugin and
+profiler, and this project's own callbacks, are as the run began.
 
 This stands in for a loop of Lightning's that is not public; tests notice if it changes.
 """
@@ -44,6 +44,7 @@ MODEL_HOOKS = (
     "optimizer_zero_grad",
     "backward",
     "configure_gradient_clipping",
+    "clip_gradients",
     "optimizer_step",
 )
 OURS = "lightning_app."
@@ -164,11 +165,11 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
                 _tell_of_no_loss(trainer.world_size)
             else:
                 weighed.backward()  # type: ignore[no-untyped-call]
-            return loss
+            return None if loss is None else loss.detach()
 
         inside.set_hook(pl_module, "training_step")
         progress.step.increment_ready()
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure=closure)  # type: ignore[arg-type]
         progress.step.increment_completed()
         inside.set_hook(pl_module, None)
         if output is None:
@@ -188,7 +189,7 @@ def _tell_of_no_loss(world_size: int) -> None:
             f"training_step returned no loss, and one of {world_size} processes cannot skip a "
             "step: return it"
         )
-    Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt")
+    Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt in this step")
 
 
 def _zero_grad(optimizer: Optimizer) -> None:

@@ -94,12 +94,17 @@ class StepsPerExecution(Callback):
         run_step = loop.run
         results = inside.training_results(trainer)
         has_schedulers = bool(trainer.lr_scheduler_configs)
-        listeners = [c.on_step_end for c in callbacks if hasattr(c, "on_step_end")]
+        listeners = [
+            c.on_step_end  # type: ignore[attr-defined]
+            for c in callbacks
+            if _made_in(c, "on_step_end").startswith("lightning_app.")
+        ]
 
         def run(optimizer: torch.optim.Optimizer, batch_idx: int, kwargs: Any) -> Any:
             batches, its_pass = kwargs["batch"], self._loader.sharding.current()
             for i, batch in enumerate(batches):
-                its_pass.announce()
+                if i:
+                    its_pass.announce()
                 results.batch, results.batch_size = batch, None
                 own = OrderedDict(kwargs, batch=batch)
                 if "batch_idx" in own:
@@ -107,7 +112,7 @@ class StepsPerExecution(Callback):
                 outputs = run_step(optimizer, batch_idx + i, own)
                 if i + 1 < len(batches):
                     for listener in listeners:
-                        listener(outputs)
+                        listener(trainer, outputs)
                     _next_step(trainer, has_schedulers)
             return outputs
 
@@ -181,9 +186,13 @@ def _acts_per_batch(trainer: Trainer) -> Iterator[str]:
     owners += [(datamodule, TRANSFER_HOOKS)] if datamodule is not None else []
     for owner, hooks in owners:
         for hook in hooks:
-            made_in = getattr(getattr(owner, hook), "__module__", None) or ""
-            if has_hook(owner, hook) and not made_in.startswith(HARMLESS):
+            if has_hook(owner, hook) and not _made_in(owner, hook).startswith(HARMLESS):
                 yield f"{type(owner).__name__}.{hook}"
+
+
+def _made_in(owner: object, name: str) -> str:
+    """The module in which an object's method was made; empty if there is none."""
+    return getattr(getattr(owner, name, None), "__module__", None) or ""
 
 
 def _next_step(trainer: Trainer, has_schedulers: bool) -> None:

@@ -99,8 +99,12 @@ class Pass:
         return vars(self) | {"left_out": (), "indices": iter(())}
 
     def announce(self) -> None:
-        """Go on to the next batch of a group; who takes batches in groups calls it."""
+        """Go on to the next batch of a group; who takes batches in groups calls it between them."""
         self._tell(self._group.popleft())
+
+    def num_to_come(self, is_in_step: bool) -> int:
+        """Of the batches that have been handed out, those that no step has ended with."""
+        return len(self._group) + (is_in_step and self.shard is not None)
 
     def _tell(self, shard: Shard) -> None:
         self.shard = shard
@@ -190,6 +194,7 @@ class Pass:
                 yield batch
         else:
             while group := list(self._grouped(batches)):
+                self.announce()
                 yield group
         self.shard = None
         shards.round_ended(self)

@@ -116,8 +116,12 @@ class Shards:
         newest = self.newest
         return 0 if newest is None or newest.shard is None else newest.shard.number
 
-    def _num_prefetched(self) -> int:
-        return 0 if self._trainer is None else inside.num_prefetched(self._trainer)
+    def _num_not_trained(self, current: Pass) -> int:
+        """How many of the batches that have been handed out are still to be trained on."""
+        if self._trainer is None:
+            return 0
+        to_come = current.num_to_come(inside.is_in_step(self._trainer))
+        return to_come + inside.num_prefetched(self._trainer)
 
     def is_in_turn(self) -> bool:
         """Whether the running loop goes through its loaders one after the other."""
@@ -166,7 +170,7 @@ class Shards:
         return {
             "epoch": current.epoch,
             "round": current.note[1],
-            "position": current.position - self._num_prefetched(),
+            "position": current.position - self._num_not_trained(current),
             "seed": self.seed,
             "passes": [list(note) for note in self._notes],
             "is_in_last_pass": any(note is current.note for note in self._notes),

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from typing_extensions import override
 
 from lightning_app import strategies
-from lightning_app.inside import give_back, put
+from lightning_app.inside import give_back, is_in_step, put
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.global_batch import run_seed
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
@@ -99,9 +99,9 @@ class Coverage(Callback):
         if its_pass is not self._pass:
             self._pass = its_pass
             self._continue(its_pass)
-        self._shards.append(shard)
         if len(self._shards) >= MAX_NOTES:
             self._count()
+        self._shards.append(shard)
 
     def _continue(self, its_pass: Pass) -> None:
         """See that a pass leaves out what the run that it continues was trained on."""
@@ -188,12 +188,16 @@ class Coverage(Callback):
     ) -> None:
         if self._loader is None:
             return
+        begun: list[Shard] = []  # a step, of which the batch comes again when the run goes on
+        if is_in_step(trainer):
+            self._shards, begun = self._shards[:-1], self._shards[-1:]
         is_even, _ = self._look(trainer)
         uneven = Tally() if is_even else self._total(trainer)
         planned = self._planned if self._before is None else self._before  # it has not gone on yet
         checkpoint["coverage_planned"] = planned.clone()
         checkpoint["coverage_uneven"] = uneven.numbers
         checkpoint["coverage_names"] = dict(uneven.names)
+        self._shards = begun
 
     @override
     def on_load_checkpoint(

@@ -76,20 +76,19 @@ class LossLogger(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._mean = EpochMean()
 
-    def on_step_end(self, outputs: Any) -> None:
+    def on_step_end(self, trainer: Trainer, outputs: Any) -> None:
         """Called between the steps of one execution, with what the step has returned."""
         self._last = _loss_in(outputs)
         if self._last is not None:
             self._mean.add(self._last, getattr(self._strategy, "step_weight", 1.0))
+            self._finite.note(trainer, trainer.global_step, self._last)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.on_step_end(outputs)
+        self.on_step_end(trainer, outputs)
         step = trainer.global_step
-        if self._last is not None:
-            self._finite.note(trainer, step, self._last)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         is_log_step = every and (step == 1 or step % every == 0)  # the first shows where it began
         if is_log_step and step != self._step:  # else its gradients are accumulated

@@ -40,6 +40,13 @@ class RunProgress(RichProgressBar):
         self._began_s, self._began_at = time.monotonic(), num_batches(trainer)
 
     @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last = trainer.fit_loop.batch_idx  # an execution of several begins at `batch_idx`
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, last)
+
+    @override
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         _, bar, batches, _, speed = super().configure_columns(trainer)
         bar.bar_width = BAR_WIDTH

@@ -93,7 +93,7 @@ class ShapeLogger(Callback):
         if every and self._recorder.num_steps >= every:
             self._report(trainer, pl_module)
 
-    def on_step_end(self, outputs: Any) -> None:
+    def on_step_end(self, trainer: Trainer, outputs: Any) -> None:
         """Called between the steps of one execution."""
         assert self._recorder is not None
         self._recorder.end_step()

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
+    OnExceptionCheckpoint,
 )
 from typing_extensions import override
 
@@ -16,6 +17,7 @@ from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
+from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.coverage import Coverage
 from tests.ranks import run_ranks
 from tests.runs import MemoryLogger, Run, assert_same_weights, fit
@@ -255,3 +257,36 @@ def test_foreign_loaders_continue_as_well(tmp_path: Path) -> None:
     for name in saver.logged:
         run = train(str(tmp_path / name))
         assert_same_weights(run, whole, tolerance=0)
+
+
+class FailsOnce(Scheduled):
+    """Cannot take its fourth batch at first."""
+
+    num_steps = 0
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        FailsOnce.num_steps += 1
+        if FailsOnce.num_steps == 4:
+            raise RuntimeError("out of memory, say")
+        return super().training_step(batch)
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+def test_a_step_that_failed_is_done_again(steps: int, tmp_path: Path) -> None:
+    def train(kind: type[Scheduled], path: str | None = None) -> Run:
+        callbacks = [Resume(), Coverage(), OnExceptionCheckpoint(tmp_path)]
+        callbacks += [StepsPerExecution(steps)] if steps > 1 else []
+        module = RandomDataModule(length=80, batch_size=8, val_length=10)
+        flags: dict[str, Any] = {"max_epochs": 1, "enable_checkpointing": True}
+        flags |= {"log_every_n_steps": 50, "default_root_dir": tmp_path}
+        torch.manual_seed(1)
+        return fit("single_device", 1, kind("step"), module, path, callbacks=callbacks, **flags)
+
+    whole = train(Scheduled)
+    FailsOnce.num_steps = 0
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(FailsOnce)
+    continued = train(FailsOnce, str(tmp_path / "on_exception.ckpt"))
+    assert_same_weights(continued, whole, tolerance=0)
+    assert continued.metrics["coverage/missing"] == continued.metrics["coverage/repeated"] == 0

@@ -54,6 +54,19 @@ def test_what_is_not_taken_up_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
             assert name in line
 
 
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_a_checkpoint_of_a_plain_trainer_is_told_to_have_no_position(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plain.ckpt"
+    flags: dict[str, Any] = {"max_epochs": 1, "logger": False, "precision": "64-true"}
+    plain = Trainer(accelerator="cpu", callbacks=[SaveAt(2, path)], devices=1, **flags)
+    plain.fit(LinearModule(log_shapes="off"), RandomDataModule(length=100))
+    fit("single_device", 1, ckpt_path=str(path), max_epochs=1, callbacks=[Resume()])
+    line = "continued within an epoch: another program saved the checkpoint, without a position in"
+    assert capsys.readouterr().err.count(line) == 1
+
+
 class KeepsMasks(LinearModule):
     """Is pruned as it is made, so that masks in a checkpoint are loaded."""
 

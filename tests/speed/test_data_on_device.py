@@ -90,6 +90,9 @@ def test_rows_of_a_collection() -> None:
     assert batch["y"].tolist() == [3, 1]
     assert batch["x"][:, 0].tolist() == [3, 1]
     assert held(torch.tensor([4]))["y"].tolist() == [4]
+    rows = torch.arange(6.0).reshape(3, 2)
+    one_by_one = DataLoader(TensorDataset(rows), batch_size=None)
+    assert HeldSamples(one_by_one, CPU)(next(iter(one_by_one.sampler)))[0].tolist() == [0, 1]
 
 
 class Noisy(Samples):

@@ -51,11 +51,13 @@ def test_an_optimizers_own_zero_grad_is_called() -> None:
 
 
 class SGDWithoutGrad(torch.optim.SGD):
-    """Calls its closure as it is called itself: without gradients."""
+    """Calls its closure as it is called itself: without gradients, and by its name."""
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
+    def step(self, metrics: Any = None, closure: Any = None) -> Any:  # type: ignore[override]
+        assert metrics is None
         loss = closure()
+        assert not loss.requires_grad
         super().step()
         return loss
 
@@ -89,6 +91,13 @@ class Clipping(LinearModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None: ...
 
 
+class ClippingItsWay(LinearModule):
+    """Clips in its own way, which Lightning asks for whatever `gradient_clip_val` is."""
+
+    @override
+    def clip_gradients(self, *args: Any, **kwargs: Any) -> None: ...
+
+
 class Watching(Callback):
     """Wants to know of each backward pass."""
 
@@ -104,6 +113,7 @@ def test_a_hook_that_is_overridden_is_called() -> None:
     plain = make_trainer("single_device", 1)
     assert can_step_directly(plain, LinearModule())
     assert not can_step_directly(plain, Clipping())
+    assert not can_step_directly(plain, ClippingItsWay())
     assert not can_step_directly(plain, TwoOptimizers())
     watched = make_trainer("single_device", 1, callbacks=[Watching()])
     assert not can_step_directly(watched, LinearModule())

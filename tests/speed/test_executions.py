@@ -15,7 +15,9 @@ from lightning.pytorch.callbacks import (
 )
 from typing_extensions import override
 
+from lightning_app.checkpoint.finite import NonFiniteLoss
 from lightning_app.data import RandomDataModule
+from lightning_app.model import LinearModule
 from lightning_app.speed.direct_step import DirectStep
 from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.coverage import Coverage
@@ -45,7 +47,34 @@ CASES: dict[str, Case] = {
     ),
     "clipping": lambda: (Submodule(), Shuffled(), {"gradient_clip_val": 0.05}),
     "logs in each step": lambda: (Submodule(), Shuffled(), {"log_every_n_steps": 4}),
+    "logs with weights": lambda: (LogsWeighted(), data(), {"log_every_n_steps": 4}),
+    "logs in two hooks": lambda: (LogsInTwoHooks(), data(), {"log_every_n_steps": 4}),
 }
+
+
+class LogsWeighted(LinearModule):
+    """Tells how much what it logs counts, in both ways that there are."""
+
+    def __init__(self) -> None:
+        super().__init__(log_shapes="off")
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        loss = super().training_step(batch)
+        self.log("weighted", loss, on_step=True, on_epoch=True, batch_size=7)
+        return loss
+
+    def loss_is_mean_over(self, batch: Any) -> int:
+        return len(batch[0])
+
+
+class LogsInTwoHooks(LogsWeighted):
+    """Logs its gradients' norm, too."""
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
+        self.log("norm", torch.stack(norms).sum(), on_step=True, on_epoch=True)
 
 
 def data() -> RandomDataModule:
@@ -135,6 +164,26 @@ class CountsBatches(Callback):
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self.batches.append(args[-1])
+
+
+class HasHelper(Callback):
+    """Has a method of the name by which this project's own are told of steps."""
+
+    def on_step_end(self) -> None: ...
+
+
+class NanFromSixth(LinearModule):
+    """Has a loss that is NaN from its sixth step on."""
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        return super().training_step(batch) * (float("nan") if self.global_step >= 5 else 1)
+
+
+def test_the_step_at_which_a_loss_became_nan_is_told() -> None:
+    callbacks = [HasHelper(), StepsPerExecution(8)]
+    with pytest.raises(NonFiniteLoss, match="the loss of step 6 is nan"):
+        fit("single_device", 1, NanFromSixth(), data(), callbacks=callbacks, log_every_n_steps=50)
 
 
 class Augments(Submodule):

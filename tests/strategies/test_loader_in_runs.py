@@ -1,6 +1,7 @@
 """Loaders in runs: their workers, their position afterwards, several passes, what is left alone."""
 
 import multiprocessing
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
 from lightning.pytorch.trainer.states import RunningStage
 from torch.utils.data import (
@@ -40,6 +42,55 @@ def test_the_position_is_known_after_a_run(tmp_path: Path) -> None:
     (state,) = progress["state_dict"]["combined_loader"]
     assert (state["epoch"], state["position"]) == (1, 3)
     assert progress["epoch_loop.batch_progress"]["current"]["completed"] == 3
+
+
+class HasPosition:
+    """Somebody's loader of 4 batches, which goes on from where it was."""
+
+    def __init__(self) -> None:
+        self.start = self.position = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        start, self.start = self.start, 0
+        for i in range(start, 4):
+            self.position = i + 1
+            yield torch.full((2, 32), i / 10)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.start = state["position"]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_a_loader_with_a_position_of_its_own_begins_a_new_epoch_anew(tmp_path: Path) -> None:
+    def train(max_epochs: int, path: Path | None) -> Trainer:
+        flags: dict[str, Any] = {"max_epochs": max_epochs, "limit_val_batches": 0}
+        trainer = make_trainer("single_device", 1, precision="32-true", **flags)
+        trainer.fit(BoringModel(), HasPosition(), ckpt_path=path)
+        return trainer
+
+    train(2, None).save_checkpoint(tmp_path / "end.ckpt")
+    assert train(4, tmp_path / "end.ckpt").global_step == 16
+
+
+class OnSeveral(BoringModel):
+    """Is validated on several loaders."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None: ...  # type: ignore[override]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_a_generator_may_stand_beside_a_loader() -> None:
+    generator = (torch.full((2, 32), i / 10) for i in range(3))
+    trainer = make_trainer("single_device", 1, precision="32-true", limit_val_batches=3)
+    loaders = [generator, DataLoader(RandomDataset(32, 8), 2)]
+    trainer.validate(OnSeveral(), loaders, verbose=False)
+    assert trainer.validate_loop.batch_progress.total.completed == 6
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own

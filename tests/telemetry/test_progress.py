@@ -11,6 +11,7 @@ from torch.nn.functional import mse_loss
 from typing_extensions import override
 
 from lightning_app.model import LinearModule
+from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.console import Console
 from lightning_app.telemetry.coverage import Coverage
 from lightning_app.telemetry.metrics import in_order
@@ -47,7 +48,7 @@ class OnTheBar(LinearModule):
 
 
 def train(bar: Any, folder: Path, **flags: Any) -> None:
-    callbacks = [Coverage(), Console(), bar]
+    callbacks = [Coverage(), Console(), bar, *flags.pop("more", [])]
     model = OnTheBar(log_shapes="off")
     more: dict[str, Any] = {"max_epochs": 2, "logger": False, "default_root_dir": folder} | flags
     fit("single_device", 1, model, callbacks=callbacks, enable_progress_bar=True, **more)
@@ -72,6 +73,12 @@ def test_the_bar_shows_the_run(
     assert lines[1].split("  ")[2].startswith("train/loss ")
     assert "coverage/missing 0" in lines[1]
     assert "own" not in lines[1]  # it is the last step's, and would stand beside the epoch's means
+
+
+def test_the_bar_comes_to_its_end_by_executions_of_several_steps(tmp_path: Path) -> None:
+    bar = Watched()
+    train(bar, tmp_path, max_epochs=1, more=[StepsPerExecution(4)])
+    assert bar.train_progress_bar.completed == bar.train_progress_bar.total == 4
 
 
 def test_a_narrow_terminal_gets_what_has_room(
