@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch.distributed as dist
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -39,7 +38,7 @@ from lightning_app.strategies.refused import (
 )
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.spare_step import nothing_stays
-from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
+from lightning_app.strategies.trained import TrainedParameters, check_no_hook, check_ranks_agree
 
 
 class DDPStrategy(GlobalBatch, MeetingRanks):
@@ -71,7 +70,8 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         super().setup(trainer)
         if self.world_size > 1:
             check_optimizers(self.optimizers, self.world_size)
-            self._trained = TrainedParameters(trainer.lightning_module)
+            finds_unused = bool(self._ddp_kwargs.get("find_unused_parameters"))
+            self._trained = TrainedParameters(trainer.lightning_module, finds_unused)
             self._weight = LossWeight(self.global_rank, self.world_size, self._sum)
             self._logs = GlobalLogs(trainer, self._sum)
             self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
@@ -118,12 +118,8 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         """Average the gradients of what is trained now: layers may be unfrozen in mid-run."""
         assert self.lightning_module is not None
         if self._trained is not None and self._trained.have_changed(look_for_new):
-            wrapped: Any = self.model
-            if wrapped._comm_hooks and self._local_sum is None:
-                raise MisconfigurationException(
-                    "other parameters are trained than at the start, so DDP is made anew, which "
-                    "would lose the communication hook: give it as `ddp_comm_hook` to the strategy"
-                )
+            if self._local_sum is None:
+                check_no_hook(self.model)
             self.model = self.lightning_module
             self.configure_ddp()
             self._connect()
@@ -231,8 +227,9 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
-        if self._weight is None or self._first_steps is None:
+        if self._weight is None or self._first_steps is None or self._trained is None:
             return loss
+        self._trained.check()
         self._first_steps.look_at_loss(loss, self._shards)
         return self._weight.weigh_loss(loss, self._trainer.lightning_module)
 
