@@ -106,6 +106,44 @@ class TwoOptimizers(LightningModule):
         return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.first, self.second)]
 
 
+class RestsInTurn(TwoOptimizers):
+    """Freezes the second part while the first learns, as GANs do, until the next step begins."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, y = batch
+        optimizers: Any = self.optimizers()
+        first, second = optimizers
+        hidden = torch.tanh(self.first(x))
+        for optimizer, given in ((second, hidden.detach()), (first, hidden)):
+            self.second.requires_grad_(optimizer is second)
+            optimizer.zero_grad()
+            self.manual_backward(mse_loss(self.second(given), y))
+            optimizer.step()
+
+
+class Thaws(Submodule):
+    """Begins to learn with a layer in the middle of a step."""
+
+    thaws = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body[0].requires_grad_(not self.thaws)
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        if self.global_step == 1:
+            self.body[0].requires_grad_(self.thaws)
+        return super().training_step(batch, batch_idx)
+
+
+class Freezes(Thaws):
+    """Ceases to."""
+
+    thaws = False
+
+
 class Normalized(LightningModule):
     """Has a BatchNorm layer."""
 

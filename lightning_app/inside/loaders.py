@@ -18,6 +18,12 @@ def training_loaders(trainer: Trainer) -> list[Any]:
     return [] if combined is None else combined.flattened
 
 
+def running_loaders(trainer: Trainer) -> list[Any]:
+    """The loaders of the loop that runs now: training, validation, test or prediction."""
+    combined = getattr(trainer._active_loop, "_combined_loader", None)
+    return [] if combined is None else combined.flattened
+
+
 def running_iterators(trainer: Trainer) -> list[Any]:
     """Those of the loop that runs now: training, validation, test or prediction."""
     return _iterators(trainer._active_loop)

@@ -30,11 +30,10 @@ INSTALLED = ("site-packages", "dist-packages")  # which the user cannot change
 
 
 def asks_for_devices(trainer: Trainer) -> list[str]:
-    """The methods of the model, its data and its samplers that ask, in words."""
+    """The methods of the model, the data that is run over, and its samplers that ask, in words."""
     parts = ("dataset", "dataset.dataset", "sampler", "batch_sampler")  # the second of a `Subset`
-    loaders = inside.training_loaders(trainer)
     data = [trainer.datamodule]  # type: ignore[attr-defined]
-    data += [_part(loader, path) for loader in loaders for path in parts]
+    data += [_part(loader, path) for loader in inside.running_loaders(trainer) for path in parts]
     found = [*_asking(trainer.lightning_module, SIZES)]
     for owner in data:
         found += _asking(owner, SIZES | RANKS)

@@ -12,21 +12,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch.distributed as dist
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.types import ReduceOp
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.strategies.averaging import AveragesGradients
 from lightning_app.strategies.first_steps import FirstSteps
 from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.global_logs import GlobalLogs
-from lightning_app.strategies.local_sum import LocalSum
 from lightning_app.strategies.loss_weight import LossWeight, common_shard, mean_over
-from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.refused import (
     check_new,
@@ -39,10 +36,10 @@ from lightning_app.strategies.refused import (
 )
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.spare_step import nothing_stays
-from lightning_app.strategies.trained import TrainedParameters, check_ranks_agree
+from lightning_app.strategies.trained import check_ranks_agree
 
 
-class DDPStrategy(GlobalBatch, MeetingRanks):
+class DDPStrategy(GlobalBatch, AveragesGradients):
     """Trains in one process per device; each rank gets its shard of every global batch.
 
     A rank's loss counts as its samples do in the batch. A module whose loss is a mean over
@@ -55,8 +52,6 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         self._in_step = False
         self._weight: LossWeight | None = None
         self._logs: GlobalLogs | None = None
-        self._trained: TrainedParameters | None = None
-        self._local_sum: LocalSum | None = None
         self._is_connected = False
         self._went_backward = False  # with gradients that are averaged
         self._first_steps: FirstSteps | None = None
@@ -71,33 +66,12 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         super().setup(trainer)
         if self.world_size > 1:
             check_optimizers(self.optimizers, self.world_size)
-            self._trained = TrainedParameters(trainer.lightning_module)
+            self._begin_to_follow(trainer.lightning_module)
             self._weight = LossWeight(self.global_rank, self.world_size, self._sum)
             self._logs = GlobalLogs(trainer, self._sum)
             self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
-
-    @override
-    def configure_ddp(self) -> None:
-        module = self.lightning_module
-        if module is not None and not module.automatic_optimization:
-            # A step with several optimizers leaves out the parameters of the others.
-            self._ddp_kwargs.setdefault("find_unused_parameters", True)
-        super().configure_ddp()
-
-    def _connect(self) -> None:
-        """Have the gradients of processes on one machine's CPU summed over local sockets."""
-        if (
-            isinstance(self.model, DistributedDataParallel)
-            and self.root_device.type == "cpu"
-            and self.num_nodes == 1
-            and self._ddp_comm_hook is None
-            and not self.model._comm_hooks  # none of the user's own
-        ):
-            if self._local_sum is None:
-                self._local_sum = LocalSum(self.step_timeout)
-            self.model.register_comm_hook(dist.group.WORLD, self._local_sum.hook)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -114,20 +88,6 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
                 self._first_steps.look_at_code(self._trainer)
         self._follow_parameters(look_for_new=batch_idx == 0)
 
-    def _follow_parameters(self, look_for_new: bool) -> None:
-        """Average the gradients of what is trained now: layers may be unfrozen in mid-run."""
-        assert self.lightning_module is not None
-        if self._trained is not None and self._trained.have_changed(look_for_new):
-            wrapped: Any = self.model
-            if wrapped._comm_hooks and self._local_sum is None:
-                raise MisconfigurationException(
-                    "other parameters are trained than at the start, so DDP is made anew, which "
-                    "would lose the communication hook: give it as `ddp_comm_hook` to the strategy"
-                )
-            self.model = self.lightning_module
-            self.configure_ddp()
-            self._connect()
-
     @override
     def on_validation_start(self) -> None:
         super().on_validation_start()
@@ -138,16 +98,19 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         super().on_test_start()
         self._start_evaluation()
 
+    @override
+    def on_predict_start(self) -> None:
+        super().on_predict_start()
+        self._start_evaluation()
+
     def _start_evaluation(self) -> None:
         if self._logs is not None:
             self._logs.start_evaluation()
         if self._first_steps is not None:
             self._first_steps.forget_random_states()
-        model = self.model
-        if isinstance(model, DistributedDataParallel) and model.will_sync_module_buffers():  # type: ignore[no-untyped-call]
-            # Here and not in the first step, in which a rank without samples has no part.
-            model._sync_buffers()  # type: ignore[no-untyped-call]
-            model.require_forward_param_sync = False
+            if self._trainer.state.fn != "fit":
+                self._first_steps.look_at_code(self._trainer)
+        self._share_buffers()
 
     def _epoch_ended(self) -> None:
         assert self._logs is not None
@@ -194,15 +157,19 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
     @contextmanager
     def _step(self, hook: str, shard: Shard) -> Iterator[None]:
         assert self.lightning_module is not None
-        watched = self._first_steps if hook == "training_step" else None
+        first_steps = self._first_steps
+        assert first_steps is not None
+        is_training = hook == "training_step"
+        is_spare = is_training and shard.global_size < self.world_size
         self._in_step = True
         try:
             with (
                 refused_by_idle_parameters(),
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
-                watched.watch(shard) if watched else nullcontext(),
+                first_steps.watch(hook, shard),
+                first_steps.watch_spare(shard, self.world_size) if is_spare else nullcontext(),
                 nothing_stays(self.lightning_module) if not shard.size else nullcontext(),
-                nullcontext() if hook == "training_step" else self._alone("an evaluation"),
+                nullcontext() if is_training else self._alone("an evaluation"),
             ):
                 yield
         finally:
@@ -210,8 +177,11 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
 
     @override
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        self._shards = self._current_shards()
-        with self._alone("a predict"):
+        self._shards, first_steps = self._current_shards(), self._first_steps
+        watched = (
+            first_steps.watch("predict_step", self._shards[0]) if first_steps else nullcontext()
+        )
+        with self._alone("a predict"), watched:
             return super().predict_step(*args, **kwargs)
 
     def _alone(self, what: str) -> AbstractContextManager[None]:
@@ -231,8 +201,9 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A rank's mean loss, such that the mean of the ranks' gradients is the global batch's."""
-        if self._weight is None or self._first_steps is None:
+        if self._weight is None or self._first_steps is None or self._trained is None:
             return loss
+        self._trained.check()
         self._first_steps.look_at_loss(loss, self._shards)
         return self._weight.weigh_loss(loss, self._trainer.lightning_module)
 
@@ -294,7 +265,4 @@ class DDPStrategy(GlobalBatch, MeetingRanks):
         super().teardown()
         if self._weight is not None:
             self._weight.stop_silence()
-        if self._local_sum is not None:
-            self._local_sum.close()
-            self._local_sum = None
         self._is_connected = self._went_backward = False

@@ -1,4 +1,4 @@
-"""Tells, in a run's first steps, what makes its numbers depend on the number of devices.
+"""Tells, in the first steps of each kind, what makes numbers depend on the number of devices.
 
 That is by their nature so of random numbers, which each process draws for its own shard, and of
 what a step keeps of its shard: in buffers, as BatchNorm its statistics, or a number elsewhere.
@@ -7,6 +7,7 @@ what a step keeps of its shard: in buffers, as BatchNorm its statistics, or a nu
 import math
 import pickle
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -17,6 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_app.hooks import has_hook
 from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.asking import asks_for_devices
 from lightning_app.strategies.loss_graph import why_no_mean
@@ -32,7 +34,7 @@ Prints = dict[str, tuple[float, float]]  # of each buffer two sums, by its name
 
 
 class FirstSteps:
-    """Looks at what the first training steps of a rank draw and keep.
+    """Looks at what the first steps of a rank draw and keep.
 
     Args:
         model: The user's; `device` is the one that it is on.
@@ -42,41 +44,48 @@ class FirstSteps:
         self._model = model
         self._step = f"{type(model).__name__}.training_step"
         self._device = device
-        self._left = NUM_STEPS
+        self._num_watched: Counter[str] = Counter()  # steps, by their kind
         self._told_of_buffers = False
-        self._after: Any = None  # the random states as the step before ended
+        self._after: Any = None  # the kind of the step before, and the random states at its end
         self._tell = TellOnce()
 
     @contextmanager
-    def watch(self, shard: Shard) -> Iterator[None]:
-        """Look at a training step of a rank's shard; all ranks have to call this."""
-        if not self._left:
+    def watch(self, hook: str, shard: Shard) -> Iterator[None]:
+        """Look at a step of a rank's shard; in training all ranks have to call this.
+
+        What has been told of another kind of step is not told again.
+        """
+        if self._num_watched[hook] >= NUM_STEPS:
             yield
             return
-        self._left -= 1
+        self._num_watched[hook] += 1
+        model = type(self._model).__name__
         before, numbers = random_states([self._device]), dict(_numbers(self._model))
-        if shard.number == 1 and self._after is not None and self._after != before:
+        if shard.number == 1 and self._after not in (None, (hook, before)):
             self._tell(
-                f"before the second step of {type(self._model).__name__} random numbers are drawn; "
+                f"before the second step of {model} random numbers are drawn; "
                 "if for samples (as augmentation in a data set does), each process draws for its "
                 "own, so the numbers depend on the number of devices"
             )
-        with self._watch_mean(shard.size):
+        with self._watch_mean(f"{model}.{hook}", shard.size):
             yield
-        self._after = random_states([self._device])
-        if self._after != before:
+        after = random_states([self._device])
+        self._after = hook, after
+        if after != before:
             self._tell(
-                f"{self._step} draws random numbers (as dropout does), each process for its own "
-                "samples, so its numbers depend on the number of devices"
+                f"{model}.{hook} draws random numbers (as dropout does), each process for its own "
+                "samples, so its numbers depend on the number of devices",
+                subject="random",
             )
-        if not self._told_of_buffers:
+        if hook == "training_step" and not self._told_of_buffers:
             ranks = all_objects(_prints(self._model, numbers) if shard.size else None)
             self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
 
     def look_at_loss(self, loss: Tensor, shards: Sequence[Shard]) -> None:
         """Tell of a loss that is not a mean over samples, before its backward pass."""
         sizes = {shard.size for shard in shards}
-        if not self._left or len(sizes) != 1 or hasattr(self._model, MEAN_OVER):
+        is_past = self._num_watched["training_step"] >= NUM_STEPS
+        if is_past or len(sizes) != 1 or hasattr(self._model, MEAN_OVER):
             return
         whole, size = shards[0].global_size, sizes.pop()
         is_automatic = self._model.automatic_optimization
@@ -90,13 +99,13 @@ class FirstSteps:
             )
 
     def forget_random_states(self) -> None:
-        """Those that an evaluation changes, which may come between two steps."""
+        """Those that an evaluation changes, which may come between two training steps."""
         self._after = None
 
     def look_at_code(self, trainer: Trainer) -> None:
         """Tell of what is not right on several processes, whatever it is given."""
         hooked = [name for name, p in self._model.named_parameters() if p._backward_hooks]
-        if hooked:
+        if hooked and trainer.training:
             self._tell(
                 f"hooks on the gradient of {_listed(hooked)} get each process's part of it, so to "
                 "clip it there depends on the number of devices: do that in "
@@ -118,6 +127,26 @@ class FirstSteps:
             subject="all_gather",
         )
 
+    @contextmanager
+    def watch_spare(self, shard: Shard, world_size: int) -> Iterator[None]:
+        """Tell of what keeps count in a training step that ranks without samples run as well."""
+        before = dict(_lists(self._model))
+        yield
+        lists = [name for name, length in _lists(self._model) if length > before.get(name, 0)]
+        hooks = [
+            f"{type(owner).__name__}.on_train_batch_end"
+            for owner in (self._model, *self._model.trainer.callbacks)  # type: ignore[attr-defined]
+            if has_hook(owner, "on_train_batch_end") and not _is_known(owner.on_train_batch_end)
+        ]
+        if lists or hooks:
+            self._tell(
+                f"a training batch of {shard.global_size} leaves some of {world_size} processes "
+                "without samples: they run it as well, with weight 0, so that "
+                f"{_listed(lists + hooks)} may count its samples again: use drop_last=True, or "
+                "another batch size",
+                subject="spare",
+            )
+
     def tell_of_idleness(self, hook: str, shard: Shard, world_size: int) -> None:
         """Tell of an evaluation in which some ranks may have nothing at all."""
         self._tell(
@@ -126,10 +155,12 @@ class FirstSteps:
             subject=f"idle in {hook}",
         )
 
-    def _watch_mean(self, num_samples: int) -> AbstractContextManager[None]:
+    def _watch_mean(self, step: str, num_samples: int) -> AbstractContextManager[None]:
         if hasattr(self._model, MEAN_OVER):
             return nullcontext()
-        return tells_of_weighted_means(self._step, num_samples, self._tell)
+        return tells_of_weighted_means(
+            step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
+        )
 
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
@@ -175,6 +206,19 @@ def _numbers(model: LightningModule) -> Iterator[tuple[str, Any]]:
                 continue
             if isinstance(value, float) or (isinstance(value, Tensor) and value.numel() == 1):
                 yield f"{path}.{name}".lstrip("."), value
+
+
+def _lists(model: LightningModule) -> Iterator[tuple[str, int]]:
+    """The lists in plain attributes, and their lengths; those of metrics are put back."""
+    for path, part in model.named_modules():
+        for name, value in vars(part).items() if not isinstance(part, Metric) else ():
+            if isinstance(value, list):
+                yield f"{path}.{name}".lstrip("."), len(value)
+
+
+def _is_known(hook: Any) -> bool:
+    """Whether a hook is Lightning's, or this project's."""
+    return (getattr(hook, "__module__", None) or "").startswith(("lightning.", "lightning_app."))
 
 
 def differing(ranks: Sequence[Prints]) -> list[str]:

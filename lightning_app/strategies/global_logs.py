@@ -170,14 +170,15 @@ class GlobalLogs:
     def share_epoch(self) -> None:
         """Put together what is logged per epoch; all ranks have to call this."""
         trainer = self._trainer
+        are_uneven = trainer.training in self._have_unequal_parts
         if trainer.training:
-            align_states(trainer.lightning_module, self._tell)
+            align_states(trainer.lightning_module, are_uneven, self._tell)
             self._share(None)
             return
         num_loaders = inside.loaders_done(trainer)
         collection: Any = inside.results(trainer)
         for index in range(self._num_shared, num_loaders):
-            align_states(trainer.lightning_module, self._tell)
+            align_states(trainer.lightning_module, are_uneven, self._tell)
             self._share(index)
             if collection.dataloader_idx not in (None, index):
                 inside.put_values_of(trainer, index)

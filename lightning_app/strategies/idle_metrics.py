@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities import dim_zero_cat, dim_zero_mean
 
 from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.asking import is_installed, names_in
@@ -27,17 +27,24 @@ class _Form(NamedTuple):
     num_entries: int = 0
 
 
-def align_states(model: nn.Module, tell: TellOnce) -> None:
+def align_states(model: nn.Module, are_uneven: bool, tell: TellOnce) -> None:
     """Give states that are as they began, or short, other ranks' form; all ranks call this.
 
     Args:
         model: Whose attributes the objects are.
-        tell: Is given a line for lists in which the empty entries that are added may count.
+        are_uneven: Whether the ranks had unequal parts of some batch.
+        tell: Is given a line for what is put together in another way than by samples.
     """
     for part in model.modules():
         if isinstance(part, MetricCollection):
             part.items()  # the members of a group get the states that one of them holds
-    found = ((name, m) for name, m in model.named_modules() if isinstance(m, Metric))
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, Metric)]
+    for name, metric in found:
+        if metric.update_called and not metric.sync_on_compute:
+            tell(
+                f"{name}: with sync_on_compute=False each process computes it of its own samples, "
+                "and the first one's value is logged: leave that out"
+            )
     metrics = {name: metric for name, metric in found if metric.sync_on_compute}
     if not metrics:
         return
@@ -57,7 +64,11 @@ def align_states(model: nn.Module, tell: TellOnce) -> None:
                         "put them together there (`dim_zero_cat`)"
                     )
                 _fill(value, metric, forms)
-            elif forms and isinstance(value, Tensor) and not metric.update_called:
+                continue
+            if forms and isinstance(value, Tensor):
+                is_mean_right = len(forms) == len(ranks) and not are_uneven
+                _tell_of_reduction(name, metric, state, is_mean_right, tell)
+            if forms and isinstance(value, Tensor) and not metric.update_called:
                 with suppress(RuntimeError):  # of a shape that does not come of the first one
                     aligned = value.expand(forms[0].shape).to(forms[0].dtype, copy=True)
                     setattr(metric, state, aligned)
@@ -99,6 +110,23 @@ def _counts_entries(metric: Metric, state: str, forms: list[_Form], world_size: 
         is_installed(compute)
         or any("cat" in name or name == "compute" for name in names_in(compute))
     )
+
+
+def _tell_of_reduction(
+    name: str, metric: Metric, state: str, is_mean_right: bool, tell: TellOnce
+) -> None:
+    """Tell of a tensor that processes put together by themselves, not by samples."""
+    compute = getattr(type(metric).compute, "__code__", None)
+    if compute is None or is_installed(compute):  # which reckons with it
+        return
+    remedy = 'keep a sum and a count, each with dist_reduce_fx="sum"'
+    if metric._reductions[state] in (dim_zero_mean, torch.mean) and not is_mean_right:
+        tell(f"{name}.{state}: a mean of processes, which have unequal parts of samples: {remedy}")
+    elif metric._reductions[state] is None:
+        tell(
+            f"{name}.{state}: with dist_reduce_fx=None, {type(metric).__name__}.compute gets a "
+            f"value of each process, of its own samples: {remedy}, or put them together there"
+        )
 
 
 def _fill(entries: list[Any], metric: Metric, forms: list[_Form]) -> None:

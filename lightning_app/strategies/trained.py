@@ -1,6 +1,8 @@
 """What `DistributedDataParallel` has to know of a model, and whether the ranks still agree."""
 
 import math
+import operator
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -13,19 +15,21 @@ class TrainedParameters:
     """Notices when parameters are frozen, unfrozen, or new: DDP averages those it was made for.
 
     Args:
-        module: The user's model.
+        module: The user's model, as DDP is made for it.
+        finds_unused: DDP does without the gradients of some: what is frozen may stay in it.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, finds_unused: bool = False) -> None:
         self._module = module
         self._all = list(module.parameters())
-        self._trained = self._flags()
+        self._made_for = self._flags()
+        self._differs = operator.gt if finds_unused else operator.ne
 
     def _flags(self) -> list[bool]:
         return [parameter.requires_grad for parameter in self._all]
 
     def have_changed(self, look_for_new: bool) -> bool:
-        """Whether other parameters are trained than at the last call.
+        """Whether DDP has to be made anew, as other parameters are trained than it was made for.
 
         Args:
             look_for_new: Go through the model, too, which takes longer.
@@ -35,10 +39,42 @@ class TrainedParameters:
             if len(present) != len(self._all) or any(
                 a is not b for a, b in zip(present, self._all, strict=True)
             ):
-                self._all, self._trained = present, []
+                self._all, self._made_for = present, [False] * len(present)
         flags = self._flags()
-        changed, self._trained = flags != self._trained, flags
-        return changed
+        if not any(map(self._differs, flags, self._made_for)):
+            return False
+        self._made_for = flags
+        return True
+
+    def check(self) -> None:
+        """Refuse what is frozen or unfrozen in a step, before its backward pass.
+
+        Raises:
+            MisconfigurationException: DDP, which was made before the step, averages no gradient of
+                a parameter that is trained, or waits for that of one that is not.
+        """
+        flags = self._flags()
+        for index, differs in enumerate(map(self._differs, flags, self._made_for)):
+            if differs:
+                names = (n for n, p in self._module.named_parameters() if p is self._all[index])
+                raise MisconfigurationException(
+                    f"{next(names)} is {'un' * flags[index]}frozen within training_step, when the "
+                    "processes have agreed on the gradients that they average: do it in "
+                    "`on_train_batch_start`"
+                )
+
+
+def check_no_hook(wrapped: Any) -> None:
+    """Refuse to make DDP anew where that would lose a hook of the user's.
+
+    Raises:
+        MisconfigurationException: It has one.
+    """
+    if wrapped._comm_hooks:
+        raise MisconfigurationException(
+            "other parameters are trained than at the start, so DDP is made anew, which "
+            "would lose the communication hook: give it as `ddp_comm_hook` to the strategy"
+        )
 
 
 def check_ranks_agree(module: nn.Module) -> None:

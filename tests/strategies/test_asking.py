@@ -39,7 +39,7 @@ class Split(Samples):
 def test_each_kind_of_method_is_looked_at() -> None:
     loaders = [DataLoader(Samples(4)), DataLoader(Subset(Split(4), [0, 1]))]
     loop = SimpleNamespace(_combined_loader=SimpleNamespace(flattened=loaders))
-    trainer: Any = SimpleNamespace(lightning_module=Model(), datamodule=None, fit_loop=loop)
+    trainer: Any = SimpleNamespace(lightning_module=Model(), datamodule=None, _active_loop=loop)
     assert asks_for_devices(trainer) == [
         "Model.size asks for world_size",
         "Model.kept asks for world_size",

@@ -3,15 +3,18 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import Timer
 from torch import nn
-from torchmetrics import MeanMetric
+from torchmetrics import CatMetric, MeanMetric
+from typing_extensions import override
 
 from lightning_app.strategies.first_steps import NUM_STEPS, FirstSteps, differing, random_states
 from lightning_app.strategies.sharding import Shard
@@ -73,8 +76,8 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @contextmanager
-def step(first_steps: FirstSteps) -> Iterator[None]:
-    with first_steps.watch(Shard([0, 1, 2, 3], 0, 2)):
+def step(first_steps: FirstSteps, hook: str = "training_step") -> Iterator[None]:
+    with first_steps.watch(hook, Shard([0, 1, 2, 3], 0, 2)):
         yield
 
 
@@ -88,6 +91,45 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
     draws, buffers = capsys.readouterr().err.splitlines()
     assert draws.startswith("Model.training_step draws random numbers")
     assert buffers.startswith("Model.training_step writes a, b and 1 more, each process")
+
+
+def test_an_evaluation_is_looked_at_alone_and_told_once(
+    gathered: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first_steps = FirstSteps(Model(), CPU)
+    for hook in ("validation_step", "predict_step", "training_step"):
+        with step(first_steps, hook):
+            torch.rand(1)
+            torch.ones(2).std()
+    assert len(gathered) == 1  # in training: some ranks have no part of other steps
+    spread, draws = capsys.readouterr().err.splitlines()
+    assert spread.startswith("Model.validation_step takes `std` over the samples")
+    assert draws.startswith("Model.validation_step draws random numbers")
+
+
+class Counts(Callback):
+    """Does something as a batch ends."""
+
+    @override
+    def on_train_batch_end(self, *args: Any) -> None: ...
+
+
+@pytest.mark.parametrize(("callback", "grows"), [(Timer, False), (Counts, False), (Timer, True)])
+def test_what_counts_in_a_step_of_fewer_samples_than_ranks_is_told(
+    capsys: pytest.CaptureFixture[str], callback: type[Callback], grows: bool
+) -> None:
+    model: Any = Model()
+    model.trainer = SimpleNamespace(callbacks=[callback()])
+    model.kept, model.metric = [], CatMetric()
+    first_steps = FirstSteps(model, CPU)
+    for _ in range(2):
+        with first_steps.watch_spare(Shard([0], 0, 1), world_size=2):
+            model.metric.update(1.0)  # which is put back
+            model.kept += [1] * grows
+    expected = "so that kept may" if grows else "so that Counts.on_train_batch_end may"
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == (grows or callback is Counts)
+    assert all(expected in line for line in told)
 
 
 def test_a_number_that_a_step_sets_is_looked_at(gathered: list[Any]) -> None:

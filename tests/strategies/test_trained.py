@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -26,6 +27,19 @@ def test_other_parameters_are_noticed() -> None:
     assert not trained.have_changed(look_for_new=True)
     module[1] = nn.Linear(2, 2)  # as many as before
     assert trained.have_changed(look_for_new=True)
+
+
+def test_what_is_frozen_may_stay_where_unused_parameters_are_found() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+    trained = TrainedParameters(module, finds_unused=True)
+    module[0].requires_grad_(False)
+    assert not trained.have_changed(look_for_new=True)
+    trained.check()
+    module[1].weight.requires_grad_(True)
+    with pytest.raises(MisconfigurationException, match=r"1\.weight is unfrozen"):
+        trained.check()
+    assert trained.have_changed(look_for_new=False)
+    trained.check()
 
 
 CASES = ["alike", "another weight", "NaN", "no parameters", "left out", "a buffer"]

@@ -15,13 +15,16 @@ from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit
 from tests.user_modules import (
     FirstRankLogs,
+    Freezes,
     Functional,
     Normalized,
     OverIterator,
+    RestsInTurn,
     Samples,
     Shuffled,
     Stream,
     Submodule,
+    Thaws,
     TwoOptimizers,
 )
 
@@ -31,6 +34,7 @@ CASES: dict[str, Any] = {
     "last batch of one": lambda: (Submodule(), Shuffled(length=43), {}),
     "clipping": lambda: (Submodule(), Shuffled(), {"gradient_clip_val": 0.05}),
     "two optimizers": lambda: (TwoOptimizers(), Shuffled(), {}),
+    "a part rests at a time": lambda: (RestsInTurn(), Shuffled(), {}),
     "limited": lambda: (Submodule(), Shuffled(), {"limit_train_batches": 3}),
     "overfit": lambda: (Submodule(), Shuffled(shuffle=False), {"overfit_batches": 2}),
     "two validations an epoch": lambda: (Submodule(), Shuffled(), {"val_check_interval": 0.5}),
@@ -102,8 +106,13 @@ def test_dp_splits_the_batches_of_a_stream() -> None:
     assert_same(run, fit("single_device", 1, Submodule(), Stream(), max_epochs=1))
 
 
-def test_sync_batchnorm_is_refused_where_it_cannot_work() -> None:
-    for message, _ in run_ranks(refusals, 2):
+@pytest.fixture(scope="module")
+def refused() -> list[list[str]]:
+    return run_ranks(refusals, 2)
+
+
+def test_sync_batchnorm_is_refused_where_it_cannot_work(refused: list[list[str]]) -> None:
+    for message, *_ in refused:
         assert "--sync_batchnorm needs GPUs" in message
     with pytest.raises(MisconfigurationException, match="does nothing for replicas"):
         fit("dp", 2, Normalized(), Shuffled(), sync_batchnorm=True)
@@ -115,6 +124,8 @@ def refusals() -> list[str]:
     cases: list[tuple[Any, dict[str, Any]]] = [
         (Normalized(), {"sync_batchnorm": True}),
         (OverIterator(), {}),
+        (Thaws(), {"max_epochs": 1}),
+        (Freezes(), {"max_epochs": 1}),
     ]
     for model, flags in cases:
         with pytest.raises(MisconfigurationException) as caught:
@@ -123,8 +134,14 @@ def refusals() -> list[str]:
     return messages
 
 
-def test_a_step_over_the_loaders_iterator_has_one_rank() -> None:
-    for _, message in run_ranks(refusals, 2):
+def test_what_is_trained_is_not_changed_within_a_step(refused: list[list[str]]) -> None:
+    for *_, thaws, freezes in refused:
+        assert thaws.startswith("body.0.weight is unfrozen within training_step")
+        assert freezes.startswith("body.0.weight is frozen within training_step")
+
+
+def test_a_step_over_the_loaders_iterator_has_one_rank(refused: list[list[str]]) -> None:
+    for _, message, *_ in refused:
         assert message.startswith("OverIterator.training_step takes the loader's iterator")
     run_ranks(fit_over_iterator, 1)
 

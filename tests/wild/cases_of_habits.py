@@ -44,6 +44,13 @@ CASES: dict[str, Case] = {
         right=on(SEVERAL, SameOr("PerDevice.setup asks for world_size")),
         leave_out=BUT_TWO,
     ),
+    "a part of the test per process": Case(
+        REGRESSION,
+        "habits.OwnPart",
+        subcommand="test",
+        right=on(SEVERAL, SameOr("OwnPart.test_dataloader asks for")),
+        leave_out=BUT_TWO,
+    ),
     "augmentation in the data set": Case(
         REGRESSION,
         "habits.Augments",

@@ -62,6 +62,7 @@ CASES: dict[str, Case] = {
         right=on(["dp2", *SEVERAL], SameOr("1.running_mean")),
     ),
     "dropout": Case("modules.DropsOut", right=on(["dp2", *SEVERAL], SameOr("random numbers"))),
+    "noise in a test": _told("test_step draws random", "modules.DrawsInTest", subcommand="test"),
     "mixup by numpy": Case("modules.MixesUp", right=on(SEVERAL, SameOr("random numbers"))),
     "codebook in a buffer": Case("modules.Codebook", right=on(SEVERAL, SameOr("writes codes"))),
     "frozen BatchNorm": Case("shapes.FrozenNorm", flags=EPOCHS, right=AT_EPOCHS_START),
@@ -120,6 +121,11 @@ CASES: dict[str, Case] = {
     ),
     # Logs.
     "logs beside the step": _told("in a hook beside the step", "logs.BesideTheStep"),
+    "counts after steps, a rank idle": _told(
+        "CountsAfterSteps.on_train_batch_end may count",
+        "metrics.CountsAfterSteps",
+        data_args={"length": 41},
+    ),
     "averages of samples, one a rank": _told(
         "nothing tells whether it is given means",
         "metrics.OfEachSample",

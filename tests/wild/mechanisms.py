@@ -125,7 +125,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "validation_step_outputs, synced; a sum for a loss; clamps gradients; "
         "a batch size per device; augmentation in the data set; weights of samples; "
         "meta-learning; a collection's own values; correlation of a sample each; "
-        "a list, entry by entry",
+        "a list, entry by entry; noise in a test; counts after steps, a rank idle; "
+        "a part of the test per process",
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"

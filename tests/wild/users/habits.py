@@ -4,7 +4,7 @@
 import torch
 import torchmetrics
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from tests.wild.users.basic import Plain, Regression, xy
 
@@ -87,6 +87,15 @@ class ClampsGradients(Regression):
         super().__init__()
         for parameter in self.parameters():
             parameter.register_hook(lambda gradient: gradient.clamp(-0.05, 0.05))
+
+
+class OwnPart(Plain):
+    """Gives each process its part of what is tested."""
+
+    def test_dataloader(self):
+        trainer = self.trainer
+        part = range(trainer.global_rank, len(self.val), trainer.world_size)
+        return DataLoader(Subset(self.val, part), batch_size=5)
 
 
 class PerDevice(Plain):

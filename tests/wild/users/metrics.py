@@ -10,6 +10,7 @@ from torchmetrics import (
     MetricCollection,
     MetricTracker,
     PearsonCorrCoef,
+    SumMetric,
 )
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
@@ -101,6 +102,21 @@ class Averages(Regression):
         for one in losses:
             self.means["val_looped"](one)
         self.log("val/looped", self.means["val_looped"])
+
+
+class CountsAfterSteps(Regression):
+    """Counts samples where a batch ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = SumMetric()
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.seen.update(len(batch[0]))
+
+    def on_train_epoch_end(self):
+        self.log("seen", self.seen.compute())
+        self.seen.reset()
 
 
 class OfEachSample(Regression):

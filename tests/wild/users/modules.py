@@ -138,6 +138,14 @@ class DropsOut(Regression):
         self.net.insert(2, nn.Dropout(0.3))
 
 
+class DrawsInTest(Regression):
+    """Tests with noise."""
+
+    def test_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("test/loss", self.loss((x + torch.randn_like(x), y)))
+
+
 class MixesUp(Regression):
     """Mixes each sample with the next, by a share from NumPy's global generator."""
 
