@@ -19,11 +19,6 @@ def called_modules(root: nn.Module) -> list[nn.Module]:
     return list(dict.fromkeys(found)) or [root]
 
 
-def takes_hooks(module: nn.Module) -> bool:
-    """Whether torch lets a hook be put on a module, as it does not on one that it has scripted."""
-    return not isinstance(module, torch.jit.ScriptModule)
-
-
 def plain(tensor: Tensor) -> Tensor:
     """As a tensor of torch's own class; one of a library's needs trust to be loaded."""
     with torch._C.DisableTorchFunctionSubclass():  # which would give it its class back

@@ -1,7 +1,7 @@
-"""Shows how each batch was split: sizes as forward hooks saw them on each rank.
+"""Shows how each batch was split: sizes as they were in the model's calls on each rank.
 
-A hook notes what goes into and comes out of the model in every training step. The notes stay on
-their rank until a log step or the epoch's end; then they are gathered, and one process prints
+What goes into and comes out of the model is noted in every training step. The notes stay on their
+rank until a log step or the epoch's end; then they are gathered, and one process prints
 them (the transcript) and logs `batch_size/global` and `batch_size/rank_k`.
 
 TensorBoard smooths its curves, and so would draw an epoch's smaller last batch of 10 as one of 22.
@@ -130,7 +130,7 @@ class ShapeLogger(Callback):
 
     def _leave(self, trainer: Trainer) -> None:
         if self._recorder is not None:
-            self._recorder.remove()
+            self._recorder.stop()
             if isinstance(trainer.strategy, DataParallelStrategy):
                 trainer.strategy.listeners.remove(self._recorder.note_replica)
             self._recorder = None
@@ -146,7 +146,7 @@ class ShapeLogger(Callback):
         first_step = self._next_step
         self._next_step += sum(count for _, count in steps)
         if not any(sizes for sizes, _ in steps):
-            return  # the model calls no module that is hooked
+            return  # the model calls none of its modules
         logged: list[SizeRun] = []
         for sizes, count in steps:
             samples = [sizes[r].input[0] if r in sizes else 0 for r in range(len(devices))]
