@@ -1,5 +1,9 @@
 """The modules of a model that are called; plain tensors; lines above a model's progress bar."""
 
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -19,15 +23,16 @@ def called_modules(root: nn.Module) -> list[nn.Module]:
     return list(dict.fromkeys(found)) or [root]
 
 
-def takes_hooks(module: nn.Module) -> bool:
-    """Whether torch lets a hook be put on a module, as it does not on one that it has scripted."""
-    return not isinstance(module, torch.jit.ScriptModule)
-
-
 def plain(tensor: Tensor) -> Tensor:
     """As a tensor of torch's own class; one of a library's needs trust to be loaded."""
     with torch._C.DisableTorchFunctionSubclass():  # which would give it its class back
         return tensor.as_subclass(Tensor)
+
+
+def tensors_of(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Those of the Trainer's metrics that are numbers: anything may have been put beside them."""
+    numbers = {key: value for key, value in values.items() if isinstance(value, (Tensor, Real))}
+    return {key: plain(torch.as_tensor(value)) for key, value in numbers.items()}
 
 
 def say(module: LightningModule, line: str) -> None:

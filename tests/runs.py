@@ -38,6 +38,8 @@ class MemoryLogger(Logger):
             if tag.startswith("workload/"):  # how fast it was
                 continue
             curve = self.curves.setdefault(tag, {})
+            if tag.startswith("batch_size/") and curve:  # between two points it is as at the first
+                curve |= dict.fromkeys(range(max(curve) + 1, step), list(curve.values())[-1])
             assert step not in curve or tag in OF_EPOCHS, f"{tag} was logged twice at step {step}"
             curve[step] = float(value)
 

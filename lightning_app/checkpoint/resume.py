@@ -29,7 +29,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
-from lightning_app.modules import plain
+from lightning_app.modules import plain, tensors_of
 
 _NOTHING_PENDING = "nothing_pending"
 _EPOCH_MEANS = "epoch_means"
@@ -78,7 +78,7 @@ class Resume(Callback):
         if trainer.training:
             checkpoint[_SWITCHES] = switches(pl_module)
         metrics = inside.metrics_to_save(trainer)  # plateau schedulers go by them
-        checkpoint[_METRICS] = {name: plain(value) for name, value in metrics.items()}
+        checkpoint[_METRICS] = tensors_of(metrics)
         if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
             states = checkpoint.get("callbacks")
             checkpoint["callbacks"] = apply_to_collection(states, Tensor, plain)

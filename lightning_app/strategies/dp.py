@@ -33,8 +33,8 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_app.strategies.first_steps import random_states
+from lightning_app.strategies.module_calls import ModuleCalls, answered_by
 from lightning_app.strategies.one_sample import refused_by_batchnorm
-from lightning_app.strategies.outermost import OutermostCalls, answered_by
 from lightning_app.strategies.replicas import ReplicaListener, Replicas
 from lightning_app.strategies.rows import Rows, is_in_transform, tensors_in
 from lightning_app.strategies.scatter_gather import (
@@ -64,7 +64,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
         super().__init__(**kwargs)
         self._layer_sync: object = None  # the Trainer sets it under `sync_batchnorm`
         self.listeners: list[ReplicaListener] = []
-        self._calls = OutermostCalls()
+        self._calls = ModuleCalls()
         self._num_calls = 0
         self._stacks_samples = True
         self._tell = TellOnce()
@@ -90,7 +90,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
                 "--sync_batchnorm does nothing for replicas in one process: use `--strategy ddp`"
             )
         super().setup(trainer)
-        self._calls.watch()
+        self._calls.follow()
 
     @override
     def teardown(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import parallel_apply, replicate
 
+from lightning_app.strategies.module_calls import replicas_heard_as
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.writes import BuffersByRank, attributes, differing, written
 
@@ -71,7 +72,8 @@ class Replicas:
         run = partial(self.call, module)
         call = _in_autocast_of_this_thread(self._devices[0].type, run)
         calls = [partial(call, rank, replica) for rank, replica in enumerate(replicas)]
-        outputs: list[Any] = parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type]
+        with replicas_heard_as(module, replicas):
+            outputs: list[Any] = parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type]
         if is_new:
             lost = [written(old, attributes(r)) for old, r in zip(before, replicas, strict=True)]
             names = [*lost[0], *differing([_buffers(replica) for replica in replicas])]

@@ -36,7 +36,7 @@ from lightning_app.strategies.global_batch import run_seed
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
 from lightning_app.strategies.passes import Pass
 from lightning_app.strategies.sharding import Shard
-from lightning_app.telemetry.metrics import Smooths
+from lightning_app.telemetry.metrics import Smooths, log
 from lightning_app.telemetry.tally import MAX_NUMBER, Tally, fingerprint_of
 
 MAX_NOTES = 64  # batches that are counted at once
@@ -178,9 +178,9 @@ class Coverage(Callback):
     def _log(trainer: Trainer, missing: int, repeated: int) -> None:
         metrics: dict[str, float] = {"coverage/missing": missing, "coverage/repeated": repeated}
         trainer.callback_metrics.update({tag: torch.tensor(n) for tag, n in metrics.items()})
-        for logger in trainer.loggers:
-            if missing or repeated or not isinstance(logger, Smooths):  # a flat line tells nothing
-                logger.log_metrics(metrics, step=trainer.global_step - 1)
+        is_flat = not (missing or repeated)  # a line that tells nothing
+        loggers = (each for each in trainer.loggers if not (is_flat and isinstance(each, Smooths)))
+        log(trainer, metrics, trainer.global_step - 1, loggers)
 
     @override
     def on_save_checkpoint(

@@ -12,6 +12,7 @@ from lightning_app import inside
 from lightning_app.checkpoint.finite import Choice, FiniteLoss
 from lightning_app.modules import plain
 from lightning_app.processes.collectives import all_objects
+from lightning_app.telemetry.metrics import log
 
 TAG = "train/loss"
 TAG_OF_STEP = "train/loss_step"
@@ -122,8 +123,7 @@ class LossLogger(Callback):
         value = _whole(total / weight, trainer)
         if meta is None:
             trainer.callback_metrics[TAG] = torch.tensor(value, dtype=torch.float64)
-        for logger in trainer.loggers:
-            logger.log_metrics({TAG: value}, step=trainer.global_step - 1)
+        log(trainer, {TAG: value}, trainer.global_step - 1)
 
     def _look(self, trainer: Trainer) -> Tensor | None:
         """The last step's loss over all ranks, which has to be finite; all have to call this."""
@@ -148,8 +148,7 @@ class LossLogger(Callback):
         # For the progress display and for checkpoints: as what is logged per step and per epoch.
         known = torch.tensor(value, dtype=torch.float64)
         trainer.callback_metrics.update({TAG: known, TAG_OF_STEP: known})
-        for logger in trainer.loggers:
-            logger.log_metrics({TAG_OF_STEP: value}, step=trainer.global_step - 1)
+        log(trainer, {TAG_OF_STEP: value}, trainer.global_step - 1)
 
 
 def _whole(loss: float, trainer: Trainer) -> float:

@@ -1,26 +1,41 @@
-"""What a run has logged, by name: which values are an epoch's, and in which order they matter."""
+"""Values that are logged beside the model's, and what a run has logged, in the order it matters."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers.logger import Logger
 
 from lightning_app import inside
+from lightning_app.modules import tensors_of
 
 _BY_STEP_AND_EPOCH = ("_step", "_epoch")  # Lightning's names for two values of one metric
 
 
-class Smooths(ABC):
+class Smooths:
     """A logger whose page smooths its curves, so that some are better not drawn."""
 
-    @abstractmethod
-    def log_steps(self, metrics: Mapping[str, float], steps: Sequence[int]) -> None:
-        """Log the same values at each of the steps."""
+
+def log(
+    trainer: Trainer,
+    metrics: Mapping[str, float],
+    step: int,
+    loggers: Iterable[Logger] | None = None,
+) -> None:
+    """Log values as Lightning logs a model's: a logger is given the epoch with them, and by name.
+
+    Args:
+        trainer: Whose.
+        metrics: The values, by their tags.
+        step: That they are of.
+        loggers: Which of the Trainer's; all, if not given.
+    """
+    for logger in trainer.loggers if loggers is None else loggers:
+        logger.log_metrics(metrics={**metrics, "epoch": trainer.current_epoch}, step=step)
 
 
 def latest(trainer: Trainer, *, without: Container[str] = ()) -> dict[str, float]:
     """The numbers that were logged last: losses first, and last what only proves a run."""
-    known = trainer.callback_metrics
+    known = tensors_of(trainer.callback_metrics)
     numbers = {k: float(v) for k, v in known.items() if v.numel() == 1 and k not in without}
     return {name: numbers[name] for name in in_order(numbers)}
 

@@ -1,12 +1,12 @@
-"""Shows how each batch was split: sizes as forward hooks saw them on each rank.
+"""Shows how each batch was split: sizes as they were in the model's calls on each rank.
 
-A hook notes what goes into and comes out of the model in every training step. The notes stay on
-their rank until a log step or the epoch's end; then they are gathered, and one process prints
+What goes into and comes out of the model is noted in every training step. The notes stay on their
+rank until a log step or the epoch's end; then they are gathered, and one process prints
 them (the transcript) and logs `batch_size/global` and `batch_size/rank_k`.
 
+Equal steps in a row are their first and their last point: some loggers send each to a server.
 TensorBoard smooths its curves, and so would draw an epoch's smaller last batch of 10 as one of 22.
-There, that batch is `batch_size/last`, and equal steps in a row are their first and their last
-point. Other loggers get every step.
+There, that batch is `batch_size/last`.
 """
 
 from collections import Counter
@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
 from lightning_app.modules import called_modules, say
@@ -29,7 +28,7 @@ from lightning_app.telemetry.many_ranks import (
     in_words,
     runs_of_ranks,
 )
-from lightning_app.telemetry.metrics import Smooths
+from lightning_app.telemetry.metrics import Smooths, log
 from lightning_app.telemetry.sizes import SizeRecorder, Sizes, by_rank, gather_runs
 
 PREFIX = "batch_size/"
@@ -130,7 +129,7 @@ class ShapeLogger(Callback):
 
     def _leave(self, trainer: Trainer) -> None:
         if self._recorder is not None:
-            self._recorder.remove()
+            self._recorder.stop()
             if isinstance(trainer.strategy, DataParallelStrategy):
                 trainer.strategy.listeners.remove(self._recorder.note_replica)
             self._recorder = None
@@ -146,7 +145,7 @@ class ShapeLogger(Callback):
         first_step = self._next_step
         self._next_step += sum(count for _, count in steps)
         if not any(sizes for sizes, _ in steps):
-            return  # the model calls no module that is hooked
+            return  # the model calls none of its modules
         logged: list[SizeRun] = []
         for sizes, count in steps:
             samples = [sizes[r].input[0] if r in sizes else 0 for r in range(len(devices))]
@@ -155,10 +154,9 @@ class ShapeLogger(Callback):
                 say(pl_module, "\n".join(_transcript(sizes, devices)))
         runs = [(_scalars(split), count) for split, count in logged]
         for logger in trainer.loggers:
-            if isinstance(logger, Smooths):
-                _log_curves(logger, first_step, runs, trainer.is_last_batch)
-            else:
-                _log_each(logger, first_step, runs)
+            last_apart = isinstance(logger, Smooths) and trainer.is_last_batch
+            for scalars, step in _points(first_step, runs, last_apart):
+                log(trainer, scalars, step, [logger])
         for listener in self.listeners:
             listener(first_step, logged)
 
@@ -189,25 +187,16 @@ def _scalars(split: list[int]) -> Scalars:
     return {f"{PREFIX}global": float(sum(split))} | curves(PREFIX.rstrip("/"), split)
 
 
-def _log_each(logger: Logger, step: int, runs: list[tuple[Scalars, int]]) -> None:
-    """Log each step's sizes."""
-    for scalars, count in runs:
-        for _ in range(count):
-            logger.log_metrics(scalars, step)
-            step += 1
-
-
-def _log_curves(
-    logger: Smooths, step: int, runs: list[tuple[Scalars, int]], ends_epoch: bool
-) -> None:
-    """Log where equal sizes begin and end, and apart from them those of a last batch."""
+def _points(
+    step: int, runs: list[tuple[Scalars, int]], last_apart: bool
+) -> Iterator[tuple[Scalars, int]]:
+    """Where equal sizes begin and end; those of a last batch that differs may be apart."""
     *_, (last, count) = runs
-    is_other = ends_epoch and count == 1 and len(runs) > 1
-    for scalars, count in runs[:-1] if is_other else runs:
-        logger.log_steps(scalars, sorted({step, step + count - 1}))
+    if last_apart and count == 1 and len(runs) > 1:
+        runs = [*runs[:-1], ({f"{PREFIX}last": last[f"{PREFIX}global"]}, 1)]
+    for scalars, count in runs:
+        yield from ((scalars, place) for place in sorted({step, step + count - 1}))
         step += count
-    if is_other:
-        logger.log_steps({f"{PREFIX}last": last[f"{PREFIX}global"]}, [step])
 
 
 def _transcript(step: dict[int, Sizes], devices: list[str]) -> Iterator[str]:

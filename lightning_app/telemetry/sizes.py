@@ -1,4 +1,4 @@
-"""Notes what goes into and comes out of modules, step by step, by forward hooks."""
+"""Notes what goes into and comes out of modules, step by step, as they are called."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -8,11 +8,10 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_app import inside
-from lightning_app.modules import takes_hooks
 from lightning_app.processes.collectives import gather_numbers
+from lightning_app.strategies.module_calls import ModuleCalls
 from lightning_app.strategies.replicas import replica_rank
 from lightning_app.strategies.spare_step import is_spare
 
@@ -32,7 +31,7 @@ StepRun = tuple[dict[int, Sizes], int]  # rank → sizes, and how many steps in 
 
 
 class SizeRecorder:
-    """Notes sizes by forward hooks on modules, step by step.
+    """Notes the sizes in calls of modules, step by step, until it is stopped.
 
     Args:
         modules: Those whose calls count. A step's note has the input of the first call and the
@@ -56,18 +55,15 @@ class SizeRecorder:
         self._step: dict[int, Sizes] = {}
         self._runs: list[StepRun] = []
         self._modules = set(modules)
-        self._handles: list[RemovableHandle] = [
-            module.register_forward_hook(self._note, with_kwargs=True)
-            for module in self._modules
-            if takes_hooks(module)
-        ]
+        self._calls_of_modules = ModuleCalls(dict.fromkeys(self._modules, self._note))
+        self._calls_of_modules.follow()
 
     def note_replica(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Note a replica's call of an outermost module, whose hooks run around all replicas."""
+        """Note a replica's call of an outermost module, which is called around all replicas."""
         if module in self._modules:
-            self._note(module, args, kwargs, output)
+            self._note(args, kwargs, output)
 
-    def _note(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _note(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if self._model is not None and inside.running_hook(self._model) != "training_step":
             return
         rank = replica_rank.get()
@@ -110,10 +106,9 @@ class SizeRecorder:
         runs, self._runs, self.num_steps = self._runs, [], 0
         return runs
 
-    def remove(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
+    def stop(self) -> None:
+        """Note no more."""
+        self._calls_of_modules.stop()
 
 
 def _first_shape(values: Any) -> Shape | None:

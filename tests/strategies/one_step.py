@@ -20,7 +20,7 @@ def run_step(module: nn.Module, step: Step, batch: Any, devices: int, **seen: An
     strategy.parallel_devices = [torch.device("cpu")] * devices
     vars(strategy)["_sizes_asked"] = lambda: {B}
     strategy._stacks_samples = seen.get("stacked", True)
-    strategy._calls.watch()
+    strategy._calls.follow()
     try:
         with strategy._splits(batch):
             output = step(module, batch)

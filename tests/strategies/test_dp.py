@@ -84,7 +84,7 @@ class Spy(nn.Module):
 def strategy() -> Iterator[DataParallelStrategy]:
     strategy = DataParallelStrategy()
     strategy.parallel_devices = [CPU] * 3
-    strategy._calls.watch()
+    strategy._calls.follow()
     yield strategy
     strategy._calls.stop()
 

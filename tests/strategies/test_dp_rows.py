@@ -180,7 +180,7 @@ def test_lists_with_an_entry_for_each_sample(kind: Any, divide: bool) -> None:
     seen: list[int] = []
     strategy.listeners.append(lambda module, args, kwargs, out: seen.append(len(out)))
     vars(strategy)["_sizes_asked"] = lambda: {B}
-    strategy._calls.watch()
+    strategy._calls.follow()
     with strategy._splits(batch):
         step(module, batch)
     strategy._calls.stop()

@@ -1,5 +1,6 @@
-"""Sizes are those that hooks saw, on any module, and the hooks are removed again."""
+"""Sizes are those that a module was called with, and nothing is put into it."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,20 @@ from tests.runs import fit
 from tests.user_modules import Shuffled, Submodule
 
 
+@pytest.fixture
+def record() -> Iterator[Callable[..., SizeRecorder]]:
+    """Makes recorders, which are stopped at the end."""
+    made: list[SizeRecorder] = []
+
+    def make(*args: Any, **kwargs: Any) -> SizeRecorder:
+        made.append(SizeRecorder(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for recorder in made:
+        recorder.stop()
+
+
 class Branches(nn.Module):
     """Takes and gives more than one tensor."""
 
@@ -31,25 +46,25 @@ class Branches(nn.Module):
         return 1, self.parts[1](self.parts[0](batch["x"]))
 
 
-def test_the_first_input_and_the_last_output_are_noted() -> None:
+def test_the_first_input_and_the_last_output_are_noted(record: Callable[..., SizeRecorder]) -> None:
     module = Branches()
-    recorder = SizeRecorder(called_modules(module))
+    recorder = record(called_modules(module))
     module({"name": "n", "x": torch.zeros(7, 3)})
     recorder.end_step()
     assert recorder.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
-    whole = SizeRecorder([module])
+    whole = record([module])
     module({"name": "n", "x": torch.zeros(7, 3)})
     whole.end_step()
     assert whole.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
 
 
-def test_a_scalar_before_the_batch_is_passed_over() -> None:
+def test_a_scalar_before_the_batch_is_passed_over(record: Callable[..., SizeRecorder]) -> None:
     class Scaled(nn.Module):
         def forward(self, factor: Tensor, x: Tensor) -> Tensor:
             return factor * x
 
     net = Scaled()
-    recorder = SizeRecorder([net])
+    recorder = record([net])
     net(torch.tensor(2.0), x=torch.zeros(7, 3))
     recorder.end_step()
     assert recorder.take() == [({0: Sizes((7, 3), (7, 3))}, 1)]
@@ -57,11 +72,11 @@ def test_a_scalar_before_the_batch_is_passed_over() -> None:
 
 @pytest.mark.parametrize("max_calls", [1, 4, 1000])
 def test_equal_steps_are_counted_not_stored(
-    max_calls: int, monkeypatch: pytest.MonkeyPatch
+    max_calls: int, record: Callable[..., SizeRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lightning_app.telemetry.sizes.MAX_CALLS", max_calls)
     net = nn.Linear(3, 2)
-    recorder = SizeRecorder([net])
+    recorder = record([net])
     for size in (5, 5, 5, 4, 5):
         net(torch.zeros(size, 3))
         recorder.end_step()
@@ -82,18 +97,25 @@ def test_runs_of_several_processes_are_cut_where_any_of_them_changes() -> None:
     ]
 
 
-def test_hooks_are_removed() -> None:
-    net = nn.Linear(3, 2)
-    SizeRecorder([net]).remove()
-    assert not net._forward_hooks
-    model = Submodule()
-    fit("single_device", 1, model, Shuffled(), max_epochs=1)
-    assert not any(module._forward_hooks for module in model.modules())
+def test_calls_are_followed_until_nobody_listens(record: Callable[..., SizeRecorder]) -> None:
+    usual, net = nn.Module.__call__, nn.Linear(3, 2)
+    first, second = record([net]), record([net])
+    followed = nn.Module.__call__
+    assert followed is not usual
+    first.stop()
+    first.stop()
+    assert nn.Module.__call__ is followed  # what is compiled for it is not compiled again
+    net(torch.zeros(7, 3))
+    for recorder in (first, second):
+        recorder.end_step()
+    assert [len(r.take()[0][0]) for r in (first, second)] == [0, 1]
+    second.stop()
+    assert nn.Module.__call__ is usual
 
 
-def test_under_dp_only_replicas_count() -> None:
+def test_under_dp_only_replicas_count(record: Callable[..., SizeRecorder]) -> None:
     net = nn.Linear(3, 2)
-    recorder = SizeRecorder([net], replicas_only=True)
+    recorder = record([net], replicas_only=True)
     net(torch.zeros(9, 3))
     for rank in (1, 0):
         token = replica_rank.set(rank)

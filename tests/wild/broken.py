@@ -127,6 +127,12 @@ def hooked(
     return replica(*args, **kwargs)
 
 
+def by_hooks(self: Any) -> None:
+    """Listens by hooks on the modules."""
+    for module, listener in self.listeners.items():
+        module.register_forward_hook(lambda _, args, output, tell=listener: tell(args, {}, output))
+
+
 def wishes_nothing(self: Any, trainer: Any) -> None:
     """Forgets that a rank wants to stop."""
     trainer.should_stop = False

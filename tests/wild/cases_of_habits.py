@@ -28,6 +28,7 @@ CASES: dict[str, Case] = {
         "habits.CompilesItself", leave_out=("stopped", "dp2", "ddp3"), timeout_s=60
     ),
     "scripted": Case("habits.Scripted", leave_out=("stopped", "ddp3")),
+    "exports its net": Case("habits.Exports", leave_out=("stopped", "ddp3")),
     "a sum for a loss": Case(
         "habits.SumsUp",
         right=on(SEVERAL, SameOr("the loss is a sum over samples")),

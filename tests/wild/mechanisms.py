@@ -161,8 +161,11 @@ MECHANISMS: dict[str, Mechanism] = {
         "ddp2",
         "compiles itself",
     ),
-    "no hooks on what takes none": Mechanism(
-        "telemetry.sizes.takes_hooks", broken.yes, "one", "scripted"
+    "nothing of ours is on a module": Mechanism(
+        "strategies.module_calls.ModuleCalls.follow",
+        broken.by_hooks,
+        "one",
+        "scripted; exports its net",
     ),
     "states are aligned": Mechanism(
         "strategies.global_logs.align_states",

@@ -96,15 +96,14 @@ class Dashboard(Callback):
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0 and _writer(trainer) is not None:
-            # Late: what is copied of the model before has no hooks of it.
             self._graph = GraphRecorder(pl_module)
 
     def _end_graph(self) -> dict[str, Node]:
-        """Take its hooks off; what it has noted."""
+        """End its notes, which are given."""
         recorder, self._graph = self._graph, None
         if recorder is None:
             return {}
-        recorder.remove()
+        recorder.stop()
         return recorder.nodes
 
     def _note(self, first_step: int, runs: list[SizeRun]) -> None:

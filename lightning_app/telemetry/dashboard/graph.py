@@ -1,8 +1,8 @@
 """The Graphs tab: which module's output goes into which, noted as the model is called anyway.
 
-The model is not called for it, and no module is switched or copied. In the first training step a
-hook on each module notes whose outputs it was given, and takes itself off. Between two modules the
-way is found in autograd's graph.
+The model is not called for it, and no module is switched, copied or written to. In the first
+training step it is noted of each module whose outputs it was given. Between two modules the way is
+found in autograd's graph.
 """
 
 import weakref
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lightning_app import inside
-from lightning_app.modules import takes_hooks
+from lightning_app.strategies.module_calls import ModuleCalls
 
 INPUT = "input"
 _KEY = "lightning_app.module"  # in the metadata of autograd's nodes
@@ -42,28 +42,24 @@ class GraphRecorder:
         self.nodes: dict[str, Node] = {}
         self._model = model
         self._made: dict[int, tuple[weakref.ref[Tensor], str]] = {}  # outputs without a gradient
-        self._handles = {
-            name: module.register_forward_hook(partial(self._note, name), with_kwargs=True)
-            for name, module in model.named_modules()
-            if name and takes_hooks(module)
-        }
+        self._left = {name: module for name, module in model.named_modules() if name}
+        self._calls = ModuleCalls(
+            {module: partial(self._note, name) for name, module in self._left.items()}
+        )
+        self._calls.follow()
 
-    def remove(self) -> None:
-        """Take off the hooks of modules that were not called."""
-        for handle in self._handles.values():
-            handle.remove()
-        self._handles = {}
+    def stop(self) -> None:
+        """Note no more."""
+        self._calls.stop()
         self._made = {}
 
-    def _note(
-        self, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
-    ) -> None:
-        if torch.compiler.is_compiling() or inside.running_hook(self._model) != "training_step":
+    def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if inside.running_hook(self._model) != "training_step":
             return
-        handle = self._handles.pop(name, None)
-        if handle is None:  # of a replica; the first one's call stands for all
+        module = self._left.pop(name, None)
+        if module is None:  # of a replica; the first one's call stands for all
             return
-        handle.remove()
+        del self._calls.listeners[module]
         if any(inner.startswith(f"{name}.") for inner in self.nodes):
             return  # those that it has called are shown
         outputs = list(_tensors(output))

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
             max_queue=100_000,
             flush_secs=10,  # a page that is open shows the run as it goes
         )
-        self._writer_of_records: object = None
         self.tags: set[str] = set()  # of the scalars that this process has written
         self.continues = continues
         self._lock = FolderLock()
@@ -147,33 +145,18 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         metrics = {tag: value for tag, value in metrics.items() if tag != "epoch"}
         numbers = {tag: value for tag, value in metrics.items() if _is_number(value)}
+        self.tags.update(metrics)
         if numbers:
-            self.log_steps(numbers, [step or 0])
+            # Here, as most ranks, and runs without a page, do without what it takes.
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            values = [Summary.Value(tag=tag, simple_value=float(v)) for tag, v in numbers.items()]
+            self.experiment._get_file_writer().add_summary(Summary(value=values), step or 0)
         if others := {tag: value for tag, value in metrics.items() if tag not in numbers}:
-            self.tags.update(others)
             super().log_metrics(others, step)  # which takes or refuses them
 
-    @rank_zero_only
-    def log_steps(self, metrics: Mapping[str, float], steps: Sequence[int]) -> None:
-        """Log the same values for several steps.
-
-        Args:
-            metrics: The values, by their tags.
-            steps: The numbers of the steps.
-        """
-        # Here, as most ranks, and runs without a page, do without what it takes.
-        from lightning_app.telemetry.dashboard.records import records_of_steps, take_records
-
-        self.tags.update(metrics)
-        writer = self.experiment._get_file_writer().event_writer
-        if writer is not self._writer_of_records:
-            take_records(writer)
-            self._writer_of_records = writer
-        writer._async_writer.write(records_of_steps(metrics, steps, time.time()))
-
     def __getstate__(self) -> dict[str, Any]:
-        # A writer has a thread and a file; a lock is this process's.
-        return super().__getstate__() | {"_writer_of_records": None, "_lock": FolderLock()}
+        return super().__getstate__() | {"_lock": FolderLock()}  # which is this process's
 
 
 def discard_empty_run(trainer: Trainer) -> None:

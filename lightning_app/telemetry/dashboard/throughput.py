@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.telemetry.metrics import log
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
 
 
@@ -60,8 +61,7 @@ class Throughput(Callback):
             metrics["workload/data_wait_share"] = (waited_s - self._waited_s) / elapsed_s
         for device in getattr(trainer.strategy, "parallel_devices", None) or []:
             metrics |= device_use(device)
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=first_step + sum(count for _, count in runs) - 1)
+        log(trainer, metrics, first_step + sum(count for _, count in runs) - 1)
         self._start(trainer)
 
 

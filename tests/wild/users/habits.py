@@ -1,6 +1,9 @@
 # mypy: ignore-errors
 """Habits from plain PyTorch, from templates, and from the time before Lightning."""
 
+import copy
+import io
+
 import torch
 import torchmetrics
 from torch import nn
@@ -67,6 +70,28 @@ class Scripted(Regression):
     def __init__(self):
         super().__init__()
         self.net = torch.jit.script(self.net)
+
+
+class Exports(Regression):
+    """Copies, saves and scripts its net, in a step and outside of it; keeps losses meanwhile."""
+
+    def training_step(self, batch, batch_idx):
+        self.kept = [super().training_step(batch, batch_idx)]  # no copy can be made of its graph
+        self.export("step")
+        return self.kept[0]
+
+    def on_validation_end(self):
+        self.export("validation")
+
+    def on_train_end(self):
+        self.export("end")
+
+    def export(self, when):
+        twin, file = copy.deepcopy(self.net), io.BytesIO()
+        x = torch.ones(4, 6, dtype=self.dtype)
+        assert torch.equal(twin(x), torch.jit.script(self.net)(x))
+        torch.save(self.net, file)
+        self.trainer.callback_metrics[f"bytes/{when}"] = torch.tensor(float(file.tell()))
 
 
 class SumsUp(Regression):

@@ -1,0 +1,123 @@
+"""The calls of modules, followed from outside: nothing is put into a module.
+
+A hook on a module goes wherever the module goes: into its copies, its pickles, its scripts. So
+calls are followed in `nn.Module.__call__`, which is another function in the meantime. What follows
+them listens to those of some modules, and may have a step's calls of outermost modules answered by
+someone else, hooks around them included: these run in the usual `__call__`, around the module's
+`forward`. To let them run once, where the call is made, only the `forward` within is replaced, and
+for that one call.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+Answer = Callable[[Module, tuple[Any, ...], dict[str, Any]], Any]
+# Gets a call's arguments, those by position and by name, and what it has returned.
+Listener = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
+
+_answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
+_followers: list["ModuleCalls"] = []
+_usual: Callable[..., Any] = Module.__call__
+
+
+class ModuleCalls:
+    """Follows the calls of all modules, from `follow` to `stop`.
+
+    The class is changed once for a run, and not around each step, which would cost every module's
+    attributes their cache. It has one function then, whoever begins or stops to follow: what
+    torch.compile has made depends on it.
+
+    Attributes:
+        listeners: Called after each call of a module that is a key.
+    """
+
+    def __init__(self, listeners: dict[Module, Listener] | None = None) -> None:
+        self.listeners = listeners or {}
+
+    def follow(self) -> None:
+        """Begin; once is enough, and twice does no harm."""
+        global _usual
+        if not _followers:
+            _usual = Module.__call__
+            Module.__call__ = _call  # type: ignore[method-assign]
+        if self not in _followers:
+            _followers.append(self)
+
+    def stop(self) -> None:
+        """End; once is enough, and twice does no harm."""
+        if self in _followers:
+            _followers.remove(self)
+            if not _followers:
+                Module.__call__ = _usual  # type: ignore[method-assign]
+
+
+def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:
+    """What `nn.Module.__call__` is in the meantime."""
+    if torch.compiler.is_compiling():  # by the user's own `torch.compile`
+        return _usual(module, *args, **kwargs)
+    answer = _answer.get()
+    if answer is None or next(module.parameters(), None) is None:
+        output = _usual(module, *args, **kwargs)
+    else:
+        with _forward_once(module, answer):
+            output = _usual(module, *args, **kwargs)
+    for follower in _followers:
+        if module in follower.listeners:
+            follower.listeners[module](args, kwargs, output)
+    return output
+
+
+@contextmanager
+def replicas_heard_as(module: Module, replicas: Iterable[Module]) -> Iterator[None]:
+    """Have the calls of what is in replicas of a module heard as those in the module itself."""
+    parts = list(module.modules())
+    heard = [
+        (follower.listeners, part, replica)
+        for replica_of_all in replicas
+        for part, replica in zip(parts, replica_of_all.modules(), strict=True)
+        for follower in _followers
+        if part in follower.listeners
+    ]
+    for listeners, part, replica in heard:
+        listeners[replica] = listeners[part]
+    try:
+        yield
+    finally:
+        for listeners, _, replica in heard:
+            del listeners[replica]
+
+
+@contextmanager
+def answered_by(answer: Answer | None) -> Iterator[None]:
+    """Let `answer` stand for the `forward` of each module with parameters, within this thread."""
+    token = _answer.set(answer)
+    try:
+        yield
+    finally:
+        _answer.reset(token)
+
+
+@contextmanager
+def _forward_once(module: Module, answer: Answer) -> Iterator[None]:
+    names = vars(module)
+    own = {"forward": names["forward"]} if "forward" in names else {}
+
+    def put_back() -> None:
+        names.pop("forward", None)
+        names.update(own)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        put_back()
+        with answered_by(None):
+            return answer(module, args, kwargs)
+
+    names["forward"] = forward
+    try:
+        yield
+    finally:
+        put_back()
