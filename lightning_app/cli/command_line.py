@@ -44,6 +44,7 @@ from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import RankLauncher
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies.meeting import MeetingRanks
+from lightning_app.strategies.refused import check_saves
 from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
 from lightning_app.telemetry.describe import num_processes
 from lightning_app.telemetry.progress import RunProgress
@@ -282,6 +283,8 @@ class CommandLine(LightningCLI):
         if isinstance(trainer.strategy, MeetingRanks):
             trainer.strategy.start_timeout_s = self._own("start_timeout_s")
             trainer.strategy.step_timeout_s = self._own("step_timeout_s")
+            if self._chosen == "fit":
+                check_saves(trainer.callbacks, trainer.num_devices * trainer.num_nodes)  # type: ignore[attr-defined]
         inside.replace_launcher(trainer, RankLauncher, SpawningLauncher)
         inside.leave_sigterm_alone(trainer)
         return trainer

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import LearningRateFinder, OnExceptionCheckpoint
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
@@ -26,7 +26,7 @@ def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
 
     Raises:
         MisconfigurationException: That, a step takes the loader's iterator, it validates by
-            time, or searches for a learning rate.
+            time, searches for a learning rate, or saves where one rank has failed.
     """
     if no_batchnorm:
         raise MisconfigurationException(
@@ -45,11 +45,32 @@ def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
             f"LearningRateFinder goes by the loss of one of {world_size} processes: let it search "
             "on one device or by `--strategy dp`, and give the rate that it has found"
         )
+    if trainer.state.fn == "fit":
+        check_saves(callbacks, world_size)
     if inside.validates_by_time(trainer):
         raise MisconfigurationException(
             f"--val_check_interval by time: the clocks of {world_size} processes differ, "
             "so they would validate at different steps; give a number of batches"
         )
+
+
+def check_saves(callbacks: Sequence[Callback], world_size: int) -> None:
+    """Refuse to save where a rank has failed, and the others wait for it elsewhere.
+
+    The command line asks before a run begins: such a callback would save at a refusal as well.
+
+    Raises:
+        MisconfigurationException: A callback is to.
+    """
+    for callback in callbacks if world_size > 1 else ():
+        is_to = isinstance(callback, OnExceptionCheckpoint)
+        if is_to or getattr(callback, "save_on_exception", False):
+            raise MisconfigurationException(
+                f"{type(callback).__name__}{'' if is_to else '(save_on_exception=True)'} saves "
+                f"with all {world_size} processes, which are not in the same place when one of "
+                "them has failed: leave it out: last.ckpt is saved at each epoch's end, and by "
+                "--save_every_s"
+            )
 
 
 def check_optimizers(optimizers: Sequence[Optimizer], world_size: int) -> None:
