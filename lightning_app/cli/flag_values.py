@@ -22,6 +22,7 @@ _LEAST = {
     "num_sanity_val_steps": -1,
 }
 _MAY_BE_NULL = _LEAST.keys() - {"accumulate_grad_batches"}
+_MAX_INT = 2**63 - 1  # torch's
 _MAX_SEED = 2**32 - 1  # numpy's
 
 
@@ -114,6 +115,9 @@ def check_trainer_flags(flags: Any) -> None:
     """
     if not hasattr(flags, "keys"):
         raise UsageError(f"trainer: {flags}: it must be flags of the Trainer and their values")
+    for flag, value in vars(flags).items():
+        if isinstance(value, int) and abs(value) > _MAX_INT:
+            raise UsageError(f"--{flag} {value}: it is too large a number")
     for flag, least in _LEAST.items():
         value = flags[flag]
         if (value is None and flag not in _MAY_BE_NULL) or (
