@@ -1,10 +1,12 @@
 """This project's flags, and what their values stand for; a wrong one is refused in one line."""
 
 import os
+import re
 import stat
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pydoc import locate
 from typing import Any
 
 import yaml
@@ -17,6 +19,7 @@ from lightning_app.checkpoint.finite import Choice
 from lightning_app.cli.callback_flags import check_callbacks
 from lightning_app.cli.config_text import overflows
 from lightning_app.cli.outputs import check_folder
+from lightning_app.data import RandomDataModule
 from lightning_app.errors import UsageError
 from lightning_app.limits import WAIT_S
 from lightning_app.telemetry.shapes import LogShapes
@@ -234,6 +237,21 @@ def check_trainer_flags(flags: Any) -> None:
         has_own_logger = flags["logger"] in (None, True)
         folder = os.path.join(root or ".", "lightning_logs" if has_own_logger else "")
         check_folder(f"--default_root_dir {root or '.'}", folder)
+
+
+def size_model(config: Any, args: list[str]) -> None:
+    """Give the model the sizes of the random data; those of other data may mean something else."""
+    kind = locate(config.data.class_path) if config.data is not None else None
+    if not isinstance(kind, type) or not issubclass(kind, RandomDataModule):
+        return
+    model, data = (part.get("init_args") or {} for part in (config.model, config.data))
+    for size in ("input_size", "output_size"):
+        if size not in model or size not in data:
+            continue
+        given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
+        if given and model[size] != data[size]:
+            raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
+        model[size] = data[size]
 
 
 def find_strategy(asked: Any) -> Any:
