@@ -30,7 +30,7 @@ from lightning_app.cli.callback_flags import as_list, has_one
 from lightning_app.cli.completion import print_completion
 from lightning_app.cli.continuing import CONTINUE, Begun, begins_with, in_words
 from lightning_app.cli.flag_values import check_run_flags, check_trainer_flags, check_value
-from lightning_app.cli.flags import add_run_flags, add_short_flags, in_config_files
+from lightning_app.cli.flags import add_run_flags, add_short_flags, in_config_files, size_model
 from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.placing import Placing
@@ -83,8 +83,6 @@ class CommandLine(LightningCLI):
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for size in ("input_size", "output_size"):
-            parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
         add_run_flags(parser)
         add_short_flags(parser)
 
@@ -109,10 +107,7 @@ class CommandLine(LightningCLI):
         config = self.config[self._chosen]
         check_trainer_flags(config.trainer)
         check_run_flags(config)
-        for size in ("input_size", "output_size"):
-            given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
-            if given and config.data is not None and size in config.data.init_args:
-                raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
+        size_model(config, args)
         if secret := first_masked(config):
             name = secret.replace(".init_args", "")
             raise UsageError(f"--{name} is masked, as it is in configs of runs: give its value")

@@ -67,10 +67,8 @@ from lightning_app.inside.start import (
 )
 from lightning_app.inside.steps import (
     count_batch,
-    forget_signature,
     is_in_step,
     is_log_step,
-    remember_signature,
     running_hook,
     saved_every,
     set_hook,
@@ -93,7 +91,6 @@ __all__ = [
     "count_batch",
     "follow",
     "forget_restart",
-    "forget_signature",
     "give_back",
     "has_all_batches",
     "has_usual_checkpoint_io",
@@ -122,7 +119,6 @@ __all__ = [
     "put",
     "put_metrics",
     "put_values_of",
-    "remember_signature",
     "renew",
     "replace_launcher",
     "results",

@@ -1,12 +1,9 @@
 """How the training loop counts, and how it calls a step."""
 
-from collections import OrderedDict
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-
-from lightning_app.inside.loops import give_back, put
 
 
 def is_log_step(trainer: Trainer) -> bool:
@@ -57,31 +54,6 @@ def set_hook(module: LightningModule, name: str | None) -> None:
 def running_hook(module: LightningModule) -> str | None:
     """Which hook of the model runs."""
     return module._current_fx_name
-
-
-def remember_signature(trainer: Trainer) -> None:
-    """Look up once what `training_step` takes, and not in every step as Lightning does."""
-    from lightning_app.inside.quick_logs import look_up_once  # which need not be possible
-
-    look_up_once()
-    loop = trainer.fit_loop.epoch_loop
-    takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
-
-    def build(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
-        kwargs["batch"] = batch
-        if takes_index:
-            kwargs["batch_idx"] = batch_idx
-        return kwargs
-
-    put(loop, "_build_kwargs", build)
-
-
-def forget_signature(trainer: Trainer) -> None:
-    """Undo `remember_signature`."""
-    from lightning_app.inside.quick_logs import look_up_each_time
-
-    look_up_each_time()
-    give_back(trainer.fit_loop.epoch_loop, "_build_kwargs")
 
 
 def saved_every(callback: ModelCheckpoint) -> int:

@@ -60,6 +60,7 @@ def test_a_checkpoint_of_a_plain_trainer_is_told_to_have_no_position(
 ) -> None:
     path = tmp_path / "plain.ckpt"
     flags: dict[str, Any] = {"max_epochs": 1, "logger": False, "precision": "64-true"}
+    flags |= {"enable_checkpointing": False, "enable_progress_bar": False}
     plain = Trainer(accelerator="cpu", callbacks=[SaveAt(2, path)], devices=1, **flags)
     plain.fit(LinearModule(log_shapes="off"), RandomDataModule(length=100))
     fit("single_device", 1, ckpt_path=str(path), max_epochs=1, callbacks=[Resume()])
