@@ -89,7 +89,7 @@ class VirtualRanks(GlobalBatch):
         if self._runner.exchange.world_size > 1:
             if self._trainer.training:
                 check_ranks_agree(model)
-            align_states(model, self._tell)
+            align_states(model, are_uneven=True, tell=self._tell)  # of several parts each
 
     def _epoch_hooks_ended(self) -> None:
         """Tell of values that an epoch's end hooks have logged of what this device has seen."""
