@@ -136,6 +136,7 @@ class VirtualRanks(GlobalBatch):
     def on_train_start(self) -> None:
         refused.check_loaders(self._trainer)
         super().on_train_start()
+        inside.set_up_validation(self._trainer)
 
     @override
     def on_validation_start(self) -> None:
