@@ -21,6 +21,14 @@ def optimizer_steps(trainer: Trainer) -> bool:
     return not trainer.fit_loop.epoch_loop._should_accumulate()
 
 
+def num_accumulated(trainer: Trainer) -> int:
+    """How many batches the optimizer has not stepped for, after a batch."""
+    if not trainer.training or optimizer_steps(trainer):
+        return 0
+    every = trainer.accumulate_grad_batches
+    return (trainer.fit_loop.epoch_loop.batch_idx + 1) % every
+
+
 def count_batch(trainer: Trainer) -> None:
     """Count the running batch, as Lightning does at its end, and as fetched the next."""
     if optimizer_steps(trainer):

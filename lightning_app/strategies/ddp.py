@@ -74,6 +74,12 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
 
     @override
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.world_size > 1:
+            inside.set_up_validation(self._trainer)
+
+    @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         is_second = self._has_stepped and not self._has_limit
         super().on_train_batch_start(batch, batch_idx)

@@ -121,6 +121,11 @@ CASES: dict[str, Case] = {
     ),
     # Logs.
     "logs beside the step": _told("in a hook beside the step", "logs.BesideTheStep"),
+    "averages of the last losses": _told(
+        "MeanMetric that is computed within an epoch",
+        "metrics.AveragesInMidEpoch",
+        data_args={"batch_size": 9},
+    ),
     "counts after steps, a rank idle": _told(
         "CountsAfterSteps.on_train_batch_end may count",
         "metrics.CountsAfterSteps",
