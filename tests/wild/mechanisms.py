@@ -233,6 +233,9 @@ MECHANISMS: dict[str, Mechanism] = {
     "a transform runs in one piece": Mechanism(
         "strategies.dp.is_in_transform", broken.no, "dp2", "meta-learning"
     ),
+    "weights that are not there are finite": Mechanism(
+        "checkpoint.finite.is_lazy", broken.no, "one", "lazy layers"
+    ),
     "hooks run once": Mechanism(
         "strategies.replicas.Replicas.call", broken.hooked, "dp2", "hooks on the outermost module"
     ),
