@@ -1,16 +1,22 @@
 """A model's buffers in a step: virtual ranks begin with the same, and the first one's are kept.
 
 That is what DDP does with as many processes, where it broadcasts the first one's buffers. All of
-them are copied in each step: kernels, as that of BatchNorm, change some without a note.
+them are copied in each step: kernels, as that of BatchNorm, change some without a note. So are
+tensors in plain attributes, as a moving average that a step changes in place: all in the first
+steps of a kind, and then those that some virtual rank has changed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
 
-Name: TypeAlias = tuple[str, str]  # a module's, and the buffer's in it
+from lightning_app.strategies.first_steps import NUM_STEPS
+
+Name: TypeAlias = tuple[str, str]  # a module's, and the buffer's or attribute's in it
 Result: TypeAlias = list[tuple[Name, Tensor | None, Tensor | None]]  # buffers, and their values
 
 
