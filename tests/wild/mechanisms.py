@@ -348,7 +348,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "a base class's hyperparameters",
     ),
     "a bar of the user's own": Mechanism(
-        "cli.command_line._has", broken.no, "one", "own bar; Lightning's bar"
+        "cli.command_line.has_one", broken.no, "one", "own bar; Lightning's bar"
     ),
     "predictions are saved": Mechanism(
         "telemetry.predictions._save",
