@@ -72,6 +72,11 @@ CASES: dict[str, Case] = {
     "parametrized layers, a rank idle": Case("modules.Parametrized", data_args={"length": 41}),
     "a head made in configure_model": Case("modules.MadeLate", leave_out=("dp2", "ddp3")),
     # Forwards.
+    "lazy layers": Case(
+        "modules.Lazy",
+        flags={"num_sanity_val_steps": 0},
+        leave_out=SEVERAL,  # which DistributedDataParallel refuses
+    ),
     "forward counts its calls": Case("modules.Counts"),
     "hooks on the outermost module": Case("modules.Hooked"),
     "an argument as long as a batch": Case(

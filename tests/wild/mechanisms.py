@@ -234,6 +234,9 @@ MECHANISMS: dict[str, Mechanism] = {
     "a transform runs in one piece": Mechanism(
         "strategies.dp.is_in_transform", broken.no, "dp2", "meta-learning"
     ),
+    "weights that are not there are finite": Mechanism(
+        "checkpoint.finite.is_lazy", broken.no, "one", "lazy layers"
+    ),
     "hooks run once": Mechanism(
         "strategies.replicas.Replicas.call", broken.hooked, "dp2", "hooks on the outermost module"
     ),
@@ -346,7 +349,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "a base class's hyperparameters",
     ),
     "a bar of the user's own": Mechanism(
-        "cli.command_line._has", broken.no, "one", "own bar; Lightning's bar"
+        "cli.command_line.has_one", broken.no, "one", "own bar; Lightning's bar"
     ),
     "predictions are saved": Mechanism(
         "telemetry.predictions._save",
