@@ -54,7 +54,7 @@ def _why_no_mean(loss: Node, num_samples: int, global_size: int) -> str | None:
     for node, divisors in _parts(loss, num_samples, ()):
         by = (*divisors, math.prod(divisors))
         is_divided = any(_is_of(d, num_samples, global_size, node) for d in by)
-        if is_divided or not _is_of_samples(node):
+        if is_divided or not is_of_samples(node):
             continue
         if _is_sum(node) and divisors:
             return f"is a sum divided by {divisors[-1]:g}, and not by the {num_samples} samples"
@@ -80,7 +80,7 @@ def _parts(node: Node, num_samples: int, divisors: tuple[float, ...]) -> Iterato
         yield _Part(node, divisors)
         return
     elif node.name() in SCALES:
-        learnt = [_is_of_samples(n) for n in following]
+        learnt = [is_of_samples(n) for n in following]
         if learnt[-1] and (all(learnt) or kind == "Div"):
             yield _Part(node, divisors)
             return
@@ -141,7 +141,7 @@ def _is_of(divisor: float, num_samples: int, global_size: int, node: Node) -> bo
     return divisor != global_size or not of_each_sample % each or num_samples == global_size
 
 
-def _is_of_samples(node: Node) -> bool:
+def is_of_samples(node: Node) -> bool:
     """Whether a layer that is given samples has a part in it, and not parameters alone."""
     for one in _below(node):
         is_first_layer = one.name().startswith(LAYERS) and None in [
