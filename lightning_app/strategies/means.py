@@ -15,10 +15,11 @@ from lightning_app.strategies.loss_graph import is_of_samples
 Tell = Callable[[str], None]
 
 OVER_CLASSES = (functional.cross_entropy, functional.nll_loss)
+BROADCAST = (functional.cosine_similarity, functional.pairwise_distance)
 COMPARISONS = (
     *(torch.cdist, torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__),
     *(torch.einsum, torch.tensordot, torch.inner, Tensor.inner, functional.linear),
-    *(functional.cosine_similarity, functional.pairwise_distance),
+    *BROADCAST,
 )
 MEANS = ("mean", "_loss", "cross_entropy")
 SPREADS = (torch.std, torch.var, torch.std_mean, torch.var_mean, Tensor.std, Tensor.var)
@@ -115,7 +116,9 @@ class _Watch(TorchFunctionMode):
             and result.ndim == 2
             and len(first) == len(second) == size != len(result)
         )
-        is_table = result.shape in ((size, size), (2 * size, 2 * size))
+        is_table = result.shape in ((size, size), (2 * size, 2 * size)) and (
+            are_tables or func in BROADCAST  # experts of each sample are weighed by `bed,be->bd`
+        )
         is_of_distances = func is torch.cdist and are_tables
         if (is_table or is_summed or is_summed_by_name or is_of_distances) and all(
             is_of_samples(one.grad_fn) for one in computed
@@ -135,7 +138,12 @@ class _Watch(TorchFunctionMode):
         self._tell_if_over(name, input, dims)
 
     def _look_at_mix(self, name: str, input: Tensor, *others: Any, **more: Any) -> None:
-        """Tell of what goes over the samples, as Cox's partial likelihood does."""
+        """Tell of what goes over the samples, as Cox's partial likelihood does.
+
+        The first of three dimensions may be that of time, or of experts.
+        """
+        if input.ndim > 2:
+            return
         at = 1 if name == "normalize" else 0  # after the norm
         dim = others[at] if len(others) > at else more.get("dim", more.get("axis"))
         if dim is not None and input.grad_fn is not None and is_of_samples(input.grad_fn):

@@ -99,6 +99,10 @@ NOT_COMPARED: dict[str, Callable[[], Tensor]] = {
     "a layer as wide as a batch": lambda: torch.nn.Linear(4, 2)(made),
     "a computed layer": lambda: spectral_norm(torch.nn.Linear(4, 2))(made),
     "attention by letters": lambda: torch.einsum("bic,bjc->bij", made[:, None], made[:, None]),
+    "experts, as many features": lambda: torch.einsum(
+        "bed,be->bd", made.view(2, 2, 2), made[:, :2]
+    ),
+    "a softmax over time": lambda: made.view(2, 2, 2).softmax(0),
     "a codebook": lambda: torch.cdist(made, functional.normalize(codes)),
     "a bilinear layer": lambda: torch.einsum("bi,ij,bj->b", made, codes.expand(4, 4), made),
     "a softmax over features": lambda: made.softmax(1),
