@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
@@ -60,6 +60,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, monitor: str | None = None, mode: Mode | None = None) -> None:
         self._asked = monitor
+        self._stand_in = ""
         self._has_told = False
         mode = mode or better(monitor or USUAL)
         if mode is None:
@@ -78,8 +79,29 @@ class BestCheckpoint(ModelCheckpoint):
         return type(self).__name__  # not with the metric, which is known only later
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Come after those that the model brings: the first is `trainer.checkpoint_callback`."""
+        super().setup(trainer, pl_module, stage)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        place = callbacks.index(self)
+        brought = [c for c in callbacks[place + 1 :] if isinstance(c, ModelCheckpoint)]
+        if brought:
+            after = [c for c in callbacks[place:] if c not in brought]
+            trainer.callbacks = [*callbacks[:place], *brought, *after]  # type: ignore[attr-defined]
+
+    def stand_in(self, path: str) -> None:
+        """Name the last checkpoint where code looks for the best one, while there is none.
+
+        So does the `ModelCheckpoint` that a plain Trainer has.
+        """
+        if self.best_model_path == self._stand_in:
+            self.best_model_path = self._stand_in = path
+
+    @override
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"mode": self.mode if self._is_settled else None}
+        state = super().state_dict() | {"mode": self.mode if self._is_settled else None}
+        is_best = self.best_model_path != self._stand_in
+        return state | {"best_model_path": self.best_model_path if is_best else ""}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

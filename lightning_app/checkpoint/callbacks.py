@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.checkpoint.best import BestCheckpoint
 from lightning_app.checkpoint.finite import (
     HOW_TO_GO_ON,
     Choice,
@@ -152,6 +153,9 @@ class LastCheckpoint(Checkpoint):
             path = self._path
             trainer.save_checkpoint(path, weights_only=False)
             self.last_good = path
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, BestCheckpoint):
+                    callback.stand_in(path)
             self._check_once(trainer, path)
         self._saved_s = time.monotonic()
         if stop:

@@ -169,9 +169,25 @@ def runs_folder(root: str, logger: Logger | None = None) -> str:
 
 def _newest(which: str, *runs: str) -> str | None:
     """The newest of the checkpoints of runs, that are patterns of folders."""
-    found = [path for run in runs for path in _files(f"{run}/{FOLDER}/{which}*.ckpt")]
+    names = "best-epoch=*.ckpt" if which == "best" else f"{which}*.ckpt"
+    found = [path for run in runs for path in _files(f"{run}/{FOLDER}/{names}")]
     newest_first = sorted(found, key=lambda p: get_filesystem(p).modified(p), reverse=True)
-    return next(filter(is_whole, newest_first), None)
+    return next((p for p in newest_first if is_whole(p) and _is_runs_own(which, p)), None)
+
+
+def _is_runs_own(which: str, path: str) -> bool:
+    """Whether a run kept a whole checkpoint as its best, and not a callback of the user's.
+
+    Of files that are remote, are folders, or run code to be loaded, only the names are known.
+    """
+    if which != "best" or not is_local(path) or os.path.isdir(path):
+        return True
+    try:
+        states = load(path, weights_only=True, in_place=True).get("callbacks", {})
+    except UnpicklingError:
+        return True
+    kept: str = states.get("BestCheckpoint", {}).get("best_model_path", "")
+    return os.path.basename(kept) == os.path.basename(path)
 
 
 def _files(pattern: str) -> Iterable[str]:

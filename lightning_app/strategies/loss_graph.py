@@ -29,6 +29,7 @@ class _Part(NamedTuple):
 
     node: Node
     divisors: tuple[float, ...]  # of what it gives
+    bends: bool = False  # what it is given, so that a mean of it is not one over samples
 
 
 def why_no_mean(
@@ -51,17 +52,17 @@ def why_no_mean(
 
 
 def _why_no_mean(loss: Node, num_samples: int, global_size: int) -> str | None:
-    for node, divisors in _parts(loss, num_samples, ()):
+    for node, divisors, bends in _parts(loss, num_samples, ()):
         by = (*divisors, math.prod(divisors))
         is_divided = any(_is_of(d, num_samples, global_size, node) for d in by)
-        if is_divided or not _is_of_samples(node):
+        if is_divided or not is_of_samples(node):
             continue
+        if bends:
+            return f"puts samples together by `{_kind(node).lower()}`, and not by a mean"
         if _is_sum(node) and divisors:
             return f"is a sum divided by {divisors[-1]:g}, and not by the {num_samples} samples"
         if _is_sum(node):
             return "is a sum over samples, not divided by their number"
-        if not _is_mean(node):
-            return f"puts samples together by `{_kind(node).lower()}`, and not by a mean"
         if _num_values(node) % num_samples:
             return f"is a mean of {_num_values(node)} values of {num_samples} samples"
     return None
@@ -75,16 +76,14 @@ def _parts(node: Node, num_samples: int, divisors: tuple[float, ...]) -> Iterato
         if _num_values(node) > 1 and not _is_of_losses(node, num_samples):
             if not _is_of_reduced(node):
                 yield _Part(node, divisors)
+            elif (bend := _bend_of_sums(node, num_samples)) is not None:
+                yield _Part(bend, divisors, bends=True)
             return
-    elif kind in BENDS:
-        yield _Part(node, divisors)
+    elif _bends(node):
+        yield _Part(node, divisors, bends=True)
         return
     elif node.name() in SCALES:
-        learnt = [_is_of_samples(n) for n in following]
-        if learnt[-1] and (all(learnt) or kind == "Div"):
-            yield _Part(node, divisors)
-            return
-        by = node._saved_other if learnt[0] else node._saved_self
+        by = node._saved_other if is_of_samples(following[0]) else node._saved_self
         if by is not None and not by.requires_grad and by.numel() == 1:
             factor = abs(float(by))
             if not 0 < factor < math.inf:
@@ -114,8 +113,7 @@ def _is_mean(node: Node) -> bool:
 
 def _num_values(node: Node) -> int:
     """How many values it puts together; what it has saved may be computed anew to be looked at."""
-    of, number = next((of, number) for of, number in node.next_functions if of is not None)
-    return math.prod(of._input_metadata[number].shape)
+    return math.prod(_given(node)[0])
 
 
 def _is_of_losses(node: Node, num_samples: int) -> bool:
@@ -132,6 +130,45 @@ def _is_of_reduced(node: Node) -> bool:
     return any(_kind(one) in REDUCES for one in _below(node, LAYERS) if one is not node)
 
 
+def _bends(node: Node) -> bool:
+    """Whether it is a function of samples that is not linear."""
+    if node.name() not in SCALES:
+        return _kind(node) in BENDS
+    learnt = [is_of_samples(n) for n, _ in node.next_functions]
+    return learnt[-1] and (all(learnt) or _kind(node) == "Div")
+
+
+def _bend_of_sums(node: Node, num_samples: int) -> Node | None:
+    """What bends sums over the samples, as Dice of each class does, before they are reduced.
+
+    Where several samples are put together, the first dimension is theirs.
+    """
+
+    def is_of_each(shape: Any) -> bool:
+        return any(size % num_samples == 0 for size in shape)
+
+    def sums_over_samples(one: Node) -> bool:
+        is_of_one = any(_kind(n) in ("Select", "Unbind") for n in _below(one, LAYERS))
+        if _kind(one) not in ("Sum", "Mean") or is_of_one:
+            return False
+        given = _given(one)[0]
+        is_over_first = len(given) > 0 and given[0] % num_samples == 0
+        return is_over_first and not is_of_each(one._input_metadata[0].shape)
+
+    for one in _below(node, LAYERS):
+        is_loss = getattr(one, "_saved_reduction", None) is not None  # a square, or the like
+        is_bend = (is_loss or _bends(one)) and not any(map(is_of_each, _given(one)))
+        sums = (n for n in _below(one, LAYERS) if n is not one and sums_over_samples(n))
+        if is_bend and any(sums) and is_of_samples(one):
+            return one
+    return None
+
+
+def _given(node: Node) -> list[Any]:
+    """The shapes of what it puts together."""
+    return [of._input_metadata[n].shape for of, n in node.next_functions if of is not None]
+
+
 def _is_of(divisor: float, num_samples: int, global_size: int, node: Node) -> bool:
     """Whether it is that of the samples, or of their values, and not that of the whole batch."""
     each = round(divisor / num_samples)
@@ -141,7 +178,7 @@ def _is_of(divisor: float, num_samples: int, global_size: int, node: Node) -> bo
     return divisor != global_size or not of_each_sample % each or num_samples == global_size
 
 
-def _is_of_samples(node: Node) -> bool:
+def is_of_samples(node: Node) -> bool:
     """Whether a layer that is given samples has a part in it, and not parameters alone."""
     for one in _below(node):
         is_first_layer = one.name().startswith(LAYERS) and None in [

@@ -10,20 +10,25 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
+from lightning_app.strategies.loss_graph import is_of_samples
+
 Tell = Callable[[str], None]
 
 OVER_CLASSES = (functional.cross_entropy, functional.nll_loss)
+BROADCAST = (functional.cosine_similarity, functional.pairwise_distance)
 COMPARISONS = (
-    torch.cdist,
-    torch.matmul,
-    torch.mm,
-    Tensor.matmul,
-    Tensor.mm,
-    Tensor.__matmul__,
-    functional.cosine_similarity,
+    *(torch.cdist, torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__),
+    *(torch.einsum, torch.tensordot, torch.inner, Tensor.inner, functional.linear),
+    *BROADCAST,
 )
 MEANS = ("mean", "_loss", "cross_entropy")
 SPREADS = (torch.std, torch.var, torch.std_mean, torch.var_mean, Tensor.std, Tensor.var)
+ROLLS = (torch.roll, Tensor.roll)
+MIXES = (
+    *(torch.softmax, torch.log_softmax, functional.softmax, functional.log_softmax),
+    *(torch.cumsum, torch.logcumsumexp, torch.logsumexp, functional.normalize),
+    *(Tensor.softmax, Tensor.log_softmax, Tensor.cumsum, Tensor.logcumsumexp, Tensor.logsumexp),
+)
 
 
 @contextmanager
@@ -54,6 +59,8 @@ class _Watch(TorchFunctionMode):
         self._looks: dict[Callable[..., Any], Callable[..., None]] = {
             **dict.fromkeys(OVER_CLASSES, self._look_at_classes),
             **dict.fromkeys(SPREADS, self._look_at_spread),
+            **dict.fromkeys(ROLLS, self._look_at_roll),
+            **dict.fromkeys(MIXES, self._look_at_mix),
             torch.autograd.grad: self._look_at_gradients,
         }
 
@@ -75,32 +82,47 @@ class _Watch(TorchFunctionMode):
                 look(func.__name__, *args, **kwargs)
         result = func(*args, **kwargs)
         if func in COMPARISONS:
-            self._look_at_pairs(result, [*args, *kwargs.values()])
+            with suppress(RuntimeError, AttributeError):  # what vmap hides
+                self._look_at_pairs(func, result, [*args, *kwargs.values()])
         elif func is torch.pdist and result.requires_grad:
-            self._look_at_pairs(result.new_empty(2 * (len(args[0]),)), [*args, *args])
+            self._look_at_pairs(func, result.new_empty(2 * (len(args[0]),)), [*args, *args])
         name = getattr(func, "__name__", "")
         self._gathers |= name.startswith("all_gather")
         if name.endswith(MEANS) and _is_differentiated_as_one():
             self._tell_of_others("takes gradients of the samples by parameters")
         return result
 
-    def _look_at_pairs(self, result: Any, operands: list[Any]) -> None:
+    def _look_at_pairs(self, func: Callable[..., Any], result: Tensor, operands: list[Any]) -> None:
         """Tell of a table with a row and a column for each sample, or for two views of each.
 
-        Or of products of features, summed over the samples.
+        Or of products of features, summed over the samples; or of distances of some samples, as of
+        queries, from what others are put together to.
         """
         size = self._num_samples
-        computed = [t for t in operands if isinstance(t, Tensor) and t.requires_grad and t.grad_fn]
+        flat = [t for one in operands for t in (one if isinstance(one, (list, tuple)) else [one])]
+        computed = [t for t in flat if isinstance(t, Tensor) and t.requires_grad and t.grad_fn]
         if size <= 1 or len(computed) != 2:
             return
         first, second = computed
+        are_tables = first.ndim == second.ndim == 2
         is_summed = (  # the first is turned over; of a layer `x @ weight.T`, the second
-            first.ndim == second.ndim == 2
+            are_tables
             and first.layout is torch.strided
             and not first.is_contiguous()
             and first.shape[1] == len(second) == size
         )
-        if result.shape in ((size, size), (2 * size, 2 * size)) or is_summed:
+        is_summed_by_name = (
+            func in (torch.einsum, torch.tensordot)
+            and result.ndim == 2
+            and len(first) == len(second) == size != len(result)
+        )
+        is_table = result.shape in ((size, size), (2 * size, 2 * size)) and (
+            are_tables or func in BROADCAST  # experts of each sample are weighed by `bed,be->bd`
+        )
+        is_of_distances = func is torch.cdist and are_tables
+        if (is_table or is_summed or is_summed_by_name or is_of_distances) and all(
+            is_of_samples(one.grad_fn) for one in computed
+        ):
             self._tell_of_others("compares each sample with the others")
 
     def _look_at_spread(
@@ -109,7 +131,26 @@ class _Watch(TorchFunctionMode):
         """Tell of a deviation over the samples, as targets are made standard by, or VICReg has."""
         dim = more.get("axis", dim)  # NumPy's name
         is_of_all = dim is None or isinstance(dim, bool)
-        dims = range(input.ndim) if is_of_all else [dim] if isinstance(dim, int) else dim
+        self._tell_if_over(name, input, range(input.ndim) if is_of_all else dim)
+
+    def _look_at_roll(self, name: str, input: Tensor, shifts: Any, dims: Any = 0) -> None:
+        """Tell of samples that are put beside others."""
+        self._tell_if_over(name, input, dims)
+
+    def _look_at_mix(self, name: str, input: Tensor, *others: Any, **more: Any) -> None:
+        """Tell of what goes over the samples, as Cox's partial likelihood does.
+
+        The first of three dimensions may be that of time, or of experts.
+        """
+        if input.ndim > 2:
+            return
+        at = 1 if name == "normalize" else 0  # after the norm
+        dim = others[at] if len(others) > at else more.get("dim", more.get("axis"))
+        if dim is not None and input.grad_fn is not None and is_of_samples(input.grad_fn):
+            self._tell_if_over(name, input, dim)
+
+    def _tell_if_over(self, name: str, input: Tensor, dim: Any) -> None:
+        dims = [dim] if isinstance(dim, int) else dim
         is_over_samples = input.ndim > 0 and any(d % input.ndim == 0 for d in dims)
         if is_over_samples and len(input) == self._num_samples > 1:
             self._tell_of_others(f"takes `{name}` over the samples")

@@ -1,15 +1,20 @@
 """The best checkpoint goes by the metric that is asked for, or by a good guess."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_app.checkpoint.best import BestCheckpoint, better, guess
+from lightning_app.checkpoint.callbacks import LastCheckpoint
+from lightning_app.checkpoint.io import find_checkpoint, load
 from tests.runs import make_trainer
 
 HIGHER = ["val_acc", "val/accuracy", "valid_f1", "val/AUROC", "val_r2", "mean_iou", "val/top5_acc"]
@@ -46,13 +51,18 @@ class Logs(BoringModel):
 
 
 def fit(
-    folder: Path, model: Logs, best: BestCheckpoint, epochs: int = 2, ckpt_path: str | None = None
+    folder: Path,
+    model: Logs,
+    best: BestCheckpoint,
+    epochs: int = 2,
+    ckpt_path: str | None = None,
+    more: Sequence[Callback] = (),
 ) -> list[str]:
     """Train and tell which checkpoints are there."""
     trainer = make_trainer(
         "single_device",
         1,
-        callbacks=[best],
+        callbacks=[best, *more],
         max_epochs=epochs,
         enable_checkpointing=True,
         default_root_dir=folder,
@@ -91,3 +101,49 @@ def test_a_continued_run_goes_by_what_it_went_by(tmp_path: Path) -> None:
     fit(tmp_path, model, again, 3, path)
     assert (again.monitor, again.mode) == ("val_acc", "max")
     assert float(again.best_model_score or 0) == pytest.approx(0.9)
+
+
+class Asks(Logs):
+    """Loads, as training ends, what is named as the best; may bring a checkpoint of its own."""
+
+    def __init__(self, brings: list[Callback], **values: list[float]) -> None:
+        super().__init__(**values)
+        self.brings = brings
+        self.steps = 0
+
+    @override
+    def configure_callbacks(self) -> list[Callback]:
+        return self.brings
+
+    @override
+    def on_train_end(self) -> None:
+        path = self.trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+        self.steps = load(path, weights_only=True)["global_step"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_last_stands_in_for_the_best(tmp_path: Path) -> None:
+    values: dict[str, list[float]]
+    for name, values, steps in (("none", {}, 4), ("one", {"val_loss": [0.1, 0.9]}, 2)):
+        model = Asks([], **values)
+        folder, best = tmp_path / name, BestCheckpoint()
+        fit(folder, model, best, more=[LastCheckpoint()])
+        assert model.steps == steps
+        last = load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        saved = last["callbacks"]["BestCheckpoint"]["best_model_path"]
+        assert saved == (best.best_model_path if values else "")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["best-{epoch}", "best-{step}"])
+def test_a_models_own_checkpoint_comes_first(name: str, tmp_path: Path) -> None:
+    own = ModelCheckpoint(monitor="val_acc", mode="max", filename=name)
+    values = {"val_acc": [0.5, 0.6, 0.9], "val_loss": [0.2, 0.1, 0.3]}
+    model, best = Asks([own], **values), BestCheckpoint()
+    fit(tmp_path, model, best, 3)
+    assert model.steps == 6
+    assert Path(own.best_model_path).is_file()
+    assert Path(best.best_model_path).is_file()
+    os.utime(own.best_model_path)
+    found = find_checkpoint("best", str(tmp_path)) or ""
+    assert load(found, weights_only=True)["global_step"] == 4

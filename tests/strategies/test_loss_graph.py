@@ -20,6 +20,26 @@ factor = nn.Parameter(torch.tensor(1.0))
 A_SUM = "is a sum over samples, not divided by their number"
 
 
+maps = nn.Conv1d(2, 3, 2)  # of 7 places, by which 5 samples do not divide
+wider = nn.Linear(2, 2 * N)
+signal, target = torch.randn(N, 2, 8), torch.rand(N, 3, 7)
+
+
+def overlap(of: Tensor, true: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Dice's coefficient, of what is left beside the dimensions."""
+    both = of.sum(dims) + true.sum(dims)
+    return 2 * (of * true).sum(dims) / both
+
+
+def wide() -> Tensor:
+    """Three classes of each sample, over as many places as there are samples, twice."""
+    return nn.functional.pad(maps(signal), (0, 3)).softmax(1)
+
+
+def classes() -> Tensor:
+    return torch.softmax(maps(signal), 1)
+
+
 def errors() -> Tensor:
     return functional.mse_loss(net(x), y, reduction="none")
 
@@ -50,6 +70,26 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
         lambda: 1 - 2 * (net(x) * mask).sum() / (net(x).sum() + mask.sum()),
         "puts samples together by `div`",
     ),
+    "Dice of each class": (
+        lambda: (1 - overlap(classes(), target, (0, 2))).mean(),
+        "puts samples together by `div`",
+    ),
+    "Dice of each class, weighed": (
+        lambda: (torch.ones(3) * (1 - overlap(classes(), target, (0, 2)))).sum(),
+        "puts samples together by `div`",
+    ),
+    "Dice of each class, flattened": (
+        lambda: -overlap(classes().mT.reshape(-1, 3), target.mT.reshape(-1, 3), (0,)).log().mean(),
+        "puts samples together by `log`",
+    ),
+    "entropy of the mean prediction": (
+        lambda: -(net(x).softmax(1).mean(0) * net(x).softmax(1).mean(0).log()).sum(),
+        "puts samples together by",
+    ),
+    "means of features": (
+        lambda: functional.mse_loss(net(x).mean(0), y.mean(0)),
+        "puts samples together by `mseloss`",
+    ),
     "a selection": (lambda: errors()[mask > 0].mean(), "is a mean of 7 values of 5 samples"),
     "the hardest": (lambda: errors().flatten().topk(3).values.mean(), "is a mean of 3 values"),
     "nodes": (lambda: functional.mse_loss(deep(x)[:4], y[:4]), "is a mean of 8 values of 5"),
@@ -78,6 +118,18 @@ NOT_TOLD: dict[str, Callable[[], Tensor]] = {
     "norms": lambda: errors().mean() + sum(p.norm() for p in net.parameters()),
     "weighed by what is learnt": lambda: torch.exp(-factor) * errors().mean() / factor + factor,
     "Dice, sample by sample": lambda: (net(x).sum(1) / net(x).exp().sum(1)).mean(),
+    "Dice of each sample and class": lambda: (1 - overlap(classes(), target, (2,))).mean(),
+    "Dice of each class, sample by sample": lambda: torch.stack(
+        [overlap(p, t, (1,)).mean() for p, t in zip(wide(), wide().detach(), strict=True)]
+    ).mean(),
+    "Dice of each class, sample by sample, in a row": lambda: torch.cat(
+        [overlap(p, t, (0,)) for p, t in zip(wide().mT, wide().mT.detach(), strict=True)]
+    ).mean(),
+    "standardized": lambda: ((net(x) - net(x).mean(1, True)) / net(x).std(1, keepdim=True)).mean(),
+    "time first": lambda: overlap(classes().permute(2, 0, 1), target.permute(2, 0, 1), (2,)).mean(),
+    "softmax by hand": lambda: (net(x).exp() / net(x).exp().sum(1, True)).log().mean(),
+    "attention": lambda: (classes() @ classes().mT).softmax(2).pow(2).sum(1).mean(),
+    "groups of weights": lambda: errors().mean() + wider.weight.pow(2).sum(0).sqrt().sum(),
     "roots, added up": lambda: sum((each(i).sqrt() for i in range(N)), torch.zeros(())) / N,
     "labels": lambda: functional.cross_entropy(net(x), labels),
     "soft labels": lambda: functional.cross_entropy(net(x), y.softmax(1)),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
 
 from lightning_app.strategies.means import tells_of_weighted_means
 
@@ -64,6 +65,7 @@ def test_what_is_not_told(name: str) -> None:
 
 
 made = torch.ones(2, 4, requires_grad=True) * 1  # of the samples
+codes = torch.nn.Parameter(torch.ones(1, 4))
 layer, weight = torch.nn.Linear(4, 1), torch.nn.Parameter(torch.ones(4))
 named: dict[str, Tensor] = dict(layer.named_parameters())
 
@@ -80,11 +82,34 @@ COMPARED: dict[str, Callable[[], Tensor]] = {
     "pairs": lambda: functional.pdist(made),
     "cosine": lambda: functional.cosine_similarity(made[:, None], made[None], dim=-1),
     "Barlow Twins": lambda: made.T @ made,
+    "by letters": lambda: torch.einsum("nc,mc->nm", made, made),
+    "of a list": lambda: torch.einsum("nc,mc->nm", [made, made]),
+    "features by letters": lambda: torch.einsum("nc,nd->cd", made, made),
+    "by dimensions": lambda: torch.tensordot(made, made, dims=([1], [1])),
+    "inner": lambda: torch.inner(made, made),
+    "inner, of one": lambda: made.inner(made),
+    "as a layer": lambda: functional.linear(made, made),
+    "pairwise": lambda: functional.pairwise_distance(made[:, None], made[None]),
+    "prototypes": lambda: torch.cdist(made, made.mean(0, keepdim=True)),
 }
 NOT_COMPARED: dict[str, Callable[[], Tensor]] = {
     "a weight": lambda: made @ torch.ones(4, 2, requires_grad=True),
     "a layer": lambda: torch.nn.Linear(4, 2)(made),
     "distances of others": lambda: functional.pdist(torch.ones(3, 4) * made[:1]),
+    "a layer as wide as a batch": lambda: torch.nn.Linear(4, 2)(made),
+    "a computed layer": lambda: spectral_norm(torch.nn.Linear(4, 2))(made),
+    "attention by letters": lambda: torch.einsum("bic,bjc->bij", made[:, None], made[:, None]),
+    "experts, as many features": lambda: torch.einsum(
+        "bed,be->bd", made.view(2, 2, 2), made[:, :2]
+    ),
+    "a softmax over time": lambda: made.view(2, 2, 2).softmax(0),
+    "a codebook": lambda: torch.cdist(made, functional.normalize(codes)),
+    "a bilinear layer": lambda: torch.einsum("bi,ij,bj->b", made, codes.expand(4, 4), made),
+    "a softmax over features": lambda: made.softmax(1),
+    "a softmax of parameters": lambda: (codes.expand(2, 4) * 1).softmax(0),
+    "rows made one long": lambda: functional.normalize(made),
+    "ends of graphs": lambda: torch.tensor([3, 4]).cumsum(0),
+    "a shifted window": lambda: made.roll(1, 1),
     "a queue": lambda: made @ torch.ones(4, 2),
     "attention": lambda: made.reshape(2, 2, 2) @ made.reshape(2, 2, 2),
     "a step without gradients": lambda: made.detach() @ made.detach().T,
@@ -98,6 +123,20 @@ OF_ALL: dict[str, tuple[Callable[[], object], str]] = {
     "VICReg": (lambda: made.var(dim=0), "takes `var` over the samples"),
     "advantages": (lambda: (made - made.mean()) / made.std(), "takes `std` over the samples"),
     "both": (lambda: torch.std_mean(made, (0, 1)), "takes `std_mean` over the samples"),
+    "negatives": (lambda: made.roll(1, 0), "takes `roll` over the samples"),
+    "negatives, by names": (
+        lambda: torch.roll(made, shifts=1, dims=(0,)),
+        "takes `roll` over the samples",
+    ),
+    "Cox": (lambda: made.logcumsumexp(0), "takes `logcumsumexp` over the samples"),
+    "sums": (lambda: torch.cumsum(made, dim=0), "takes `cumsum` over the samples"),
+    "all": (lambda: made.logsumexp((0, 1)), "takes `logsumexp` over the samples"),
+    "ranks": (lambda: torch.nn.Softmax(0)(made), "takes `softmax` over the samples"),
+    "ranks, logs": (lambda: made.log_softmax(-2), "takes `log_softmax` over the samples"),
+    "columns": (
+        lambda: functional.normalize(made, dim=0),
+        "takes `normalize` over the samples",
+    ),
     "balanced losses": (
         lambda: torch.autograd.grad((made * weight).sum(), weight),
         "takes gradients of the samples by parameters",
