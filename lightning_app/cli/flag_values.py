@@ -11,6 +11,7 @@ from lightning_app.cli.callback_flags import check_callbacks
 from lightning_app.cli.config_text import overflows
 from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
+from lightning_app.limits import VIRTUAL_RANKS
 
 _LEAST = {
     "accumulate_grad_batches": 1,
@@ -62,6 +63,10 @@ def check_run_flags(flags: Any) -> None:
         raise UsageError("--lr_scheduler needs --optimizer, whose learning rates it changes")
     if flags["mode"] is not None and flags["monitor"] is None:
         raise UsageError("--mode needs --monitor, the metric that it is about")
+    if (flags["virtual_ranks"] or 0) > VIRTUAL_RANKS:
+        raise UsageError(
+            f"--virtual_ranks {flags['virtual_ranks']}: it must be at most {VIRTUAL_RANKS:,}"
+        )
     if flags.get("run_name") and flags.get("ckpt_path") == "continue":
         raise UsageError(
             "--run_name and --ckpt_path continue: choose one of them: a run that is started again "

@@ -1,8 +1,10 @@
 """What several processes cannot do as one device does, refused before anybody waits for it."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, OnExceptionCheckpoint
@@ -11,9 +13,11 @@ from torch.optim import LBFGS, Optimizer
 
 from lightning_app import inside
 from lightning_app.processes.collectives import all_objects
-from lightning_app.strategies.alone import Alone
+from lightning_app.strategies.alone import COLLECTIVES, Alone, before
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.sharding import Shard
+
+GATHERS = ("all_gather", "all_gather_into_tensor")
 
 
 def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
@@ -167,6 +171,37 @@ def check_shapes(tensor: Tensor) -> None:
             "have unequal parts of the data: gather a sum and a count, or use a torchmetrics "
             f"object; in training also a batch_size that {len(shapes)} divides, with drop_last=True"
         )
+
+
+@contextmanager
+def alike_where_gathered(tell: Callable[[], None]) -> Iterator[None]:
+    """Have what a step gathers by torch's own functions checked, where ranks have unequal parts.
+
+    Args:
+        tell: Called where something is gathered.
+
+    Raises:
+        MisconfigurationException: Ranks gather tensors of several shapes.
+    """
+    is_checking = False
+
+    def check(group: object, outputs: Any, inputs: Any, *others: Any) -> None:
+        nonlocal is_checking
+        if is_checking or group is not dist.group.WORLD:  # by the check itself; by some ranks
+            return
+        is_checking = True
+        tell()
+        try:
+            for tensor in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
+                check_shapes(tensor)
+        finally:
+            is_checking = False
+
+    with ExitStack() as undo:
+        for method, function in COLLECTIVES.items():
+            if function in GATHERS and method in vars(dist.ProcessGroup):
+                undo.enter_context(before(dist.ProcessGroup, method, check))
+        yield
 
 
 @contextmanager
