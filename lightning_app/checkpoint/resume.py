@@ -144,6 +144,7 @@ class Resume(Callback):
         lacks = (
             f"no {name} for {type(optimizer).__name__}"
             for optimizer in trainer.optimizers
+            if not hasattr(type(optimizer), "param_groups")  # another's, as Lookahead gives them
             for group in optimizer.param_groups
             for name in optimizer.defaults
             if name not in group and name not in _ADDED_LATER

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import (
     ModelPruning,
 )
 from torch.nn.utils import prune
+from torch.optim import SGD, Optimizer
 from torchmetrics import MetricCollection, SumMetric
 from typing_extensions import override
 
@@ -189,3 +190,44 @@ def test_what_a_search_puts_back_is_not_the_run_that_goes_on(tmp_path: Path) -> 
         return fit("single_device", 1, callbacks=[finder, *callbacks], **more)
 
     assert train(Resume()).metrics == train().metrics
+
+
+class Around(Optimizer):
+    """Steps as another optimizer does, whose groups it gives, as Lookahead of some libraries."""
+
+    def __init__(self, base: Optimizer) -> None:
+        self._base = base
+        super().__init__(base.param_groups, base.defaults | {"alpha": 0.5})
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The other's."""
+        return self._base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None: ...
+
+    @override
+    def add_param_group(self, group: dict[str, Any]) -> None: ...
+
+    @override
+    def step(self, closure: Any = None) -> Any:
+        return self._base.step(closure)
+
+
+class Wraps(LinearModule):
+    """Is trained by such an optimizer."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        return Around(SGD(self.parameters(), lr=0.02, momentum=0.9))
+
+
+def test_an_optimizer_with_the_groups_of_another_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "kept.ckpt"
+
+    def train(ckpt_path: str | None, *callbacks: Callback) -> Run:
+        model, more = Wraps(log_shapes="off"), [*callbacks, Resume()]
+        return fit("single_device", 1, model, None, ckpt_path, max_steps=8, callbacks=more)
+
+    assert train(None, SaveAt(6, path)).metrics.keys() == train(str(path)).metrics.keys()

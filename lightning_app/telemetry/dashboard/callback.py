@@ -176,9 +176,9 @@ class Dashboard(Callback):
         from lightning_app.telemetry.dashboard.entries import add_run
 
         simple = {
-            name: value
+            str(name): value
             for name, value in masked(dict(pl_module.hparams)).items()
-            if isinstance(value, (int, float, str)) and not name.startswith("_")
+            if isinstance(value, (int, float, str)) and not str(name).startswith("_")
         }
         if "configure_optimizers" in vars(pl_module):  # --optimizer, in place of the model's own
             for optimizer in trainer.optimizers[:1]:

@@ -143,6 +143,12 @@ def test_rewinding_cuts_what_came_after(tmp_path: Path) -> None:
     assert scalars(Path(again.log_dir)) == {"a": {0: 1.0, 1: 3.0}}
 
 
+def hyperparameters(events: EventAccumulator) -> Any:
+    """A run's row in the table of hyperparameters."""
+    content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    return HParamsPluginData.FromString(content).session_start_info.hparams
+
+
 @pytest.mark.filterwarnings("default")
 def test_what_is_no_curve(tmp_path: Path) -> None:
     logger = RunLogger(str(tmp_path))
@@ -156,12 +162,14 @@ def test_what_is_no_curve(tmp_path: Path) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(LinearModule(log_shapes="off"), RandomDataModule(length=100))
+    model = LinearModule(log_shapes="off")
+    model.hparams[0] = "cat"  # of an index by numbers
+    trainer.fit(model, RandomDataModule(length=100))
     events = EventAccumulator(logger.log_dir).Reload()
     tags = events.Tags()
     assert not [tag for tag in tags["scalars"] if tag.startswith(("coverage", "epoch"))]
     # The page takes the columns of one run's `experiment` for all runs: there shall be none.
-    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+    assert hyperparameters(events)["0"].string_value == "cat"
     assert "_hparams_/experiment" not in events.PluginTagToContent("hparams")
     assert [image.step for image in events.Images("who_got_what")] == [3, 7]
     texts = {
@@ -181,8 +189,7 @@ def test_the_table_has_the_optimizer_in_effect(tmp_path: Path) -> None:
     flags = ("--accelerator", "cpu", "--max_epochs", "1", "--data.length", "60")
     assert train(*flags, "--optimizer", "AdamW", "--optimizer.lr", "0.01", cwd=tmp_path).status == 0
     events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0")).Reload()
-    content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    row = HParamsPluginData.FromString(content).session_start_info.hparams
+    row = hyperparameters(events)
     assert (row["optimizer"].string_value, row["lr"].number_value) == ("AdamW", 0.01)
 
 
