@@ -71,10 +71,12 @@ from lightning_app.inside.steps import (
     is_in_step,
     is_log_step,
     num_accumulated,
+    optimizer_steps,
     running_hook,
     saved_every,
     set_hook,
     skips_backward,
+    step_number,
     validates_by_time,
 )
 
@@ -117,6 +119,7 @@ __all__ = [
     "num_accumulated",
     "num_prefetched",
     "number_of",
+    "optimizer_steps",
     "precede",
     "predict_loader",
     "put",
@@ -133,6 +136,7 @@ __all__ = [
     "set_up_validation",
     "set_value_of_step",
     "skips_backward",
+    "step_number",
     "takes_loaders_in_turn",
     "takes_one_loader",
     "tell_epoch",

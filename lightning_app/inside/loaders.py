@@ -26,9 +26,9 @@ def set_up_validation(trainer: Trainer) -> None:
     """
     if not trainer.enable_validation or trainer.val_dataloaders is not None:
         return
-    every = trainer.check_val_every_n_epoch or 1
-    is_never = 0 <= (trainer.max_epochs or -1) < every
-    if is_never or trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+    are_made_anew: int = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+    is_never = 0 <= (trainer.max_epochs or -1) < (trainer.check_val_every_n_epoch or 1)
+    if is_never or are_made_anew:
         return
     trainer.validating = True
     try:

@@ -12,8 +12,16 @@ def is_log_step(trainer: Trainer) -> bool:
     Lightning's own answer goes by `trainer.should_stop`, too, which one rank may have set alone.
     """
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+    step = step_number(trainer)
     return bool(trainer.fast_dev_run or (every and step % every == 0))  # type: ignore[attr-defined]
+
+
+def step_number(trainer: Trainer) -> int:
+    """Batches with an optimizer step, the running one counted, which `optimizer_steps` tells.
+
+    The same on all ranks, as `trainer.global_step` is not where some step by a loss of their own.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped + 1
 
 
 def optimizer_steps(trainer: Trainer) -> bool:

@@ -109,6 +109,9 @@ CASES: dict[str, Case] = {
     "contrastive, gathered": Case(
         "means.ComparesAll", right=on(SEVERAL, Refused("all_gather got tensors of the shapes"))
     ),
+    "contrastive, gathered by torch": Case(
+        "means.GathersByTorch", right=on(SEVERAL, Refused("all_gather got tensors of the shapes"))
+    ),
     "contrastive, gathered, equal parts": Case(
         "means.ComparesAll", data_args={"length": 36, "batch_size": 12}
     ),

@@ -141,7 +141,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "computes in a step without samples; gathers in a step without samples",
     ),
     "shapes that are gathered are checked": Mechanism(
-        "strategies.ddp.check_shapes", broken.nothing, "ddp2", "contrastive, gathered"
+        "strategies.refused.check_shapes",
+        broken.nothing,
+        "ddp2",
+        "contrastive, gathered; contrastive, gathered by torch",
     ),
     "a step without a loss is refused": Mechanism(
         "speed.direct_step._tell_of_no_loss", broken.nothing, "ddp2", "training_step returns None"
