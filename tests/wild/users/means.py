@@ -142,7 +142,7 @@ class GathersByTorch(ComparesAll):
         if number == 1:
             return both
         gathered = [[torch.zeros_like(view) for _ in range(number)] for view in both]
-        for parts, view in zip(gathered, both):
+        for parts, view in zip(gathered, both, strict=True):
             dist.all_gather(parts, view.detach())
         return [torch.cat(parts) for parts in gathered]
 
