@@ -38,7 +38,7 @@ from lightning_app.strategies.refused import (
 )
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.spare_step import nothing_stays
-from lightning_app.strategies.trained import check_ranks_agree
+from lightning_app.strategies.trained import check_ranks_agree, trained_apart
 
 
 class DDPStrategy(GlobalBatch, AveragesGradients):
@@ -125,6 +125,10 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         self._logs.share_epoch()
         if self._trainer.training:
             self._check_agreement()
+            callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
+            apart = trained_apart(callbacks, self._trainer.lightning_module)
+            if apart and self._first_steps is not None:
+                self._first_steps.tell_of_training_apart(apart)
 
     def _check_agreement(self) -> None:
         # A hook or an averager of the user's may have ranks train apart for some steps.

@@ -128,6 +128,14 @@ class FirstSteps:
             subject="all_gather",
         )
 
+    def tell_of_training_apart(self, names: list[str]) -> None:
+        """Tell of modules that callbacks train by themselves."""
+        self._tell(
+            f"{_listed(names)}: each process trains it on its own samples, so it depends on the "
+            "number of devices: have it in the model, or average its gradients",
+            subject="apart",
+        )
+
     @contextmanager
     def watch_spare(self, shard: Shard, world_size: int) -> Iterator[None]:
         """Tell of what keeps count in a training step that ranks without samples run as well."""

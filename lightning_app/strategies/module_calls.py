@@ -23,6 +23,7 @@ Listener = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 _answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
 _followers: list["ModuleCalls"] = []
 _usual: Callable[..., Any] = Module.__call__
+_is_in_place = False  # `_call`, for it
 
 
 class ModuleCalls:
@@ -41,19 +42,21 @@ class ModuleCalls:
 
     def follow(self) -> None:
         """Begin; once is enough, and twice does no harm."""
-        global _usual
-        if not _followers:
-            _usual = Module.__call__
+        global _usual, _is_in_place
+        if not _is_in_place:
+            _usual, _is_in_place = Module.__call__, True
             Module.__call__ = _call  # type: ignore[method-assign]
         if self not in _followers:
             _followers.append(self)
 
     def stop(self) -> None:
         """End; once is enough, and twice does no harm."""
+        global _is_in_place
         if self in _followers:
             _followers.remove(self)
-            if not _followers:
+            if not _followers and Module.__call__ is _call:  # else another stands around it
                 Module.__call__ = _usual  # type: ignore[method-assign]
+                _is_in_place = False
 
 
 def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:

@@ -2,10 +2,12 @@
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 from torch import nn
 
 from lightning_app.processes.collectives import all_objects
@@ -94,6 +96,29 @@ def check_ranks_agree(module: nn.Module) -> None:
                     "are not averaged, as by `loss.backward()` in place of "
                     "`self.manual_backward(loss)`?"
                 )
+
+
+def trained_apart(callbacks: Iterable[Callback], model: nn.Module) -> list[str]:
+    """The callbacks' own modules whose weights are not the ranks'; all ranks have to call this."""
+    own = {
+        f"{type(callback).__name__}.{name}": _fingerprint(part)
+        for callback in callbacks
+        for name, part in vars(callback).items()
+        if isinstance(part, nn.Module) and part is not model
+    }
+    ranks = all_objects(own)
+    return [
+        name
+        for name, first in ranks[0].items()
+        if any(not _are_close(first, other[name]) for other in ranks if name in other)
+    ]
+
+
+def _are_close(first: dict[str, float], other: dict[str, float]) -> bool:
+    return first.keys() == other.keys() and all(
+        math.isclose(value, other[name], rel_tol=1e-9) or value != value
+        for name, value in first.items()
+    )
 
 
 def _fingerprint(module: nn.Module) -> dict[str, float]:
