@@ -12,6 +12,7 @@ WAIT_S = 300.0  # for processes that are to join a run
 CONNECT_S = 6.0  # for two of them that are both there, in each of gloo's five tries
 CONNECT_S_A_RANK = 0.2  # more, as each asks one store for the address of each
 STEP_S = 600.0  # for another rank, in training
+VIRTUAL_RANKS = 4096  # each a step of its own
 PLANNED_RANKS = 1_000_000  # by `train.py plan`, which looks at each
 
 _PROCESSES_PER_CPU = 32

@@ -15,7 +15,7 @@ from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 
 # An epoch may come to its end without a step of its own.
-OF_EPOCHS = ("epoch", "coverage/missing", "coverage/repeated")
+OF_EPOCHS = ("coverage/missing", "coverage/repeated")
 
 
 class MemoryLogger(Logger):
@@ -35,7 +35,7 @@ class MemoryLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None
         for tag, value in metrics.items():
-            if tag.startswith("workload/"):  # how fast it was
+            if tag == "epoch" or tag.startswith("workload/"):  # with each point; how fast it was
                 continue
             curve = self.curves.setdefault(tag, {})
             if tag.startswith("batch_size/") and curve:  # between two points it is as at the first
@@ -126,8 +126,7 @@ def assert_same(run: Run, other: Run, tolerance: float = 1e-12) -> None:
 
 def _comparable(run: Run) -> dict[str, dict[int, float]]:
     """The curves that do not depend on the layout."""
-    of_the_layout = ("batch_size/rank", "epoch")
-    return {tag: curve for tag, curve in run.curves.items() if not tag.startswith(of_the_layout)}
+    return {tag: c for tag, c in run.curves.items() if not tag.startswith("batch_size/rank")}
 
 
 class SaveAt(Callback):

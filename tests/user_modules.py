@@ -210,6 +210,14 @@ class Stream(LightningDataModule):
         return DataLoader(NumberStream(), 6)
 
 
+class StreamToValidate(Shuffled):
+    """Its validation alone is over a stream."""
+
+    @override
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(NumberStream(), 6)
+
+
 class Faulty(Submodule):
     """Fails in its second epoch, on one rank alone."""
 

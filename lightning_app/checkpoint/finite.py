@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from lightning_app.checkpoint.heartbeat import largest_of_all
 from lightning_app.errors import RunError
@@ -101,5 +102,6 @@ def non_finite(module: LightningModule) -> set[str]:
         for name, parameter in module.named_parameters()
         if parameter.requires_grad
         and parameter.device.type != "meta"
+        and not is_lazy(parameter)
         and not bool(torch.isfinite(parameter.detach()).all())
     }

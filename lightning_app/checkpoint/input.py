@@ -44,6 +44,7 @@ _OWN: dict[str, Types] = {
     "epoch_loss": Tensor,
     "epoch_means": list,
     "event_files": dict,
+    "gathered_so_far": dict,
     "nothing_pending": bool,
     "splits": list,
     "switches": dict,

@@ -27,12 +27,14 @@ from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.checkpoint.mid_epoch import gathered_so_far, what_is_lost
 from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain, tensors_of
 
 _NOTHING_PENDING = "nothing_pending"
 _EPOCH_MEANS = "epoch_means"
+_GATHERED = "gathered_so_far"
 _METRICS = "callback_metrics"
 _SWITCHES = "switches"
 _ADDED_LATER = ("differentiable",)  # by torch, to an optimizer's defaults
@@ -75,6 +77,7 @@ class Resume(Callback):
         checkpoint[_TRAINED_BY] = _trained_by(trainer)
         checkpoint[_NOTHING_PENDING] = trainer.training and _step_is_complete(progress)
         checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
+        checkpoint[_GATHERED] = gathered_so_far(trainer)
         if trainer.training:
             checkpoint[_SWITCHES] = switches(pl_module)
         metrics = inside.metrics_to_save(trainer)  # plateau schedulers go by them
@@ -93,8 +96,8 @@ class Resume(Callback):
             return
         if checkpoint["global_step"]:
             _check_searches(trainer)
-        names = ("event_files", _NOTHING_PENDING, _EPOCH_MEANS, _METRICS, _SWITCHES, _TRAINED_BY)
-        self._checkpoint = {name: checkpoint.get(name) for name in names}
+        names = (_NOTHING_PENDING, _EPOCH_MEANS, _GATHERED, _METRICS, _SWITCHES, _TRAINED_BY)
+        self._checkpoint = {name: checkpoint.get(name) for name in ("event_files", *names)}
         loaders = checkpoint["loops"]["fit_loop"].get("state_dict") or {}
         self._has_position = bool(loaders.get("combined_loader"))
         self._numbers = [len(checkpoint.get(k, ())) for k in ("optimizer_states", "lr_schedulers")]
@@ -178,6 +181,7 @@ class Resume(Callback):
                 f"this epoch's values of {', '.join(names)} are those of its remaining batches; "
                 "values per step have no gap"
             )
+        yield from what_is_lost(self._checkpoint.get(_GATHERED) or {})
         if owners := [type(owner).__name__ for owner in _prepares_epochs(trainer)]:
             yield (
                 f"on_train_epoch_start of {', '.join(owners)} ran when the epoch began, and does "

@@ -30,7 +30,7 @@ from lightning_app.cli.callback_flags import as_list, has_one
 from lightning_app.cli.completion import print_completion
 from lightning_app.cli.continuing import CONTINUE, Begun, begins_with, in_words
 from lightning_app.cli.flag_values import check_run_flags, check_trainer_flags, check_value
-from lightning_app.cli.flags import add_run_flags, add_short_flags, in_config_files
+from lightning_app.cli.flags import add_run_flags, add_short_flags, in_config_files, size_model
 from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.placing import Placing
@@ -44,6 +44,7 @@ from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import RankLauncher
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies.meeting import MeetingRanks
+from lightning_app.strategies.refused import check_saves
 from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
 from lightning_app.telemetry.describe import num_processes
 from lightning_app.telemetry.progress import RunProgress
@@ -82,8 +83,6 @@ class CommandLine(LightningCLI):
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for size in ("input_size", "output_size"):
-            parser.link_arguments(f"data.init_args.{size}", f"model.init_args.{size}")
         add_run_flags(parser)
         add_short_flags(parser)
 
@@ -108,10 +107,7 @@ class CommandLine(LightningCLI):
         config = self.config[self._chosen]
         check_trainer_flags(config.trainer)
         check_run_flags(config)
-        for size in ("input_size", "output_size"):
-            given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
-            if given and config.data is not None and size in config.data.init_args:
-                raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
+        size_model(config, args)
         if secret := first_masked(config):
             name = secret.replace(".init_args", "")
             raise UsageError(f"--{name} is masked, as it is in configs of runs: give its value")
@@ -282,6 +278,8 @@ class CommandLine(LightningCLI):
         if isinstance(trainer.strategy, MeetingRanks):
             trainer.strategy.start_timeout_s = self._own("start_timeout_s")
             trainer.strategy.step_timeout_s = self._own("step_timeout_s")
+            if self._chosen == "fit":
+                check_saves(trainer.callbacks, trainer.num_devices * trainer.num_nodes)  # type: ignore[attr-defined]
         inside.replace_launcher(trainer, RankLauncher, SpawningLauncher)
         inside.leave_sigterm_alone(trainer)
         return trainer

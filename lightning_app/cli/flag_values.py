@@ -11,6 +11,7 @@ from lightning_app.cli.callback_flags import check_callbacks
 from lightning_app.cli.config_text import overflows
 from lightning_app.cli.outputs import check_folder
 from lightning_app.errors import UsageError
+from lightning_app.limits import VIRTUAL_RANKS
 
 _LEAST = {
     "accumulate_grad_batches": 1,
@@ -22,6 +23,7 @@ _LEAST = {
     "num_sanity_val_steps": -1,
 }
 _MAY_BE_NULL = _LEAST.keys() - {"accumulate_grad_batches"}
+_MAX_INT = 2**63 - 1  # torch's
 _MAX_SEED = 2**32 - 1  # numpy's
 
 
@@ -61,6 +63,10 @@ def check_run_flags(flags: Any) -> None:
         raise UsageError("--lr_scheduler needs --optimizer, whose learning rates it changes")
     if flags["mode"] is not None and flags["monitor"] is None:
         raise UsageError("--mode needs --monitor, the metric that it is about")
+    if (flags["virtual_ranks"] or 0) > VIRTUAL_RANKS:
+        raise UsageError(
+            f"--virtual_ranks {flags['virtual_ranks']}: it must be at most {VIRTUAL_RANKS:,}"
+        )
     if flags.get("run_name") and flags.get("ckpt_path") == "continue":
         raise UsageError(
             "--run_name and --ckpt_path continue: choose one of them: a run that is started again "
@@ -114,6 +120,9 @@ def check_trainer_flags(flags: Any) -> None:
     """
     if not hasattr(flags, "keys"):
         raise UsageError(f"trainer: {flags}: it must be flags of the Trainer and their values")
+    for flag, value in vars(flags).items():
+        if isinstance(value, int) and abs(value) > _MAX_INT:
+            raise UsageError(f"--{flag} {value}: it is too large a number")
     for flag, least in _LEAST.items():
         value = flags[flag]
         if (value is None and flag not in _MAY_BE_NULL) or (

@@ -1,6 +1,8 @@
 """This project's flags, and those that are read in more than one place."""
 
+import re
 from importlib import import_module
+from pydoc import locate
 from typing import Any
 
 import yaml
@@ -10,6 +12,7 @@ from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
 from lightning_app.checkpoint.best import Mode
 from lightning_app.checkpoint.finite import Choice
+from lightning_app.data import RandomDataModule
 from lightning_app.errors import UsageError
 from lightning_app.limits import WAIT_S
 from lightning_app.telemetry.shapes import LogShapes
@@ -128,6 +131,21 @@ def _allow_bare(parser: LightningArgumentParser, flag: str, value: Any) -> None:
     """Let a flag stand without a value, which then is this one."""
     action = parser._option_string_actions[flag]
     action.nargs, action.const = "?", value
+
+
+def size_model(config: Any, args: list[str]) -> None:
+    """Give the model the sizes of the random data; those of other data may mean something else."""
+    kind = locate(config.data.class_path) if config.data is not None else None
+    if not isinstance(kind, type) or not issubclass(kind, RandomDataModule):
+        return
+    model, data = (part.get("init_args") or {} for part in (config.model, config.data))
+    for size in ("input_size", "output_size"):
+        if size not in model or size not in data:
+            continue
+        given = any(re.match(rf"--model\.(init_args\.)?{size}\b", arg) for arg in args)
+        if given and model[size] != data[size]:
+            raise UsageError(f"--model.{size}: the data tells it; use --data.{size}")
+        model[size] = data[size]
 
 
 def find_strategy(asked: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lightning_app.doctor.facts import Adapter, Facts, Launch, NvmlGpu, TorchGpu, TorchView
 from lightning_app.doctor.plan import lightning_pick
 
@@ -71,7 +73,7 @@ def _adapter(number: int, adapter: Adapter) -> str:
     vendor = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel", "apple": "Apple"}
     maker = vendor.get(adapter.vendor or "", adapter.vendor or "unknown vendor")
     marks = [
-        adapter.bus_id or "",
+        adapter.bus_id,
         f"driver {adapter.driver}" if adapter.driver else "",
         "revision ff" if adapter.revision == 255 else "",
         f"problem code {adapter.problem_code}" if adapter.problem_code else "",
@@ -98,15 +100,15 @@ def _driver(facts: Facts) -> list[str]:
 def _nvml_gpu(gpu: NvmlGpu) -> str:
     instances = "?" if gpu.mig_uuids is None else len(gpu.mig_uuids)
     marks = [
-        gpu.bus_id or "",
+        gpu.bus_id,
         f"capability {gpu.capability}" if gpu.capability else "",
         gpu.compute_mode if gpu.compute_mode not in (None, "default") else "",
         f"MIG, instances: {instances}" if gpu.mig else "",
-        gpu.error or "",
+        gpu.error,
         gpu.uuid if gpu.uuid and "hidden" not in gpu.uuid else "",
         f"serial {gpu.serial}" if gpu.serial else "",
     ]
-    return _with_marks(f"{gpu.index}: {gpu.name or 'a GPU'}", [mark for mark in marks if mark])
+    return _with_marks(f"{gpu.index}: {gpu.name or 'a GPU'}", marks)
 
 
 def _environment(facts: Facts) -> list[str]:
@@ -160,7 +162,7 @@ def _tensors(facts: Facts) -> list[str]:
 
 def _tensor(gpu: TorchGpu) -> str:
     result = {True: "ok", False: gpu.error or "failed", None: "unknown"}[gpu.allocated]
-    name = _with_marks(f"{gpu.index}: {gpu.name or 'a GPU'}", [gpu.bus_id or ""])
+    name = _with_marks(f"{gpu.index}: {gpu.name or 'a GPU'}", [gpu.bus_id])
     return f"{name}: {result}"
 
 
@@ -175,6 +177,7 @@ def _known(count: int | None) -> str:
     return "unknown" if count is None else str(count)
 
 
-def _with_marks(text: str, marks: list[str]) -> str:
+def _with_marks(text: str, marks: Sequence[str | None]) -> str:
+    """A text, and in brackets those of its marks that there are."""
     shown = [mark for mark in marks if mark]
     return f"{text} ({', '.join(shown)})" if shown else text

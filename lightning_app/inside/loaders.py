@@ -18,6 +18,25 @@ def training_loaders(trainer: Trainer) -> list[Any]:
     return [] if combined is None else combined.flattened
 
 
+def set_up_validation(trainer: Trainer) -> None:
+    """Have training's validation loaders made now, to see that they can be split.
+
+    As Lightning does where the first epoch ends with a validation. Not where there will be none, or
+    loaders are made anew.
+    """
+    if not trainer.enable_validation or trainer.val_dataloaders is not None:
+        return
+    are_made_anew: int = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+    is_never = 0 <= (trainer.max_epochs or -1) < (trainer.check_val_every_n_epoch or 1)
+    if is_never or are_made_anew:
+        return
+    trainer.validating = True
+    try:
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    finally:
+        trainer.training = True
+
+
 def running_loaders(trainer: Trainer) -> list[Any]:
     """The loaders of the loop that runs now: training, validation, test or prediction."""
     combined = getattr(trainer._active_loop, "_combined_loader", None)

@@ -9,6 +9,7 @@ takes is asked in each call, too; while a run trains, it is looked up once.
 It takes the place of a class of Lightning's that is not public; tests notice if that changes.
 """
 
+from collections import OrderedDict
 from functools import lru_cache
 from types import FunctionType, MethodType
 from typing import Any
@@ -24,6 +25,8 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
+
+from lightning_app.inside.loops import give_back, put
 
 
 class _Result(_ResultMetric):
@@ -103,3 +106,24 @@ def look_up_once() -> None:
 def look_up_each_time() -> None:
     """Undo `look_up_once`."""
     vars(lightning_module)["is_param_in_hook_signature"] = is_param_in_hook_signature
+
+
+def remember_signature(trainer: Trainer) -> None:
+    """Look up once what `training_step` takes, and not in every step as Lightning does."""
+    look_up_once()
+    loop = trainer.fit_loop.epoch_loop
+    takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
+
+    def build(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+        kwargs["batch"] = batch
+        if takes_index:
+            kwargs["batch_idx"] = batch_idx
+        return kwargs
+
+    put(loop, "_build_kwargs", build)
+
+
+def forget_signature(trainer: Trainer) -> None:
+    """Undo `remember_signature`."""
+    look_up_each_time()
+    give_back(trainer.fit_loop.epoch_loop, "_build_kwargs")

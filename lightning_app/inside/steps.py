@@ -1,12 +1,9 @@
 """How the training loop counts, and how it calls a step."""
 
-from collections import OrderedDict
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-
-from lightning_app.inside.loops import give_back, put
 
 
 def is_log_step(trainer: Trainer) -> bool:
@@ -15,13 +12,29 @@ def is_log_step(trainer: Trainer) -> bool:
     Lightning's own answer goes by `trainer.should_stop`, too, which one rank may have set alone.
     """
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+    step = step_number(trainer)
     return bool(trainer.fast_dev_run or (every and step % every == 0))  # type: ignore[attr-defined]
+
+
+def step_number(trainer: Trainer) -> int:
+    """Batches with an optimizer step, the running one counted, which `optimizer_steps` tells.
+
+    The same on all ranks, as `trainer.global_step` is not where some step by a loss of their own.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped + 1
 
 
 def optimizer_steps(trainer: Trainer) -> bool:
     """Whether the optimizer steps after the running batch; else its gradients are accumulated."""
     return not trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def num_accumulated(trainer: Trainer) -> int:
+    """How many batches the optimizer has not stepped for, after a batch."""
+    if not trainer.training or optimizer_steps(trainer):
+        return 0
+    every = trainer.accumulate_grad_batches
+    return (trainer.fit_loop.epoch_loop.batch_idx + 1) % every
 
 
 def count_batch(trainer: Trainer) -> None:
@@ -57,31 +70,6 @@ def set_hook(module: LightningModule, name: str | None) -> None:
 def running_hook(module: LightningModule) -> str | None:
     """Which hook of the model runs."""
     return module._current_fx_name
-
-
-def remember_signature(trainer: Trainer) -> None:
-    """Look up once what `training_step` takes, and not in every step as Lightning does."""
-    from lightning_app.inside.quick_logs import look_up_once  # which need not be possible
-
-    look_up_once()
-    loop = trainer.fit_loop.epoch_loop
-    takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
-
-    def build(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
-        kwargs["batch"] = batch
-        if takes_index:
-            kwargs["batch_idx"] = batch_idx
-        return kwargs
-
-    put(loop, "_build_kwargs", build)
-
-
-def forget_signature(trainer: Trainer) -> None:
-    """Undo `remember_signature`."""
-    from lightning_app.inside.quick_logs import look_up_each_time
-
-    look_up_each_time()
-    give_back(trainer.fit_loop.epoch_loop, "_build_kwargs")
 
 
 def saved_every(callback: ModelCheckpoint) -> int:

@@ -1,10 +1,15 @@
-"""Standard output may close in mid-run, say by `| head -1`, or its disk be full: a run goes on."""
+"""Standard output may close in mid-run, say by `| head -1`, or its disk be full: a run goes on.
+
+So it does where the console has no sign for a character that is printed.
+"""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+RAISING = ("strict", "surrogateescape")  # what raises at a character that the encoding lacks
 
 
 @contextmanager
@@ -22,6 +27,8 @@ def streams_that_may_close() -> Iterator[None]:
 class Enduring:
     """A text stream that writes to nowhere once it cannot write to where it did.
 
+    What its encoding has no character for is written as its number, as Python does on stderr.
+
     Args:
         stream: The usual one; `None` where the process was started without.
         fd: The number of its file.
@@ -31,6 +38,8 @@ class Enduring:
         if stream is None:
             _lead_nowhere(fd)  # or the next file that is opened would have that number
             stream = open(fd, "w", closefd=False)  # noqa: SIM115 - as long as the process
+        if getattr(stream, "errors", None) in RAISING and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
         self._stream, self._fd = stream, fd
 
     def write(self, text: str) -> int:

@@ -74,7 +74,9 @@ class DirectStep(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._is_possible:
             return
-        inside.remember_signature(trainer)
+        from lightning_app.inside.quick_logs import remember_signature
+
+        remember_signature(trainer)
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         inside.put(loop, "run", _direct_run(trainer, pl_module))
 
@@ -91,7 +93,9 @@ class DirectStep(Callback):
     def _give_back(self, trainer: Trainer) -> None:
         if not self._is_possible:
             return
-        inside.forget_signature(trainer)
+        from lightning_app.inside.quick_logs import forget_signature
+
+        forget_signature(trainer)
         inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
 
 

@@ -96,14 +96,14 @@ class Alone:
         with ExitStack() as undo:
             for method, function in COLLECTIVES.items():
                 if method in vars(group):
-                    undo.enter_context(_before(group, method, self._check_collective(function)))
+                    undo.enter_context(before(group, method, self._check_collective(function)))
             check = self._check_collective("a functional collective (as of a DTensor)")
             for function in FINDS_GROUP & vars(functional).keys():
-                undo.enter_context(_before(functional, function, check))
+                undo.enter_context(before(functional, function, check))
             check = self._check_collective("a new process group")
-            undo.enter_context(_before(c10d, NAMES_GROUP, check))
+            undo.enter_context(before(c10d, NAMES_GROUP, check))
             check_metric = partial(self._check_metric, model)
-            undo.enter_context(_before(Metric, "sync_context", check_metric))
+            undo.enter_context(before(Metric, "sync_context", check_metric))
             yield
 
     def _check_collective(self, function: str) -> Callable[..., None]:
@@ -140,7 +140,7 @@ def _name_in(model: LightningModule, metric: Metric) -> str | None:
 
 
 @contextmanager
-def _before(owner: Any, method: str, act: Callable[..., None]) -> Iterator[None]:
+def before(owner: Any, method: str, act: Callable[..., None]) -> Iterator[None]:
     """Have something called before each call of a class's method, with the same arguments."""
     own, usual = vars(owner)[method], getattr(owner, method)
 

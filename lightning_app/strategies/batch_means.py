@@ -9,6 +9,7 @@ is left alone.
 
 from dataclasses import dataclass, field
 
+import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -28,6 +29,7 @@ class _Followed:
             as those with one sample do not.
         excess: What to take off, as a shard is only a part of its batch.
         parts: What its shards have been of their batches: of one size, if there is one.
+        is_uneven: Whether some shard was not the same part of its batch as those of other ranks.
     """
 
     metric: MeanMetric
@@ -36,6 +38,7 @@ class _Followed:
     is_by_batch: bool | None = None
     excess: Sums | None = None
     parts: set[float] = field(default_factory=set)
+    is_uneven: bool = False
 
 
 class BatchMeans:
@@ -53,9 +56,12 @@ class BatchMeans:
         """Make ready for a step, which may be an epoch's first."""
         if is_first:
             self._look(model)
-        for followed in self._followed.values():
+        for name, followed in self._followed.items():
             metric = followed.metric
-            if metric.update_count < followed.num_updates:  # it has been reset
+            is_reset = metric.update_count < followed.num_updates
+            if is_reset or metric._computed is not None:
+                self._tell_of_use(name, followed)
+            if is_reset:
                 followed.excess = None
             followed.num_updates, followed.sums = metric.update_count, _sums(metric)
 
@@ -67,11 +73,12 @@ class BatchMeans:
             part: What the mean of the shard counts in that of the batch, from 0 to 1.
             full_size: Samples of a full global batch; `None` if this is not known.
         """
-        for followed in self._followed.values():
+        for name, followed in self._followed.items():
             metric, start = followed.metric, followed.sums
             num_added = metric.update_count - followed.num_updates
             followed.num_updates = metric.update_count
             if num_added < 0:
+                self._tell_of_use(name, followed)
                 followed.excess = None
             if num_added <= 0 or followed.is_by_batch is False:
                 continue
@@ -80,10 +87,13 @@ class BatchMeans:
                 is_one_number = num_added == 1 and float(added[1]) in (1, full_size)
                 followed.is_by_batch = is_one_number
             followed.parts.add(shard.size / shard.global_size)
+            followed.is_uneven |= shard.size * dist.get_world_size() != shard.global_size
             excess = [(1 - part) * value for value in added]
             if followed.excess is not None:
                 excess = [a + b for a, b in zip(excess, followed.excess, strict=True)]
             followed.excess = (excess[0], excess[1])
+            if metric._computed is not None:
+                self._tell_of_use(name, followed)
 
     def settle(self, model: nn.Module) -> None:
         """Take off what the ranks have added too much; all of them have to call this."""
@@ -105,6 +115,16 @@ class BatchMeans:
             if excess is not None and metrics.get(name) is followed.metric and not counts_samples:
                 followed.metric.mean_value -= excess[0]
                 followed.metric.weight -= excess[1]
+
+    def _tell_of_use(self, name: str, followed: _Followed) -> None:
+        """Tell of what is computed or reset in mid-epoch, from which the excess is not taken."""
+        counts_alike = followed.excess is not None and followed.is_by_batch is not False
+        if counts_alike and followed.is_uneven:
+            self._tell(
+                f"{name}: a MeanMetric that is computed within an epoch counts the means of all "
+                "processes alike, and their parts of a batch are unequal: give it the number of "
+                "samples, too (`update(loss, weight=len(x))`), or compute it at the epoch's end"
+            )
 
     def _look(self, model: nn.Module) -> None:
         known = self._followed

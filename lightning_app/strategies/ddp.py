@@ -9,6 +9,7 @@ over.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -26,6 +27,7 @@ from lightning_app.strategies.global_logs import GlobalLogs
 from lightning_app.strategies.loss_weight import LossWeight, common_shard, mean_over
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.refused import (
+    alike_where_gathered,
     check_new,
     check_optimizers,
     check_run,
@@ -72,6 +74,12 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
             self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
+
+    @override
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.world_size > 1:
+            inside.set_up_validation(self._trainer)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -160,6 +168,8 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         first_steps = self._first_steps
         assert first_steps is not None
         is_training = hook == "training_step"
+        tell = partial(first_steps.tell_of_gathering, shard, self.world_size)
+        is_uneven = is_training and shard.global_size % self.world_size != 0
         is_spare = is_training and shard.global_size < self.world_size
         self._in_step = True
         try:
@@ -168,6 +178,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
                 first_steps.watch(hook, shard),
                 first_steps.watch_spare(shard, self.world_size) if is_spare else nullcontext(),
+                alike_where_gathered(tell) if is_uneven else nullcontext(),
                 nothing_stays(self.lightning_module) if not shard.size else nullcontext(),
                 nullcontext() if is_training else self._alone("an evaluation"),
             ):
@@ -233,11 +244,10 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
 
     @override
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        uneven = [shard for shard in self._shards if shard.global_size % self.world_size]
-        if group in (None, dist.group.WORLD) and (uneven or not self._in_step):
+        is_checked = self._in_step and self._trainer.training  # with all that a step gathers
+        may_differ = not self._in_step or any(s.global_size % self.world_size for s in self._shards)
+        if group in (None, dist.group.WORLD) and may_differ and not is_checked:
             check_shapes(tensor)
-            if self._in_step and self._trainer.training and self._first_steps is not None:
-                self._first_steps.tell_of_gathering(uneven[0], self.world_size)
         return super().all_gather(tensor, group, sync_grads)
 
     def _check_small_batch(self, hook: str, shard: Shard) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_app.hooks import has_hook
@@ -111,6 +111,7 @@ class FirstSteps:
                 "clip it there depends on the number of devices: do that in "
                 "`on_before_optimizer_step`"
             )
+        tell_of_fast_encoders(self._model, self._tell)
         if asking := asks_for_devices(trainer):
             self._tell(
                 f"{_listed(asking)}: a batch_size is that of the global batch here, and the "
@@ -156,7 +157,9 @@ class FirstSteps:
         )
 
     def _watch_mean(self, step: str, num_samples: int) -> AbstractContextManager[None]:
-        if hasattr(self._model, MEAN_OVER):
+        # Any `TorchFunctionMode` keeps an encoder from its fast path, which gives other values.
+        is_fast = any(not encoder.training for _, encoder in _encoders(self._model))
+        if is_fast or hasattr(self._model, MEAN_OVER):
             return nullcontext()
         return tells_of_weighted_means(
             step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
@@ -169,6 +172,27 @@ class FirstSteps:
                 f"{self._step} writes {_listed(names)}, each process of its own samples, so its "
                 "numbers depend on the number of devices; for BatchNorm on GPUs: --sync_batchnorm"
             )
+
+
+def tell_of_fast_encoders(model: LightningModule, tell: TellOnce) -> None:
+    """Tell of encoders whose values at padded places depend, in evaluation, on the split.
+
+    torch's fast path (`nn.TransformerEncoder`, `enable_nested_tensor`) has zeros there, and is as
+    long as the longest sample of a part.
+    """
+    if names := [name for name, _ in _encoders(model)]:
+        tell(
+            f"{_listed(names)}: given src_key_padding_mask, nn.TransformerEncoder cuts off and "
+            "zeroes padded places in evaluation, by parts of the batch, so what is computed over "
+            "them depends on the number of devices: give enable_nested_tensor=False, or leave "
+            "them out"
+        )
+
+
+def _encoders(model: LightningModule) -> Iterator[tuple[str, nn.TransformerEncoder]]:
+    for name, part in model.named_modules():
+        if isinstance(part, nn.TransformerEncoder) and part.use_nested_tensor:
+            yield name, part
 
 
 def _listed(names: list[str]) -> str:

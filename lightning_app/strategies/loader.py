@@ -18,7 +18,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch.utils.data import (
     DataLoader,
-    DistributedSampler,
     IterableDataset,
 )
 from typing_extensions import override
@@ -189,9 +188,10 @@ def check_not_split(loader: object) -> None:
         return
     batches: Any = loader.batch_sampler
     for sampler in (loader.sampler, batches, getattr(batches, "sampler", None)):
-        if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
+        num_replicas = getattr(sampler, "num_replicas", 1)  # of torch's, and of those like it
+        if isinstance(num_replicas, int) and num_replicas > 1:
             raise MisconfigurationException(
-                f"the loader has a DistributedSampler for {sampler.num_replicas} ranks, and would "
+                f"the loader has a {type(sampler).__name__} for {num_replicas} ranks, and would "
                 "be split twice, or in part: leave it out, the strategy splits every batch"
             )
 

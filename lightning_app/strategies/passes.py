@@ -142,6 +142,7 @@ class Pass:
     def _own_indices(self, batches: Iterator[Indices]) -> Iterator[Any]:
         """What is asked of the data set, batch by batch; which shard it is, is noted."""
         shards, is_noted = self.shards, False
+        may_be_refilled = needs_replay(shards.sampler)
         for batch in batches:
             if not is_noted:
                 is_noted = shards.note_pass(self)
@@ -152,8 +153,8 @@ class Pass:
                 self._pending.append(Shard((batch,), 0, 1, is_ready_made=True))
                 yield batch
                 continue
-            if not hasattr(batch, "__getitem__"):
-                batch = list(batch)  # a set, say
+            if not hasattr(batch, "__getitem__") or (may_be_refilled and type(batch) is list):
+                batch = list(batch)  # a set, say, or a list that a sampler of the user's fills anew
             shard = Shard(batch, *self._bounds(len(batch)), number=number)
             self._pending.append(shard)
             yield from self._asked_for(shard)

@@ -1,19 +1,23 @@
 """What several processes cannot do as one device does, refused before anybody waits for it."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import LearningRateFinder, OnExceptionCheckpoint
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_app import inside
 from lightning_app.processes.collectives import all_objects
-from lightning_app.strategies.alone import Alone
+from lightning_app.strategies.alone import COLLECTIVES, Alone, before
 from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.sharding import Shard
+
+GATHERS = ("all_gather", "all_gather_into_tensor")
 
 
 def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
@@ -26,7 +30,7 @@ def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
 
     Raises:
         MisconfigurationException: That, a step takes the loader's iterator, it validates by
-            time, or searches for a learning rate.
+            time, searches for a learning rate, or saves where one rank has failed.
     """
     if no_batchnorm:
         raise MisconfigurationException(
@@ -45,11 +49,32 @@ def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
             f"LearningRateFinder goes by the loss of one of {world_size} processes: let it search "
             "on one device or by `--strategy dp`, and give the rate that it has found"
         )
+    if trainer.state.fn == "fit":
+        check_saves(callbacks, world_size)
     if inside.validates_by_time(trainer):
         raise MisconfigurationException(
             f"--val_check_interval by time: the clocks of {world_size} processes differ, "
             "so they would validate at different steps; give a number of batches"
         )
+
+
+def check_saves(callbacks: Sequence[Callback], world_size: int) -> None:
+    """Refuse to save where a rank has failed, and the others wait for it elsewhere.
+
+    The command line asks before a run begins: such a callback would save at a refusal as well.
+
+    Raises:
+        MisconfigurationException: A callback is to.
+    """
+    for callback in callbacks if world_size > 1 else ():
+        is_to = isinstance(callback, OnExceptionCheckpoint)
+        if is_to or getattr(callback, "save_on_exception", False):
+            raise MisconfigurationException(
+                f"{type(callback).__name__}{'' if is_to else '(save_on_exception=True)'} saves "
+                f"with all {world_size} processes, which are not in the same place when one of "
+                "them has failed: leave it out: last.ckpt is saved at each epoch's end, and by "
+                "--save_every_s"
+            )
 
 
 def check_optimizers(optimizers: Sequence[Optimizer], world_size: int) -> None:
@@ -146,6 +171,37 @@ def check_shapes(tensor: Tensor) -> None:
             "have unequal parts of the data: gather a sum and a count, or use a torchmetrics "
             f"object; in training also a batch_size that {len(shapes)} divides, with drop_last=True"
         )
+
+
+@contextmanager
+def alike_where_gathered(tell: Callable[[], None]) -> Iterator[None]:
+    """Have what a step gathers by torch's own functions checked, where ranks have unequal parts.
+
+    Args:
+        tell: Called where something is gathered.
+
+    Raises:
+        MisconfigurationException: Ranks gather tensors of several shapes.
+    """
+    is_checking = False
+
+    def check(group: object, outputs: Any, inputs: Any, *others: Any) -> None:
+        nonlocal is_checking
+        if is_checking or group is not dist.group.WORLD:  # by the check itself; by some ranks
+            return
+        is_checking = True
+        tell()
+        try:
+            for tensor in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
+                check_shapes(tensor)
+        finally:
+            is_checking = False
+
+    with ExitStack() as undo:
+        for method, function in COLLECTIVES.items():
+            if function in GATHERS and method in vars(dist.ProcessGroup):
+                undo.enter_context(before(dist.ProcessGroup, method, check))
+        yield
 
 
 @contextmanager

@@ -91,9 +91,10 @@ class LossLogger(Callback):
         self.on_step_end(trainer, outputs)
         step = trainer.global_step
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        is_log_step = every and (step == 1 or step % every == 0)  # the first shows where it began
-        if is_log_step and step != self._step:  # else its gradients are accumulated
-            self._log_step(trainer)
+        number = inside.step_number(trainer)
+        is_log_step = every and (number == 1 or number % every == 0)  # 1 shows where it began
+        if is_log_step and inside.optimizer_steps(trainer):
+            self._log_step(trainer, has_stepped=step != self._step)  # else accumulates by hand
         self._step = step
 
     @override
@@ -140,9 +141,10 @@ class LossLogger(Callback):
         totals, weights = zip(*all_objects(self._mean.sums()), strict=True)
         return sum(totals), sum(weights)
 
-    def _log_step(self, trainer: Trainer) -> None:
-        loss = self._look(trainer)
-        if loss is None or any(_logged_as(trainer, tag) for tag in (TAG, TAG_OF_STEP)):
+    def _log_step(self, trainer: Trainer, has_stepped: bool) -> None:
+        loss = self._look(trainer)  # on all ranks, whatever they have stepped
+        is_own = any(_logged_as(trainer, tag) for tag in (TAG, TAG_OF_STEP))
+        if loss is None or is_own or not has_stepped:
             return
         value = _whole(float(loss), trainer)
         # For the progress display and for checkpoints: as what is logged per step and per epoch.

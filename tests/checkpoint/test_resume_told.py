@@ -13,8 +13,10 @@ from lightning.pytorch.callbacks import (
 )
 from torch.nn.utils import prune
 from torch.optim import SGD, Optimizer
+from torchmetrics import MetricCollection, SumMetric
 from typing_extensions import override
 
+from lightning_app.checkpoint.mid_epoch import what_is_lost
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
@@ -61,11 +63,73 @@ def test_a_checkpoint_of_a_plain_trainer_is_told_to_have_no_position(
 ) -> None:
     path = tmp_path / "plain.ckpt"
     flags: dict[str, Any] = {"max_epochs": 1, "logger": False, "precision": "64-true"}
+    flags |= {"enable_checkpointing": False, "enable_progress_bar": False}
     plain = Trainer(accelerator="cpu", callbacks=[SaveAt(2, path)], devices=1, **flags)
     plain.fit(LinearModule(log_shapes="off"), RandomDataModule(length=100))
     fit("single_device", 1, ckpt_path=str(path), max_epochs=1, callbacks=[Resume()])
     line = "continued within an epoch: another program saved the checkpoint, without a position in"
     assert capsys.readouterr().err.count(line) == 1
+
+
+class Counts(Scheduled):
+    """Counts samples by hand in one object, and lets Lightning log another."""
+
+    def __init__(self) -> None:
+        super().__init__("epoch")
+        self.seen, self.kept, self.logged = SumMetric(), SumMetric(), SumMetric()
+        self.all = MetricCollection({"one": SumMetric()})
+        self.kept.persistent(True)
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        for metric in (self.seen, self.kept, self.logged, self.all):
+            metric.update(len(batch[0]))
+        self.log("logged", self.logged, on_epoch=True)
+        return super().training_step(batch)
+
+
+class SaveIn(Callback):
+    """Saves as a batch ends."""
+
+    def __init__(self, batch_idx: int, path: Path) -> None:
+        self.batch_idx, self.path = batch_idx, path
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.fit_loop.epoch_loop.batch_idx == self.batch_idx and not trainer.current_epoch:
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+
+@pytest.mark.parametrize(("batch_idx", "lost"), [(3, 0), (4, 1), (6, 3)])
+def test_what_an_epoch_has_gathered_is_told(
+    batch_idx: int, lost: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "kept.ckpt"
+    for ckpt_path, more in ((None, [SaveIn(batch_idx, path)]), (str(path), [])):
+        fit(
+            "single_device",
+            1,
+            Counts(),
+            RandomDataModule(length=50, batch_size=7, val_length=30),  # 8 batches
+            ckpt_path,
+            max_epochs=1,
+            accumulate_grad_batches=4,
+            callbacks=[Resume(), *more],
+        )
+    told = "".join(line for line in capsys.readouterr().err.splitlines() if "continued" in line)
+    assert "seen, all: a torchmetrics object is not saved without" in told
+    assert ("while gradients were accumulated" in told) == bool(lost)
+    assert f"without those of {lost} batches" in told or not lost
+
+
+def test_states_of_one_of_several_processes_are_told() -> None:
+    metrics = {"kept": True, "seen": False}
+    one, several = ({"metrics": metrics, "num_ranks": number} for number in (1, 2))
+    (lost,) = what_is_lost(one)
+    assert lost.startswith("seen: ")
+    lost, kept = what_is_lost(several)
+    assert lost.startswith("seen: ")
+    assert kept.startswith("kept: a checkpoint has the first process's states")
 
 
 class KeepsMasks(LinearModule):

@@ -19,6 +19,7 @@ from torch.utils.data import (
     DistributedSampler,
     RandomSampler,
     Sampler,
+    SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
@@ -231,8 +232,15 @@ def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
     with pytest.raises(MisconfigurationException, match="list is not a DataLoader"):
         shard_loader([1, 2], 0, 2)
     sampler: Any = DistributedSampler(numbers(9), num_replicas=2, rank=0)
+    foreign: Any = SequentialSampler(numbers(9))
+    foreign.num_replicas = 2  # as libraries' own have it
     batches: Any = BatchSampler(sampler, 2, drop_last=False)
-    for chooses in ({"sampler": sampler}, {"batch_sampler": batches}, {"batch_sampler": sampler}):
+    for chooses in (
+        {"sampler": sampler},
+        {"batch_sampler": batches},
+        {"batch_sampler": sampler},
+        {"sampler": foreign},
+    ):
         split = DataLoader(numbers(9), **chooses)
         with pytest.raises(MisconfigurationException, match="split twice"):
             make_trainer(SingleDeviceStrategy("cpu"), 1).strategy.process_dataloader(split)

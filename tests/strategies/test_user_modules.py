@@ -23,6 +23,7 @@ from tests.user_modules import (
     Samples,
     Shuffled,
     Stream,
+    StreamToValidate,
     Submodule,
     Thaws,
     TwoOptimizers,
@@ -126,18 +127,33 @@ def refusals() -> list[str]:
         (OverIterator(), {}),
         (Thaws(), {"max_epochs": 1}),
         (Freezes(), {"max_epochs": 1}),
+        (NoStep(), {"data": StreamToValidate(), "check_val_every_n_epoch": 2, "max_epochs": 2}),
     ]
     for model, flags in cases:
         with pytest.raises(MisconfigurationException) as caught:
-            fit("ddp", 2, model, Shuffled(), **flags)
+            fit("ddp", 2, model, **({"data": Shuffled()} | flags))
         messages.append(str(caught.value))
+    fit("ddp", 2, Submodule(), StreamToValidate(), check_val_every_n_epoch=2, max_epochs=1)
     return messages
 
 
+class NoStep(Submodule):
+    """Must not be trained."""
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        raise AssertionError
+
+
 def test_what_is_trained_is_not_changed_within_a_step(refused: list[list[str]]) -> None:
-    for *_, thaws, freezes in refused:
+    for _, _, thaws, freezes, _ in refused:
         assert thaws.startswith("body.0.weight is unfrozen within training_step")
         assert freezes.startswith("body.0.weight is frozen within training_step")
+
+
+def test_what_is_validated_later_is_refused_before_the_first_step(refused: list[list[str]]) -> None:
+    for *_, stream in refused:
+        assert stream.startswith("NumberStream is an IterableDataset")
 
 
 def test_a_step_over_the_loaders_iterator_has_one_rank(refused: list[list[str]]) -> None:

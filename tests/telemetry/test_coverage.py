@@ -80,10 +80,33 @@ def test_what_is_left_out_on_purpose_is_not_missing(flags: dict[str, Any]) -> No
     assert counts(run.curves) == ([0], [0])
 
 
+class OneList:
+    """Gives batches in one list, which it fills again and again."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batch: list[int] = []
+        for index in range(42):
+            batch.append(index)
+            if len(batch) == 7:
+                yield batch
+                batch.clear()
+
+
+class Refilled(Shuffled):
+    """Samples in the order of such batches."""
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Samples(42), batch_sampler=OneList())
+
+
 @pytest.mark.parametrize(
     "data",
-    [Shuffled(drop_last=True), Shuffled(shuffle=False), Shuffled(num_workers=1)],
-    ids=["drop_last", "in order", "workers"],
+    [Shuffled(drop_last=True), Shuffled(shuffle=False), Shuffled(num_workers=1), Refilled()],
+    ids=["drop_last", "in order", "workers", "one list"],
 )
 def test_a_foreign_loader_is_counted(data: Shuffled) -> None:
     run = fit("single_device", 1, Submodule(), data, max_epochs=2, callbacks=[Coverage()])

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -11,7 +12,7 @@ from typing_extensions import override
 
 from lightning_app.speed.executions import StepsPerExecution
 from tests.ranks import run_ranks
-from tests.runs import Run, fit
+from tests.runs import Run, assert_same, fit
 from tests.user_modules import Samples, Shuffled, Stream, Submodule
 
 
@@ -90,6 +91,39 @@ def test_batches_that_nobody_asked_for_count_by_their_samples(data: LightningDat
     assert run.metrics["train/loss"] == pytest.approx(run.metrics["mean"], rel=1e-12)
 
 
+class StepsApart(Submodule):
+    """An optimizer of its own steps on the first process alone, as by a loss of its part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        loss = mse_loss(self.body(batch[0]), batch[1])
+        self.manual_backward(loss)
+        if self.trainer.is_global_zero or batch_idx % 3:
+            optimizer.step()
+        return loss
+
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)  # or the weights would part
+
+
+def train_apart(strategy: str, devices: int) -> Run:
+    return fit(strategy, devices, StepsApart(), Shuffled(), max_epochs=2, log_every_n_steps=3)
+
+
+def train_both(strategy: str, devices: int) -> tuple[list[Run], Run]:
+    return train_all(strategy, devices), train_apart(strategy, devices)
+
+
 def test_so_it_is_over_the_samples_of_all_processes() -> None:
-    for runs in run_ranks(train_all, 2, "ddp", 2):
+    expected = train_apart("single_device", 1)
+    assert list(expected.curves["train/loss_step"]) == [0, 2, 5, 8, 11]
+    for runs, apart in run_ranks(train_both, 2, "ddp", 2):
         check_means(runs)
+        assert_same(apart, expected)

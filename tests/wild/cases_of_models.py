@@ -72,6 +72,11 @@ CASES: dict[str, Case] = {
     "parametrized layers, a rank idle": Case("modules.Parametrized", data_args={"length": 41}),
     "a head made in configure_model": Case("modules.MadeLate", leave_out=("dp2", "ddp3")),
     # Forwards.
+    "lazy layers": Case(
+        "modules.Lazy",
+        flags={"num_sanity_val_steps": 0},
+        leave_out=SEVERAL,  # which DistributedDataParallel refuses
+    ),
     "forward counts its calls": Case("modules.Counts"),
     "hooks on the outermost module": Case("modules.Hooked"),
     "an argument as long as a batch": Case(
@@ -104,6 +109,9 @@ CASES: dict[str, Case] = {
     "contrastive, gathered": Case(
         "means.ComparesAll", right=on(SEVERAL, Refused("all_gather got tensors of the shapes"))
     ),
+    "contrastive, gathered by torch": Case(
+        "means.GathersByTorch", right=on(SEVERAL, Refused("all_gather got tensors of the shapes"))
+    ),
     "contrastive, gathered, equal parts": Case(
         "means.ComparesAll", data_args={"length": 36, "batch_size": 12}
     ),
@@ -121,6 +129,11 @@ CASES: dict[str, Case] = {
     ),
     # Logs.
     "logs beside the step": _told("in a hook beside the step", "logs.BesideTheStep"),
+    "averages of the last losses": _told(
+        "MeanMetric that is computed within an epoch",
+        "metrics.AveragesInMidEpoch",
+        data_args={"batch_size": 9},
+    ),
     "counts after steps, a rank idle": _told(
         "CountsAfterSteps.on_train_batch_end may count",
         "metrics.CountsAfterSteps",

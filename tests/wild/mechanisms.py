@@ -126,7 +126,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "a batch size per device; augmentation in the data set; weights of samples; "
         "meta-learning; a collection's own values; correlation of a sample each; "
         "a list, entry by entry; noise in a test; counts after steps, a rank idle; "
-        "a part of the test per process",
+        "a part of the test per process; averages of the last losses",
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"
@@ -141,7 +141,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "computes in a step without samples; gathers in a step without samples",
     ),
     "shapes that are gathered are checked": Mechanism(
-        "strategies.ddp.check_shapes", broken.nothing, "ddp2", "contrastive, gathered"
+        "strategies.refused.check_shapes",
+        broken.nothing,
+        "ddp2",
+        "contrastive, gathered; contrastive, gathered by torch",
     ),
     "a step without a loss is refused": Mechanism(
         "speed.direct_step._tell_of_no_loss", broken.nothing, "ddp2", "training_step returns None"
@@ -233,6 +236,9 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     "a transform runs in one piece": Mechanism(
         "strategies.dp.is_in_transform", broken.no, "dp2", "meta-learning"
+    ),
+    "weights that are not there are finite": Mechanism(
+        "checkpoint.finite.is_lazy", broken.no, "one", "lazy layers"
     ),
     "hooks run once": Mechanism(
         "strategies.replicas.Replicas.call", broken.hooked, "dp2", "hooks on the outermost module"
@@ -346,7 +352,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "a base class's hyperparameters",
     ),
     "a bar of the user's own": Mechanism(
-        "cli.command_line._has", broken.no, "one", "own bar; Lightning's bar"
+        "cli.command_line.has_one", broken.no, "one", "own bar; Lightning's bar"
     ),
     "predictions are saved": Mechanism(
         "telemetry.predictions._save",

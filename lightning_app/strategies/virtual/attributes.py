@@ -6,14 +6,21 @@ began, and the first one's of a process are kept.
 A list that is appended to, or another container, has entries of all parts of the process: they are
 noted, for whoever tells of what is computed of them.
 
-Not covered: what else is changed in place, and what is set for the first time after the steps that
-are looked at.
+A tensor that is changed in place goes with the buffers. A generator that a step draws from is told
+of: all parts of a process draw from it, one after the other.
+
+Not covered: what other objects have in them, and what is set for the first time after the steps
+that are looked at.
 """
 
+import pickle
+import random
 from collections import deque
 from functools import cache
 from typing import Any, TypeAlias
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 from torchmetrics import Metric, MetricCollection
@@ -46,6 +53,7 @@ class Attributes:
         self._start: Values = {}
         self._parts: list[Values] = []
         self._lengths: dict[tuple[nn.Module, str], int] = {}
+        self._generators: dict[tuple[nn.Module, str], bytes] = {}
         self.grown: dict[str, None] = {}
 
     def begin(self) -> None:
@@ -54,6 +62,7 @@ class Attributes:
         self._left = max(self._left - 1, 0)
         self._start = self._all() if self._left else self._known()
         self._lengths = _lengths(self._start) if self._left else {}
+        self._generators = _generators(self._start) if self._left else {}
 
     def part_ended(self) -> None:
         """Note what a virtual rank has set, and have things as the step began."""
@@ -84,6 +93,14 @@ class Attributes:
                 f"{type(self._model).__name__}: steps set {', '.join(differ)}, each virtual rank "
                 "of its own samples, and a device keeps its first one's: return them, or log them",
                 subject="attributes",
+            )
+        later = _generators(self._all())
+        if drawn := [key for key, state in self._generators.items() if later.get(key) != state]:
+            self._tell(
+                f"{type(self._model).__name__}: steps draw from {', '.join(map(name_of, drawn))}, "
+                "and all virtual ranks of a device from the same, so numbers depend on the number "
+                "of devices: draw from the global generators",
+                subject="generators",
             )
         now = _lengths(self._all())
         grown = (key for key, length in self._lengths.items() if now.get(key, length) != length)
@@ -119,6 +136,17 @@ def _length(container: Any) -> int:
     members = container.values() if isinstance(container, dict) else container
     inner = members if len(container) <= _FEW else ()
     return len(container) + sum(len(each) for each in inner if isinstance(each, _CONTAINERS))
+
+
+def _generators(values: Values) -> dict[tuple[nn.Module, str], bytes]:
+    """The states of random generators."""
+    states = {
+        key: value.get_state().numpy().tobytes()
+        for key, value in values.items()
+        if isinstance(value, torch.Generator)
+    }
+    others = (random.Random, np.random.Generator, np.random.RandomState)
+    return states | {k: pickle.dumps(v) for k, v in values.items() if isinstance(v, others)}
 
 
 @cache

@@ -66,7 +66,7 @@ class Runner:
         self._alone = alone
         self._device = trainer.strategy.root_device
         self.exchange = Exchange(self._device)
-        self._buffers = Buffers(self._model)
+        self._buffers = Buffers(self._model, tell)
         self._attributes = defaultdict[str, Attributes](lambda: Attributes(self._model, tell))
         self._logs = PartLogs(trainer)
         self._summed: tuple[Gradients, Flat] | None = None  # of the last training step
@@ -90,8 +90,8 @@ class Runner:
 
         world_size = self.exchange.world_size
         nodes = [whole_nodes(split.own(rank), split.filled) for rank in range(world_size)]
-        own, attributes = nodes[self.exchange.rank], self._attributes[asked.hook]
-        sums, first_buffers = self._run_parts(own, run, gradients, attributes)
+        own = nodes[self.exchange.rank]
+        sums, first_buffers = self._run_parts(own, run, gradients, asked.hook)
         notes = self._share(done, gradients, first_buffers)
         if gradients is not None:
             whole = self._sum(sums, nodes, split.filled, gradients)
@@ -129,10 +129,11 @@ class Runner:
         nodes: list[Node],
         run: Callable[[int], None],
         gradients: Gradients | None,
-        attributes: Attributes,
+        hook: str,
     ) -> tuple[list[Flat], Result]:
         """Run this process's parts; give the sums of its nodes, and the first part's buffers."""
         first_buffers: Result = []
+        attributes = self._attributes[hook]
 
         def leaf(node: Node) -> Flat | None:
             nonlocal first_buffers
@@ -142,11 +143,12 @@ class Runner:
                 self._buffers.put_back()
             run(node.start)
             attributes.part_ended()
+            self._buffers.part_ended()
             if node.start == 0:
                 first_buffers = self._buffers.result()
             return [] if gradients is None else gradients.take()
 
-        self._buffers.begin()
+        self._buffers.begin(hook)
         attributes.begin()
         try:
             with (
@@ -175,11 +177,12 @@ class Runner:
         """Tell the other processes what the parts have given; all parts' notes, in order."""
         changed = [(name, t.shape, t.dtype) for name, t, _ in first_buffers if t is not None]
         missing = set() if gradients is None else gradients.missing
-        ranks = self.exchange.gather((done.notes, missing, changed))
+        ranks = self.exchange.gather((done.notes, missing, changed, self._buffers.moved))
         if gradients is not None:
-            gradients.missing = set.intersection(*(missing for _, missing, _ in ranks))
+            gradients.missing = set.intersection(*(missing for _, missing, *_ in ranks))
+        self._buffers.moved = set.union(*(moved for *_, moved in ranks))
         self.exchange.broadcast([self._buffers.at(*of_first) for of_first in ranks[0][2]])
-        return [note for notes, _, _ in ranks for note in notes.values()]
+        return [note for notes, *_ in ranks for note in notes.values()]
 
     def _sum(
         self, sums: list[Flat], nodes: list[list[Node]], root: Node, gradients: Gradients

@@ -89,7 +89,7 @@ class VirtualRanks(GlobalBatch):
         if self._runner.exchange.world_size > 1:
             if self._trainer.training:
                 check_ranks_agree(model)
-            align_states(model, self._tell)
+            align_states(model, are_uneven=True, tell=self._tell)  # of several parts each
 
     def _epoch_hooks_ended(self) -> None:
         """Tell of values that an epoch's end hooks have logged of what this device has seen."""
@@ -136,6 +136,7 @@ class VirtualRanks(GlobalBatch):
     def on_train_start(self) -> None:
         refused.check_loaders(self._trainer)
         super().on_train_start()
+        inside.set_up_validation(self._trainer)
 
     @override
     def on_validation_start(self) -> None:

@@ -90,8 +90,8 @@ def test_a_seeded_data_set_is_the_data_set_but_for_its_streams() -> None:
 
 def test_buffers_begin_alike_and_the_first_ranks_are_kept() -> None:
     model: Any = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
-    buffers, mean = Buffers(model), model[0].running_mean
-    buffers.begin()
+    buffers, mean = Buffers(model, TellOnce()), model[0].running_mean
+    buffers.begin("training_step")
     model(torch.randn(4, 2))
     first = buffers.result()
     assert {name for name, *_ in first} >= {("0", "running_mean"), ("1", "num_batches_tracked")}
@@ -106,6 +106,32 @@ def test_buffers_begin_alike_and_the_first_ranks_are_kept() -> None:
     new = buffers.at(("0", "running_mean"), torch.Size([3]), torch.float64)
     assert model[0].running_mean is new
     assert new.shape == (3,)
+
+
+def test_plain_tensors_that_parts_change_in_place(capsys: pytest.CaptureFixture[str]) -> None:
+    model: Any = LightningModule()
+    model.total, model.never = torch.zeros(2), torch.ones(1).expand(3)  # which cannot be written
+    model.generator = torch.Generator()
+    buffers, attributes = Buffers(model, TellOnce()), Attributes(model, TellOnce())
+    for step in range(20):
+        buffers.begin("training_step")
+        attributes.begin()
+        results = []
+        for part in (1, 2):
+            if part == 2:
+                buffers.put_back()
+            model.total += part
+            torch.rand(1, generator=model.generator if step == 2 else None)
+            attributes.part_ended()
+            buffers.part_ended()
+            results.append(buffers.result())
+        buffers.end_with(results[0])
+        attributes.end()
+        assert model.total.tolist() == [step + 1] * 2
+        told = capsys.readouterr().err
+        assert ("LightningModule: steps change total in place" in told) == (step == 0)
+        assert ("LightningModule: steps draw from generator, and" in told) == (step == 2)
+    assert buffers.moved == {("", "total")}
 
 
 def test_attributes_that_parts_set(capsys: pytest.CaptureFixture[str]) -> None:

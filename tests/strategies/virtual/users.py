@@ -84,16 +84,23 @@ class Shown(CNN):
 
 
 class Branches(CNN):
-    """Has parameters that some parts alone use, some that none does, and some that are shared."""
+    """Has parameters that some parts alone use, some that none does, and some that are shared.
+
+    A moving average is in a plain tensor.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.rare, self.never = nn.Linear(64, NUM_CLASSES), nn.Linear(64, NUM_CLASSES)
         self.tied = nn.Linear(4 * 64, NUM_CLASSES)
         self.tied.weight = self.body[5].weight  # type: ignore[assignment]
+        self.mean = torch.zeros(64)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+        x = x - self.mean.to(x)
         logits: Tensor = super().forward(x) + self.tied(x.repeat(1, 4))
         chosen = x[:, :1] > 1.5
         return logits + chosen * self.rare(x) if chosen.any() else logits

@@ -2,6 +2,7 @@
 """Losses that are means over something other than the samples of a batch."""
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
@@ -131,6 +132,19 @@ class ComparesAll(Compares):
 
     def views(self, *both):
         return [self.all_gather(view, sync_grads=True).flatten(0, -2) for view in both]
+
+
+class GathersByTorch(ComparesAll):
+    """The same, by torch's own function, as in many copies of one gathering layer."""
+
+    def views(self, *both):
+        number = dist.get_world_size() if dist.is_initialized() else 1
+        if number == 1:
+            return both
+        gathered = [[torch.zeros_like(view) for _ in range(number)] for view in both]
+        for parts, view in zip(gathered, both, strict=True):
+            dist.all_gather(parts, view.detach())
+        return [torch.cat(parts) for parts in gathered]
 
 
 class GathersMeans(Regression):

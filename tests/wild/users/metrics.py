@@ -104,6 +104,22 @@ class Averages(Regression):
         self.log("val/looped", self.means["val_looped"])
 
 
+class AveragesInMidEpoch(Regression):
+    """Computes the mean of the last two losses."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = MeanMetric()
+
+    def training_step(self, batch, batch_idx):
+        loss = self.loss(batch)
+        self.mean.update(loss.detach())
+        if batch_idx % 2:
+            self.log("mean", self.mean.compute())
+            self.mean.reset()
+        return loss
+
+
 class CountsAfterSteps(Regression):
     """Counts samples where a batch ends."""
 
