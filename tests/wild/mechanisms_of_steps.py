@@ -1,0 +1,212 @@
+"""Mechanisms that make steps right: loaders, losses, modules and replicas."""
+
+from tests.wild import broken
+from tests.wild.mechanism import Mechanism
+
+MECHANISMS: dict[str, Mechanism] = {
+    # Loaders and samplers.
+    "a batch is split once": Mechanism(
+        "strategies.passes.shard_bounds",
+        lambda size, rank, world_size: (0, size),
+        "ddp2",
+        "plain; dicts; named tuples; indices are tuples; indices are names; "
+        "data set without a length; batch sampler is a list; drop_last; dict of loaders; "
+        "max_size_cycle; min_size; loaders on the model; graphs; lists of images; "
+        "collate makes three of one; limit_train_batches; overfit_batches",
+    ),
+    "a pass asks the sampler once": Mechanism(
+        "strategies.passes.Pass.begin",
+        broken.draws_twice,
+        "one",
+        "shuffle by own generator; bucketing; bucketing by numpy; sampler shuffles in place; "
+        "sampler counts passes; sampler with a state, limited; k-NN over a state",
+    ),
+    "the view has the loader's sampler": Mechanism(
+        "strategies.loader.view_of",
+        broken.with_a_sampler_of_its_own,
+        "one",
+        "sampler is told the epoch; sampler weights change; curriculum turns the sampler",
+    ),
+    "the view has the loader's attributes": Mechanism(
+        "strategies.loader.view_of",
+        broken.plain_view,
+        "one",
+        "loader with own attributes; hooks read loaders",
+    ),
+    "what cannot be split is refused": Mechanism(
+        "strategies.loader.why_not_split",
+        broken.nothing,
+        "ddp2",
+        "loader with own __iter__; loader keeps its iterator; stream; no DataLoader",
+    ),
+    "whole batches are refused": Mechanism(
+        "strategies.passes.Pass._check_ready_made", broken.nothing, "ddp2", "whole batches"
+    ),
+    "a hook's pass is its own": Mechanism(
+        "strategies.shards.Shards.start", broken.where_training_is, "one", "k-NN in validation"
+    ),
+    "a rank without samples runs others'": Mechanism(
+        "strategies.passes.Pass._asked_for",
+        broken.asked_for_nothing,
+        "ddp2",
+        "flattens, batch size 1; looks at the first sample; 0-dim tensor and strings; "
+        "packed sequences; packed, time first; GRU with a first state; attention with a mask; "
+        "token means, some ranks idle; autoencoder",
+    ),
+    "nothing stays of a step of nothing": Mechanism(
+        "strategies.ddp.nothing_stays", broken.as_it_comes, "ddp3", "averages of means"
+    ),
+    "what is put back is unseen by autograd": Mechanism(
+        "strategies.ddp.nothing_stays",
+        broken.put_back_seen,
+        "ddp2",
+        "parametrized layers, a rank idle",
+    ),
+    "samples are counted": Mechanism(
+        "strategies.global_batch.num_rows", lambda batch, num_asked: 1, "ddp2", "time first"
+    ),
+    "dropped samples are noticed": Mechanism(
+        "strategies.global_batch.num_rows", broken.as_asked, "ddp2", "collate drops samples"
+    ),
+    # Losses and modules.
+    "a shard counts by its samples": Mechanism(
+        "strategies.loss_weight.LossWeight.weigh_loss",
+        lambda self, loss, model: loss,
+        "ddp2",
+        "GAN; transformer; image classifier; examples, digits; examples, text; examples, GAN; CNN; "
+        "sparse embedding; spectral norm; a module without input; a tensor class of its own; "
+        "loss of shape (1,); manual optimization; manual accumulation; accumulation and clipping; "
+        "AdamW; on_train_batch_start returns -1; own hyperparameters",
+    ),
+    "means over something else": Mechanism(
+        "strategies.ddp.mean_over",
+        broken.nothing,
+        "ddp2",
+        "token means; token means, several batches; class weights; masked by hand; "
+        "collate drops, and says so",
+    ),
+    "what differs is told": Mechanism(
+        "strategies.telling.TellOnce.__call__",
+        broken.nothing,
+        "ddp2",
+        "BatchNorm, larger parts; dropout; mixup by numpy; codebook in a buffer; "
+        "a mean over nodes; contrastive; gathers means; a metric's own value; "
+        "a metric's own value of a step; "
+        "validation_step_outputs; losses balanced by gradients; standard targets; "
+        "a running mean scales the loss; logs beside the step; averages of samples, one a rank; "
+        "validation_step_outputs, synced; a sum for a loss; clamps gradients; "
+        "a batch size per device; augmentation in the data set; weights of samples; "
+        "meta-learning; a collection's own values; correlation of a sample each; "
+        "a list, entry by entry; noise in a test; counts after steps, a rank idle; "
+        "a part of the test per process; averages of the last losses",
+    ),
+    "BatchNorm of one sample is refused": Mechanism(
+        "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"
+    ),
+    "a rank without samples leaves nothing in an evaluation": Mechanism(
+        "strategies.ddp.nothing_stays", broken.as_it_comes, "ddp2", "pairs in validation"
+    ),
+    "nobody waits for a rank that skips a step": Mechanism(
+        "strategies.ddp.refused_to_wait",
+        broken.as_it_comes,
+        "ddp2",
+        "computes in a step without samples; gathers in a step without samples",
+    ),
+    "shapes that are gathered are checked": Mechanism(
+        "strategies.refused.check_shapes",
+        broken.nothing,
+        "ddp2",
+        "contrastive, gathered; contrastive, gathered by torch",
+    ),
+    "a step without a loss is refused": Mechanism(
+        "speed.direct_step._tell_of_no_loss", broken.nothing, "ddp2", "training_step returns None"
+    ),
+    "a second step on a batch is refused": Mechanism(
+        "strategies.ddp.check_new", broken.nothing, "ddp2", "asks for the loss again"
+    ),
+    "LBFGS is refused": Mechanism(
+        "strategies.ddp.check_optimizers", broken.nothing, "ddp2", "LBFGS by hand; LBFGS"
+    ),
+    "ranks that part are noticed": Mechanism(
+        "strategies.ddp.check_ranks_agree", broken.nothing, "ddp2", "loss.backward() by hand"
+    ),
+    "nothing is looked at while compiled": Mechanism(
+        "strategies.means._Watch.__torch_function__",
+        broken.looks_while_compiled,
+        "ddp2",
+        "compiles itself",
+    ),
+    "nothing of ours is on a module": Mechanism(
+        "strategies.module_calls.ModuleCalls.follow",
+        broken.by_hooks,
+        "one",
+        "scripted; exports its net",
+    ),
+    "states are aligned": Mechanism(
+        "strategies.global_logs.align_states",
+        broken.nothing,
+        "ddp3",
+        "states that are lists; states that are lists, a rank idle",
+    ),
+    "workers that stay have drawn": Mechanism(
+        "strategies.loader.ShardedLoader._have_drawn",
+        property(broken.no),
+        "ddp2",
+        "keeps its workers",
+    ),
+    "all_gather gathers": Mechanism(
+        "strategies.ddp.DDPStrategy.all_gather",
+        lambda self, tensor, group=None, sync_grads=False: tensor[None],
+        "ddp2",
+        "all_gather; contrastive, gathered, equal parts",
+    ),
+    "ranks are not seeded anew": Mechanism(
+        "strategies.meeting._draw_on_from",
+        broken.nothing,
+        "ddp2",
+        "split at random in setup; a head made in configure_model",
+    ),
+    "what is trained is followed": Mechanism(
+        "strategies.trained.TrainedParameters.have_changed",
+        broken.no,
+        "ddp2",
+        "unfreezes a layer; freezes a layer; adds to the optimizer; finetuning schedule",
+    ),
+    "modes are the user's": Mechanism(
+        "telemetry.console.Console.on_train_epoch_end",
+        broken.turns_to_training,
+        "one",
+        "frozen BatchNorm; BatchNorm frozen once",
+    ),
+    "nobody else calls the model": Mechanism(
+        "telemetry.dashboard.callback.Dashboard.on_train_epoch_start",
+        broken.runs_the_model,
+        "one",
+        "forward counts its calls",
+    ),
+    # Replicas.
+    "outputs are joined": Mechanism(
+        "strategies.scatter_gather.Gather.__call__",
+        lambda self, outputs: outputs[0],
+        "dp2",
+        "outputs are dataclasses; outputs are distributions; arguments by name",
+    ),
+    "a length tells nothing": Mechanism(
+        "strategies.rows.Rows.kind", broken.by_length, "dp2", "an argument as long as a batch"
+    ),
+    "a transform runs in one piece": Mechanism(
+        "strategies.dp.is_in_transform", broken.no, "dp2", "meta-learning"
+    ),
+    "weights that are not there are finite": Mechanism(
+        "checkpoint.finite.is_lazy", broken.no, "one", "lazy layers"
+    ),
+    "hooks run once": Mechanism(
+        "strategies.replicas.Replicas.call", broken.hooked, "dp2", "hooks on the outermost module"
+    ),
+    "what a forward writes is told": Mechanism(
+        "strategies.replicas.Replicas._tell_of_writes",
+        broken.nothing,
+        "dp2",
+        "forward writes an attribute",
+    ),
+}
