@@ -16,7 +16,13 @@ from torch import nn
 from torchmetrics import CatMetric, MeanMetric
 from typing_extensions import override
 
-from lightning_app.strategies.first_steps import NUM_STEPS, FirstSteps, differing, random_states
+from lightning_app.strategies.first_steps import (
+    NUM_STEPS,
+    FirstSteps,
+    differing,
+    random_states,
+    tell_of_fast_encoders,
+)
 from lightning_app.strategies.sharding import Shard
 
 CPU = torch.device("cpu")
@@ -105,6 +111,30 @@ def test_an_evaluation_is_looked_at_alone_and_told_once(
     spread, draws = capsys.readouterr().err.splitlines()
     assert spread.startswith("Model.validation_step takes `std` over the samples")
     assert draws.startswith("Model.validation_step draws random numbers")
+
+
+class Encoder(Model):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_fast_encoder_gives_what_it_gives_unwatched(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Encoder().eval()
+    words, pads = torch.randn(4, 6, 8), torch.zeros(4, 6, dtype=torch.bool)
+    pads[1:, 3:] = True
+    first_steps = FirstSteps(model, CPU)
+    with torch.no_grad():
+        expected = model.encoder(words, src_key_padding_mask=pads)
+        with step(first_steps, "validation_step"):
+            watched = model.encoder(words, src_key_padding_mask=pads)
+    assert torch.equal(watched, expected)
+    assert not expected[1:, 3:].any()  # the fast path's zeros
+    tell_of_fast_encoders(model, first_steps._tell)
+    tell_of_fast_encoders(Model(), first_steps._tell)
+    assert capsys.readouterr().err.startswith("encoder: given src_key_padding_mask, nn.Transf")
 
 
 class Counts(Callback):

@@ -29,6 +29,12 @@ CASES: dict[str, Case] = {
     ),
     "scripted": Case("habits.Scripted", leave_out=("stopped", "ddp3")),
     "exports its net": Case("habits.Exports", leave_out=("stopped", "ddp3")),
+    "a callback trains a probe": Case(
+        REGRESSION,
+        flags=callbacks("habits.Probe"),
+        right=on(SEVERAL, SameOr("Probe.net: each process trains it on its own samples")),
+        leave_out=BUT_TWO,
+    ),
     "a sum for a loss": Case(
         "habits.SumsUp",
         right=on(SEVERAL, SameOr("the loss is a sum over samples")),

@@ -98,7 +98,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "a batch size per device; augmentation in the data set; weights of samples; "
         "meta-learning; a collection's own values; correlation of a sample each; "
         "a list, entry by entry; noise in a test; counts after steps, a rank idle; "
-        "a part of the test per process; averages of the last losses",
+        "a part of the test per process; averages of the last losses; "
+        "a callback trains a probe",
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"

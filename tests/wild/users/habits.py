@@ -4,6 +4,7 @@
 import copy
 import io
 
+import lightning as L
 import torch
 import torchmetrics
 from torch import nn
@@ -183,3 +184,19 @@ class Ranks(Regression):
         self.auroc.update(scores, self.label(y))
         self.hits.update(scores[:, 1], self.label(y), indexes=self.label(y))
         self.log_dict({"val/auroc": self.auroc, "val/hits": self.hits})
+
+
+class Probe(L.Callback):
+    """Trains a net of its own on what the model makes of its input."""
+
+    def __init__(self):
+        self.net = nn.Linear(8, 1)
+        nn.init.constant_(self.net.weight, 0.1)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), 0.1)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        x, y = batch
+        features = pl_module.net[:2](x).detach().to(self.net.weight)
+        self.optimizer.zero_grad()
+        nn.functional.mse_loss(self.net(features), y.to(features)).backward()
+        self.optimizer.step()
