@@ -118,7 +118,7 @@ def test_a_script_goes_on_in_its_first_process(tmp_path: Path) -> None:
     assert "val/loss" in ended.stdout.split("goes on")[1]
     assert (ended.returncode, without_waits(ended.stderr)[:49]) == (
         2,
-        "train.py: error: a script starts the processes of",
+        "train.py: error: a run of several processes has t",
     )
 
 

@@ -1,11 +1,11 @@
-"""What an epoch has gathered so far that a checkpoint within it lacks, or has of one rank alone."""
+"""What metrics have gathered that a checkpoint lacks, or has of one rank alone."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MaxMetric, Metric, MetricCollection, MetricTracker, MinMetric
 
 from lightning_app import inside
 
@@ -18,6 +18,7 @@ def gathered_so_far(trainer: Trainer) -> dict[str, Any]:
     }
     return {
         "metrics": metrics,  # whether their states are saved, by their names
+        "over_epochs": list(_over_epochs(trainer)),
         "num_accumulated": inside.num_accumulated(trainer),
         "num_ranks": _num_ranks(),
     }
@@ -29,7 +30,7 @@ def what_is_lost(gathered: dict[str, Any]) -> Iterator[str]:
     if names := [name for name, is_saved in metrics.items() if not is_saved]:
         yield (
             f"{', '.join(names)}: a torchmetrics object is not saved without `persistent(True)`, "
-            "so what is computed of it in this epoch is of its remaining batches"
+            "so in this epoch it counts the remaining batches alone"
         )
     num_ranks = max(gathered.get("num_ranks", 1), _num_ranks())
     if num_ranks > 1 and (names := [name for name, is_saved in metrics.items() if is_saved]):
@@ -45,18 +46,39 @@ def what_is_lost(gathered: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def begins_anew(gathered: dict[str, Any]) -> Iterator[str]:
+    """What goes over all epochs and is not in the checkpoint, in words."""
+    if names := gathered.get("over_epochs"):
+        yield f"{', '.join(names)}: it is not saved without `persistent(True)`, so it begins anew"
+
+
+def _over_epochs(trainer: Trainer) -> Iterator[str]:
+    """The model's highest and lowest values so far, which nothing begins anew, by their names."""
+    logged = _logged(trainer)
+    for name, part in trainer.lightning_module.named_modules():
+        is_one = isinstance(part, (MaxMetric, MinMetric)) and id(part) not in logged
+        if is_one and part.update_called and not any(part._persistent.values()):
+            yield name
+
+
 def _measuring(trainer: Trainer) -> Iterator[tuple[str, list[Metric]]]:
-    """The model's metrics with a state, but those that Lightning logs, by their names."""
-    results = (inside.training_results(trainer), inside.results(trainer) or {})
-    logged = {id(one.value) for found in results for one in found.values() if not one.is_tensor}
-    seen: set[int] = set()
-    for name, module in trainer.lightning_module.named_modules():
+    """The model's metrics of an epoch that have a state, and that Lightning does not log."""
+    logged, model = _logged(trainer), trainer.lightning_module
+    over_epochs = (MaxMetric, MinMetric, MetricTracker)
+    seen = {id(m) for one in model.modules() if isinstance(one, over_epochs) for m in one.modules()}
+    for name, module in model.named_modules():
         if id(module) in seen or not isinstance(module, (Metric, MetricCollection)):
             continue
         parts = [part for part in module.modules() if isinstance(part, Metric)]
         seen |= {id(part) for part in parts}
         if any(part.update_called and id(part) not in logged for part in parts):
             yield name, parts
+
+
+def _logged(trainer: Trainer) -> set[int]:
+    """The metrics that Lightning logs, and begins anew."""
+    results = (inside.training_results(trainer), inside.results(trainer) or {})
+    return {id(one.value) for found in results for one in found.values() if not one.is_tensor}
 
 
 def _num_ranks() -> int:

@@ -7,7 +7,7 @@ put right here. What they cannot take up is told in one line.
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,7 +27,7 @@ from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.checkpoint.mid_epoch import gathered_so_far, what_is_lost
+from lightning_app.checkpoint.mid_epoch import begins_anew, gathered_so_far, what_is_lost
 from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain, tensors_of
@@ -111,7 +111,10 @@ class Resume(Callback):
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
         self._put_metrics(trainer)
-        lost = _what_is_lost(trainer) if self._checkpoint and trainer.global_step else ()
+        lost: Iterable[str] = ()
+        if self._checkpoint and trainer.global_step:
+            gathered = self._checkpoint.get(_GATHERED) or {}
+            lost = (*_what_is_lost(trainer), *begins_anew(gathered))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         inside.load_positions(trainer)
@@ -173,7 +176,7 @@ class Resume(Callback):
                 yield f"{name} tells no position, so it starts again, unless your code puts it back"
             elif not self._has_position:
                 yield (
-                    "another program saved the checkpoint, without a position in the data, so "
+                    "the checkpoint has no position in the data, as of another program's, so "
                     f"{name} starts again: continue from an epoch's end to have each batch once"
                 )
         if names := self._checkpoint.get(_EPOCH_MEANS):

@@ -27,6 +27,7 @@ from lightning_app.errors import (
 )
 from lightning_app.waiting import nothing_to_wait_for
 
+_STEPS = ("_evaluation_step", "_predict_step")  # of loops that have no `advance`
 _OF_ANOTHER_FORM = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -92,8 +93,10 @@ class Beginning(Callback):
         """What a model that does not take the random data has met in its first batch of them."""
         places = list(traceback.walk_tb(error.__traceback__))
         own = [(frame.f_code.co_filename, line) for frame, line in places if is_users(frame)]
-        is_of_form = isinstance(error, _OF_ANOTHER_FORM)
-        if not (self.random_data and own and is_of_form) or trainer.global_step > 0:
+        is_in_step = any(_is_step(frame, *_STEPS) for frame, _ in places)
+        is_of_form = isinstance(error, _OF_ANOTHER_FORM) and not is_of_another(error)
+        is_first = trainer.global_step == 0
+        if not (self.random_data and own and is_in_step and is_of_form and is_first):
             return None
         file, line = own[-1]
         what = f"{type(error).__name__}: {first_line(error)}"
@@ -129,8 +132,7 @@ class Beginning(Callback):
         return vars(self) | {"_usual": None, "_held": []}  # of this process
 
 
-def _is_step(frame: FrameType) -> bool:
+def _is_step(frame: FrameType, *names: str) -> bool:
     """Whether this is a loop within a loop: that of a search for a learning rate, say."""
-    return module_of(frame).startswith("lightning.pytorch.loops") and (
-        frame.f_code.co_name == "advance"
-    )
+    is_of_loops = module_of(frame).startswith("lightning.pytorch.loops")
+    return is_of_loops and frame.f_code.co_name in ("advance", *names)

@@ -54,7 +54,7 @@ def check_run_flags(flags: Any) -> None:
         flags: Those that are not the Trainer's, by their names.
 
     Raises:
-        UsageError: A seed is out of range, or a flag needs another.
+        UsageError: A number is out of range, or a flag needs another, or does nothing beside it.
     """
     seed = flags["seed_everything"]
     if not isinstance(seed, bool) and not 0 <= seed <= _MAX_SEED:
@@ -86,7 +86,6 @@ _DEFAULTS = {
     "requeue": False,
     "monitor": None,
     "run_name": None,
-    "log_shapes": None,
 }
 
 
@@ -104,7 +103,7 @@ def _excluding(flags: Any) -> dict[str, Iterable[str]]:
             trainer["enable_checkpointing"] is False,
             ("save_every_s", "requeue"),
         ),
-        "logger": (trainer["logger"] not in (None, True), ("run_name",)),
+        "logger": (trainer["logger"] not in (None, True, False), ("run_name",)),
     }
     return {flag: excluded for flag, (is_given, excluded) in rules.items() if is_given}
 

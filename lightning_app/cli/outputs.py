@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lightning_app.errors import UsageError
+from lightning_app.errors import UsageError, what_it_says
 
 
 def check_outputs(trainer: Trainer) -> None:
@@ -34,7 +34,7 @@ def check_outputs(trainer: Trainer) -> None:
 
 
 def check_folder(subject: str, folder: str) -> None:
-    """Refuse a folder that cannot be made, or not be written to; of a remote one, the server.
+    """Refuse a folder that cannot be made, or not be written to; of a remote one, its file system.
 
     The first rank tries: it is the one that writes.
 
@@ -49,9 +49,9 @@ def check_folder(subject: str, folder: str) -> None:
         raise UsageError(f"{subject}: nothing can be written to a web address")
     if "://" in folder:
         try:
-            url_to_fs(folder)  # which connects, or misses a package
-        except (ImportError, OSError, ValueError) as error:
-            raise UsageError(f"{subject}: {error}") from None
+            url_to_fs(folder)  # which may connect, or misses a package
+        except Exception as error:
+            raise UsageError(f"{subject}: {what_it_says(error)}") from None
     elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         try:
             _try_to_make(os.path.join(os.getcwd(), os.path.expanduser(folder)))

@@ -16,10 +16,10 @@ class RankLauncher(inside.SubprocessLauncher):
 
     @override
     def _call_children_scripts(self) -> None:
-        if ranks.have_started():
+        if ranks.have_run():
             raise UsageError(
-                "a script starts the processes of one run: these would begin it anew: give the "
-                "second run of several processes a script of its own"
+                "a run of several processes has to be the first in its script, which each of them "
+                "begins anew: give this one a script of its own"
             )
         with ranks.started_as_ranks():
             super()._call_children_scripts()

@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _PLACE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 _ranks: dict[int, "subprocess.Popen[bytes]"] = {}  # those that this process has started
-_have_started = threading.Event()  # set once it has
+_have_run = threading.Event()  # set once a run of this process has ended
 _is_rank = threading.Event()  # set where this process is such a rank itself
 _is_ending = threading.Event()  # set once the main thread waits for no rank but for its end
 
@@ -73,14 +73,13 @@ def watch(ranks: dict[int, "subprocess.Popen[bytes]"]) -> None:
         ranks: The processes of the later ranks, by their numbers.
     """
     _ranks.update(ranks)
-    _have_started.set()
     _is_ending.clear()
     threading.Thread(target=_watch, daemon=True, name="ranks").start()
 
 
-def have_started() -> bool:
-    """Whether this process has started ranks, be it for an earlier run."""
-    return _have_started.is_set()
+def have_run() -> bool:
+    """Whether this is not the first run of this process: its later ranks would begin with that."""
+    return _have_run.is_set()
 
 
 def _watch() -> None:
@@ -153,6 +152,7 @@ def ended_together() -> Iterator[None]:
     finally:
         nothing_to_wait_for()
         kill()
+        _have_run.set()
         for name, place in places.items():
             os.environ.pop(name, None)
             if place is not None:
@@ -160,7 +160,7 @@ def ended_together() -> Iterator[None]:
 
 
 def _left() -> tuple[str, int] | None:
-    """A rank that has not ended, likewise."""
+    """A later rank that has not ended, and the exit status that this calls for."""
     alive = [rank for rank, process in _ranks.items() if process.poll() is None]
     return (f"rank {alive[0]} on {socket.gethostname()} did not end", 1) if alive else None
 

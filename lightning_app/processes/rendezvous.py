@@ -30,6 +30,7 @@ from lightning_app.processes.start_check import difference, facts, gone, in_few_
 SAYS_SO_S = 10.0
 ADDRESS_S = 30.0  # a name may become known only after a process has started
 POLL_S = 0.02
+TRY_S, AGAIN_S = 5.0, 0.2  # to connect once, which a firewall may not answer, and until the next
 
 Answer = Callable[[list[Any]], Any]
 
@@ -231,27 +232,33 @@ def _reach(address: str, port: int, is_first: bool, deadline: float) -> None:
     Raises:
         TimeoutError: Nothing answers there.
     """
-    with _listening(port) if is_first else nullcontext():
+    with _listening(port) if is_first else nullcontext(True) as is_open:
         while True:
             left_s = max(deadline - time.monotonic(), POLL_S)
             try:
-                return socket.create_connection((address, port), timeout=left_s).close()
+                place = (address, port)
+                return socket.create_connection(place, timeout=min(left_s, TRY_S)).close()
             except OSError as error:
+                if isinstance(error, ConnectionRefusedError) and not is_open:
+                    return  # torch cannot listen there either, and tells why
                 if time.monotonic() > deadline - POLL_S:
                     raise TimeoutError(f"nothing answers there: {error}") from None
-                time.sleep(POLL_S)
+                time.sleep(AGAIN_S)
 
 
 @contextmanager
-def _listening(port: int) -> Iterator[None]:
+def _listening(port: int) -> Iterator[bool]:
+    """Listen at a port; whether that can be."""
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
+    is_open = False
     with ExitStack() as stack:
-        with suppress(OSError):  # somebody does: a launcher's store, or torch is going to tell
+        with suppress(OSError):  # somebody else does, or nobody may
             stack.enter_context(
                 socket.create_server(("", port), family=family, dualstack_ipv6=dual)
             )
-        yield
+            is_open = True
+        yield is_open
 
 
 @contextmanager

@@ -80,7 +80,9 @@ def leave_to_this_end() -> None:
 
 
 def _is_ours(handler: object) -> bool:
-    return str(getattr(handler, "__module__", "")).startswith("lightning_app.")
+    """Whether a handler is this project's, or Lightning's around it."""
+    parts = getattr(handler, "signal_handlers", [handler])
+    return any(str(getattr(p, "__module__", "")).startswith("lightning_app.") for p in parts)
 
 
 _forking = threading.local()
@@ -110,6 +112,7 @@ def _leave_to_child() -> None:
     _let_through()
 
 
+# At import, as Python never forgets it: it does nothing where no handler is this project's.
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(
         before=_hold_back, after_in_parent=_let_through, after_in_child=_leave_to_child

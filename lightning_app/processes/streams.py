@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-RAISING = ("strict", "surrogateescape")  # what raises at a character that the encoding lacks
-
 
 @contextmanager
 def streams_that_may_close() -> Iterator[None]:
@@ -38,14 +36,15 @@ class Enduring:
         if stream is None:
             _lead_nowhere(fd)  # or the next file that is opened would have that number
             stream = open(fd, "w", closefd=False)  # noqa: SIM115 - as long as the process
-        if getattr(stream, "errors", None) in RAISING and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
         self._stream, self._fd = stream, fd
 
     def write(self, text: str) -> int:
         """Write a text, as far as it can be written."""
         try:
             self._stream.write(text)
+        except UnicodeEncodeError as error:
+            encoded = text.encode(error.encoding, "backslashreplace")
+            self.write(encoded.decode(error.encoding))
         except OSError:
             self._give_up()
         return len(text)

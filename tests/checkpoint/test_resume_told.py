@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import (
 )
 from torch.nn.utils import prune
 from torch.optim import SGD, Optimizer
-from torchmetrics import MetricCollection, SumMetric
+from torchmetrics import MaxMetric, MetricCollection, SumMetric
 from typing_extensions import override
 
 from lightning_app.checkpoint.mid_epoch import what_is_lost
@@ -67,7 +67,7 @@ def test_a_checkpoint_of_a_plain_trainer_is_told_to_have_no_position(
     plain = Trainer(accelerator="cpu", callbacks=[SaveAt(2, path)], devices=1, **flags)
     plain.fit(LinearModule(log_shapes="off"), RandomDataModule(length=100))
     fit("single_device", 1, ckpt_path=str(path), max_epochs=1, callbacks=[Resume()])
-    line = "continued within an epoch: another program saved the checkpoint, without a position in"
+    line = "continued within an epoch: the checkpoint has no position in the data, as of"
     assert capsys.readouterr().err.count(line) == 1
 
 
@@ -78,13 +78,15 @@ class Counts(Scheduled):
         super().__init__("epoch")
         self.seen, self.kept, self.logged = SumMetric(), SumMetric(), SumMetric()
         self.all = MetricCollection({"one": SumMetric()})
+        self.best, self.logged_best = MaxMetric(), MaxMetric()
         self.kept.persistent(True)
 
     @override
     def training_step(self, batch: Any) -> Any:
-        for metric in (self.seen, self.kept, self.logged, self.all):
+        for metric in (self.seen, self.kept, self.logged, self.all, self.best, self.logged_best):
             metric.update(len(batch[0]))
         self.log("logged", self.logged, on_epoch=True)
+        self.log("logged_best", self.logged_best, on_epoch=True)
         return super().training_step(batch)
 
 
@@ -117,6 +119,7 @@ def test_what_an_epoch_has_gathered_is_told(
             callbacks=[Resume(), *more],
         )
     told = "".join(line for line in capsys.readouterr().err.splitlines() if "continued" in line)
+    assert "continued: best: it is not saved without `persistent(True)`" in told
     assert "seen, all: a torchmetrics object is not saved without" in told
     assert ("while gradients were accumulated" in told) == bool(lost)
     assert f"without those of {lost} batches" in told or not lost
