@@ -19,7 +19,10 @@ VARIANTS = {
     "startup": {"minimal Lightning script", "train.py --fast_dev_run"},
     "users_file": {"plain Trainer", "train.py", "train.py, K = 50"},
     "memory": {"plain Trainer", "train.py"},
-    "loader": {"DataLoader defaults", "this project"},
+    "loader": {
+        *("DataLoader defaults", "this project"),
+        *("the user's DataLoader", "as handed to a rank"),
+    },
     "telemetry": {"both on", "no ShapeLogger", "no Coverage"},
     "virtual_ranks": {"plain", "1 virtual", "8 virtual"},
     "scaling": {"this project, 1,000", "DataLoader defaults, 1,000", "order, 1,000,000,000"},
