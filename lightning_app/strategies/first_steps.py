@@ -119,12 +119,13 @@ class FirstSteps:
                 "the number of devices"
             )
 
-    def tell_of_gathering(self, shard: Shard, world_size: int) -> None:
+    def tell_of_gathering(self, hook: str, shard: Shard, world_size: int) -> None:
         """Tell that what a step gathers comes of unequal parts."""
         sizes = ", ".join(map(str, shard_sizes(shard.global_size, world_size)))
         self._tell(
-            f"{self._step}: all_gather gives one value of each process, and these have {sizes} "
-            "samples of the batch: weigh means by that, or they depend on the number of devices",
+            f"{type(self._model).__name__}.{hook}: all_gather gives one value of each process, and "
+            f"these have {sizes} samples of the batch: weigh means by that, or they depend on the "
+            "number of devices",
             subject="all_gather",
         )
 

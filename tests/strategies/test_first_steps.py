@@ -192,8 +192,9 @@ def test_parts_that_are_unequal_or_nothing_are_told_once(
 ) -> None:
     first_steps = FirstSteps(Model(), CPU)
     for _ in range(2):
-        first_steps.tell_of_gathering(Shard([0, 1, 2], 0, 2), world_size=2)
+        first_steps.tell_of_gathering("test_step", Shard([0, 1, 2], 0, 2), world_size=2)
         first_steps.tell_of_idleness("validation_step", Shard([0], 0, 1), world_size=2)
     gathering, idleness = capsys.readouterr().err.splitlines()
+    assert gathering.startswith("Model.test_step: all_gather gives")
     assert "and these have 2, 1 samples of the batch" in gathering
     assert "a batch of 1 leaves some of 2 processes without samples" in idleness
