@@ -21,7 +21,6 @@ from lightning_app.strategies.first_steps import (
     FirstSteps,
     differing,
     random_states,
-    tell_of_fast_encoders,
 )
 from lightning_app.strategies.sharding import Shard
 
@@ -129,12 +128,29 @@ def test_a_fast_encoder_gives_what_it_gives_unwatched(capsys: pytest.CaptureFixt
     with torch.no_grad():
         expected = model.encoder(words, src_key_padding_mask=pads)
         with step(first_steps, "validation_step"):
-            watched = model.encoder(words, src_key_padding_mask=pads)
+            model.encoder(words)
+            model.encoder(words, torch.zeros(6, 6, dtype=torch.bool), pads)
+            model.train().encoder(words, src_key_padding_mask=pads)
+            assert capsys.readouterr().err == ""
+            watched = model.eval().encoder(words, src_key_padding_mask=pads)
     assert torch.equal(watched, expected)
     assert not expected[1:, 3:].any()  # the fast path's zeros
-    tell_of_fast_encoders(model, first_steps._tell)
-    tell_of_fast_encoders(Model(), first_steps._tell)
-    assert capsys.readouterr().err.startswith("encoder: given src_key_padding_mask, nn.Transf")
+    assert capsys.readouterr().err.startswith("TransformerEncoder: given src_key_padding_mask, it")
+
+
+def test_what_is_drawn_between_training_steps_and_not_by_a_validation_is_told(
+    gathered: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "before the second step of Model random numbers are drawn"
+    for hooks in (["training_step", "validation_step"], ["training_step"]):
+        first_steps = FirstSteps(Model(), CPU)
+        for hook in hooks:
+            with step(first_steps, hook):
+                pass
+        torch.rand(1)  # as a validation's sampler does
+        with first_steps.watch("training_step", Shard([4, 5, 6, 7], 0, 2, number=1)):
+            pass
+        assert (line in capsys.readouterr().err) == (hooks[-1] == "training_step")
 
 
 class Counts(Callback):
