@@ -17,7 +17,7 @@ name goes unsplit, and the modules it calls are the outermost ones.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
 
-from lightning_app.strategies.first_steps import random_states, tells_of_fast_encoders
+from lightning_app.strategies.first_steps import listeners_to_encoders, random_states
 from lightning_app.strategies.module_calls import ModuleCalls, answered_by
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.replicas import ReplicaListener, Replicas
@@ -90,6 +90,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
                 "--sync_batchnorm does nothing for replicas in one process: use `--strategy ddp`"
             )
         super().setup(trainer)
+        self._calls.listeners = listeners_to_encoders(trainer.lightning_module, self._tell)
         self._calls.follow()
 
     @override
@@ -170,8 +171,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
         before = random_states(self._devices) if is_new else None
         rows.paused = True
         try:
-            encoders = tells_of_fast_encoders(self._tell) if is_new else nullcontext()
-            with refused_by_batchnorm(rows.size, f"{len(sizes)} replicas"), encoders:
+            with refused_by_batchnorm(rows.size, f"{len(sizes)} replicas"):
                 outputs = self._replicas.run(module, inputs, is_new)
             if is_new and random_states(self._devices) != before:
                 self._tell(

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from lightning_app.strategies.asking import asks_for_devices
 from lightning_app.strategies.loss_graph import why_no_mean
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
+from lightning_app.strategies.module_calls import Listener
 from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
@@ -170,7 +172,7 @@ class FirstSteps:
         parts = self._model.modules()
         # Any `TorchFunctionMode` keeps an encoder from its fast path, which gives other values.
         if any(isinstance(part, nn.TransformerEncoder) and _is_fast(part) for part in parts):
-            return tells_of_fast_encoders(self._tell)
+            return before(nn.TransformerEncoder, "forward", partial(tell_of_padding, self._tell))
         if hasattr(self._model, MEAN_OVER):
             return nullcontext()
         return tells_of_weighted_means(
@@ -186,34 +188,39 @@ class FirstSteps:
             )
 
 
-@contextmanager
-def tells_of_fast_encoders(tell: TellOnce) -> Iterator[None]:
-    """Tell of encoders whose values at padded places depend, in evaluation, on the split.
+def tell_of_padding(
+    tell: TellOnce,
+    encoder: nn.TransformerEncoder,
+    /,
+    src: Any = None,
+    mask: Any = None,
+    src_key_padding_mask: Any = None,
+    *others: Any,
+    **more: Any,
+) -> None:
+    """Tell of a call of an encoder whose values at padded places depend on the split.
 
-    torch's fast path (`nn.TransformerEncoder`, `enable_nested_tensor`) has zeros there, and is as
-    long as the longest sample of a part.
+    torch's fast path (in evaluation, `enable_nested_tensor`) has zeros there, and is as long as the
+    longest sample of a part.
     """
+    if torch.compiler.is_compiling() or not _is_fast(encoder):
+        return
+    if src_key_padding_mask is not None and mask is None:
+        tell(
+            f"{type(encoder).__name__}: given src_key_padding_mask, it cuts off and zeroes padded "
+            "places in evaluation, by parts of the batch, so what is computed over them depends on "
+            "the number of devices: give enable_nested_tensor=False, or leave padded places out of "
+            "what is computed"
+        )
 
-    def look(
-        encoder: nn.TransformerEncoder,
-        src: Tensor,
-        mask: Tensor | None = None,
-        src_key_padding_mask: Tensor | None = None,
-        *others: Any,
-        **more: Any,
-    ) -> None:
-        if torch.compiler.is_compiling() or not _is_fast(encoder):
-            return
-        if src_key_padding_mask is not None and mask is None:
-            tell(
-                f"{type(encoder).__name__}: given src_key_padding_mask, it cuts off and zeroes "
-                "padded places in evaluation, by parts of the batch, so what is computed over them "
-                "depends on the number of devices: give enable_nested_tensor=False, or leave "
-                "padded places out of what is computed"
-            )
 
-    with before(nn.TransformerEncoder, "forward", look):
-        yield
+def listeners_to_encoders(model: nn.Module, tell: TellOnce) -> dict[nn.Module, Listener]:
+    """What tells of the calls of a model's encoders, for those who follow modules."""
+
+    def listener(encoder: nn.TransformerEncoder) -> Listener:
+        return lambda args, kwargs, output: tell_of_padding(tell, encoder, *args, **kwargs)
+
+    return {p: listener(p) for p in model.modules() if isinstance(p, nn.TransformerEncoder)}
 
 
 def _is_fast(encoder: nn.TransformerEncoder) -> bool:

@@ -20,9 +20,11 @@ from lightning_app.strategies.first_steps import (
     NUM_STEPS,
     FirstSteps,
     differing,
+    listeners_to_encoders,
     random_states,
 )
 from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.telling import TellOnce
 
 CPU = torch.device("cpu")
 DRAWS: list[Callable[[], Any]] = [
@@ -135,7 +137,14 @@ def test_a_fast_encoder_gives_what_it_gives_unwatched(capsys: pytest.CaptureFixt
             watched = model.eval().encoder(words, src_key_padding_mask=pads)
     assert torch.equal(watched, expected)
     assert not expected[1:, 3:].any()  # the fast path's zeros
-    assert capsys.readouterr().err.startswith("TransformerEncoder: given src_key_padding_mask, it")
+    line = "TransformerEncoder: given src_key_padding_mask, it cuts off"
+    assert capsys.readouterr().err.startswith(line)
+    [(encoder, listener)] = listeners_to_encoders(model, TellOnce()).items()  # of dp
+    assert encoder is model.encoder
+    listener((words,), {}, expected)
+    assert capsys.readouterr().err == ""
+    listener((words,), {"src_key_padding_mask": pads}, expected)
+    assert capsys.readouterr().err.startswith(line)
 
 
 def test_what_is_drawn_between_training_steps_and_not_by_a_validation_is_told(
