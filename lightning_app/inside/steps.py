@@ -30,8 +30,8 @@ def optimizer_steps(trainer: Trainer) -> bool:
 
 
 def num_accumulated(trainer: Trainer) -> int:
-    """How many batches the optimizer has not stepped for, after a batch."""
-    if not trainer.training or optimizer_steps(trainer):
+    """How many batches the optimizer has not stepped for, after a batch, or in its validation."""
+    if trainer.state.fn != "fit" or optimizer_steps(trainer):
         return 0
     every = trainer.accumulate_grad_batches
     return (trainer.fit_loop.epoch_loop.batch_idx + 1) % every

@@ -37,7 +37,7 @@ def asks_for_devices(trainer: Trainer) -> list[str]:
     found = [*_asking(trainer.lightning_module, SIZES)]
     for owner in data:
         found += _asking(owner, SIZES | RANKS)
-    return found
+    return list(dict.fromkeys(found))  # of several loaders
 
 
 def _part(owner: Any, path: str) -> Any:

@@ -3,8 +3,8 @@
 What differs from Lightning's: `batch_size` is that of the global batch; no sample is dropped or
 repeated; gradients and logged values are those of the global batch, also where the ranks' shards
 differ in size. A training step costs no collective more than Lightning's, but for the first ten, in
-which the ranks are compared, log steps, and where the model logs or tells what its loss is a mean
-over.
+which the ranks are compared, log steps, and where the model logs, tells what its loss is a mean
+over, or gathers by itself in a batch of unequal parts.
 """
 
 from collections.abc import Callable, Iterator
@@ -172,8 +172,6 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         first_steps = self._first_steps
         assert first_steps is not None
         is_training = hook == "training_step"
-        tell = partial(first_steps.tell_of_gathering, shard, self.world_size)
-        is_uneven = is_training and shard.global_size % self.world_size != 0
         is_spare = is_training and shard.global_size < self.world_size
         self._in_step = True
         try:
@@ -182,7 +180,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
                 first_steps.watch(hook, shard),
                 first_steps.watch_spare(shard, self.world_size) if is_spare else nullcontext(),
-                alike_where_gathered(tell) if is_uneven else nullcontext(),
+                self._alike_where_gathered(hook),
                 nothing_stays(self.lightning_module) if not shard.size else nullcontext(),
                 nullcontext() if is_training else self._alone("an evaluation"),
             ):
@@ -196,8 +194,17 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         watched = (
             first_steps.watch("predict_step", self._shards[0]) if first_steps else nullcontext()
         )
-        with self._alone("a predict"), watched:
+        with self._alone("a predict"), watched, self._alike_where_gathered("predict_step"):
             return super().predict_step(*args, **kwargs)
+
+    def _alike_where_gathered(self, hook: str) -> AbstractContextManager[None]:
+        """Check what a step gathers, if all ranks run it and have unequal parts."""
+        uneven = [shard for shard in self._shards if shard.global_size % self.world_size]
+        is_run = hook == "training_step" or all(s.global_size >= self.world_size for s in uneven)
+        if self._first_steps is None or not uneven or not is_run:
+            return nullcontext()
+        tell = self._first_steps.tell_of_gathering
+        return alike_where_gathered(partial(tell, hook, uneven[0], self.world_size))
 
     def _alone(self, what: str) -> AbstractContextManager[None]:
         """Refuse to wait for ranks that skip a step, as they have no sample of its batch."""
@@ -248,9 +255,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
 
     @override
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        is_checked = self._in_step and self._trainer.training  # with all that a step gathers
-        may_differ = not self._in_step or any(s.global_size % self.world_size for s in self._shards)
-        if group in (None, dist.group.WORLD) and may_differ and not is_checked:
+        if group in (None, dist.group.WORLD) and not self._in_step:  # else it is checked with all
             check_shapes(tensor)
         return super().all_gather(tensor, group, sync_grads)
 

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
 
-from lightning_app.strategies.first_steps import random_states, tell_of_fast_encoders
+from lightning_app.strategies.first_steps import listeners_to_encoders, random_states
 from lightning_app.strategies.module_calls import ModuleCalls, answered_by
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.replicas import ReplicaListener, Replicas
@@ -90,7 +90,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
                 "--sync_batchnorm does nothing for replicas in one process: use `--strategy ddp`"
             )
         super().setup(trainer)
-        tell_of_fast_encoders(trainer.lightning_module, self._tell)
+        self._calls.listeners = listeners_to_encoders(trainer.lightning_module, self._tell)
         self._calls.follow()
 
     @override

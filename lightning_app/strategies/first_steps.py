@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from torchmetrics import Metric
 
 from lightning_app.hooks import has_hook
 from lightning_app.processes.collectives import all_objects
+from lightning_app.strategies.alone import before
 from lightning_app.strategies.asking import asks_for_devices
 from lightning_app.strategies.loss_graph import why_no_mean
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
+from lightning_app.strategies.module_calls import Listener
 from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
@@ -46,7 +49,7 @@ class FirstSteps:
         self._device = device
         self._num_watched: Counter[str] = Counter()  # steps, by their kind
         self._told_of_buffers = False
-        self._after: Any = None  # the kind of the step before, and the random states at its end
+        self._after: Any = "", None  # the step before's kind, and the random states at its end
         self._tell = TellOnce()
 
     @contextmanager
@@ -60,8 +63,9 @@ class FirstSteps:
             return
         self._num_watched[hook] += 1
         model = type(self._model).__name__
-        before, numbers = random_states([self._device]), dict(_numbers(self._model))
-        if shard.number == 1 and self._after not in (None, (hook, before)):
+        states, numbers = random_states([self._device]), dict(_numbers(self._model))
+        previous, at_its_end = self._after
+        if shard.number == 1 and previous == hook and at_its_end != states:
             self._tell(
                 f"before the second step of {model} random numbers are drawn; "
                 "if for samples (as augmentation in a data set does), each process draws for its "
@@ -71,7 +75,7 @@ class FirstSteps:
             yield
         after = random_states([self._device])
         self._after = hook, after
-        if after != before:
+        if after != states:
             self._tell(
                 f"{model}.{hook} draws random numbers (as dropout does), each process for its own "
                 "samples, so its numbers depend on the number of devices",
@@ -100,7 +104,7 @@ class FirstSteps:
 
     def forget_random_states(self) -> None:
         """Those that an evaluation changes, which may come between two training steps."""
-        self._after = None
+        self._after = "", None
 
     def look_at_code(self, trainer: Trainer) -> None:
         """Tell of what is not right on several processes, whatever it is given."""
@@ -111,7 +115,6 @@ class FirstSteps:
                 "clip it there depends on the number of devices: do that in "
                 "`on_before_optimizer_step`"
             )
-        tell_of_fast_encoders(self._model, self._tell)
         if asking := asks_for_devices(trainer):
             self._tell(
                 f"{_listed(asking)}: a batch_size is that of the global batch here, and the "
@@ -119,12 +122,13 @@ class FirstSteps:
                 "the number of devices"
             )
 
-    def tell_of_gathering(self, shard: Shard, world_size: int) -> None:
+    def tell_of_gathering(self, hook: str, shard: Shard, world_size: int) -> None:
         """Tell that what a step gathers comes of unequal parts."""
         sizes = ", ".join(map(str, shard_sizes(shard.global_size, world_size)))
         self._tell(
-            f"{self._step}: all_gather gives one value of each process, and these have {sizes} "
-            "samples of the batch: weigh means by that, or they depend on the number of devices",
+            f"{type(self._model).__name__}.{hook}: all_gather gives one value of each process, and "
+            f"these have {sizes} samples of the batch: weigh means by that, or they depend on the "
+            "number of devices",
             subject="all_gather",
         )
 
@@ -139,9 +143,9 @@ class FirstSteps:
     @contextmanager
     def watch_spare(self, shard: Shard, world_size: int) -> Iterator[None]:
         """Tell of what keeps count in a training step that ranks without samples run as well."""
-        before = dict(_lists(self._model))
+        lengths = dict(_lists(self._model))
         yield
-        lists = [name for name, length in _lists(self._model) if length > before.get(name, 0)]
+        lists = [name for name, length in _lists(self._model) if length > lengths.get(name, 0)]
         hooks = [
             f"{type(owner).__name__}.on_train_batch_end"
             for owner in (self._model, *self._model.trainer.callbacks)  # type: ignore[attr-defined]
@@ -165,9 +169,11 @@ class FirstSteps:
         )
 
     def _watch_mean(self, step: str, num_samples: int) -> AbstractContextManager[None]:
+        parts = self._model.modules()
         # Any `TorchFunctionMode` keeps an encoder from its fast path, which gives other values.
-        is_fast = any(not encoder.training for _, encoder in _encoders(self._model))
-        if is_fast or hasattr(self._model, MEAN_OVER):
+        if any(isinstance(part, nn.TransformerEncoder) and _is_fast(part) for part in parts):
+            return before(nn.TransformerEncoder, "forward", partial(tell_of_padding, self._tell))
+        if hasattr(self._model, MEAN_OVER):
             return nullcontext()
         return tells_of_weighted_means(
             step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
@@ -182,25 +188,43 @@ class FirstSteps:
             )
 
 
-def tell_of_fast_encoders(model: LightningModule, tell: TellOnce) -> None:
-    """Tell of encoders whose values at padded places depend, in evaluation, on the split.
+def tell_of_padding(
+    tell: TellOnce,
+    encoder: nn.TransformerEncoder,
+    /,
+    src: Any = None,
+    mask: Any = None,
+    src_key_padding_mask: Any = None,
+    *others: Any,
+    **more: Any,
+) -> None:
+    """Tell of a call of an encoder whose values at padded places depend on the split.
 
-    torch's fast path (`nn.TransformerEncoder`, `enable_nested_tensor`) has zeros there, and is as
-    long as the longest sample of a part.
+    torch's fast path (in evaluation, `enable_nested_tensor`) has zeros there, and is as long as the
+    longest sample of a part.
     """
-    if names := [name for name, _ in _encoders(model)]:
+    if torch.compiler.is_compiling() or not _is_fast(encoder):
+        return
+    if src_key_padding_mask is not None and mask is None:
         tell(
-            f"{_listed(names)}: given src_key_padding_mask, nn.TransformerEncoder cuts off and "
-            "zeroes padded places in evaluation, by parts of the batch, so what is computed over "
-            "them depends on the number of devices: give enable_nested_tensor=False, or leave "
-            "them out"
+            f"{type(encoder).__name__}: given src_key_padding_mask, it cuts off and zeroes padded "
+            "places in evaluation, by parts of the batch, so what is computed over them depends on "
+            "the number of devices: give enable_nested_tensor=False, or leave padded places out of "
+            "what is computed"
         )
 
 
-def _encoders(model: LightningModule) -> Iterator[tuple[str, nn.TransformerEncoder]]:
-    for name, part in model.named_modules():
-        if isinstance(part, nn.TransformerEncoder) and part.use_nested_tensor:
-            yield name, part
+def listeners_to_encoders(model: nn.Module, tell: TellOnce) -> dict[nn.Module, Listener]:
+    """What tells of the calls of a model's encoders, for those who follow modules."""
+
+    def listener(encoder: nn.TransformerEncoder) -> Listener:
+        return lambda args, kwargs, output: tell_of_padding(tell, encoder, *args, **kwargs)
+
+    return {p: listener(p) for p in model.modules() if isinstance(p, nn.TransformerEncoder)}
+
+
+def _is_fast(encoder: nn.TransformerEncoder) -> bool:
+    return bool(encoder.use_nested_tensor) and not encoder.training
 
 
 def _listed(names: list[str]) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 Node: TypeAlias = Any  # torch has a class for each function
 
+MOST_NODES = 10_000  # of a graph that is looked at
 MEAN, SUM = 1, 2  # as the losses of torch number their reductions
 SCALES = ("MulBackward0", "DivBackward0")
 PASSES_ON = {
@@ -58,7 +59,8 @@ def _why_no_mean(loss: Node, num_samples: int, global_size: int) -> str | None:
         if is_divided or not is_of_samples(node):
             continue
         if bends:
-            return f"puts samples together by `{_kind(node).lower()}`, and not by a mean"
+            name = re.sub("(?<!^)(?=[A-Z])", "_", _kind(node)).lower()  # `mse_loss` of `MseLoss`
+            return f"puts samples together by `{name}`, and not by a mean"
         if _is_sum(node) and divisors:
             return f"is a sum divided by {divisors[-1]:g}, and not by the {num_samples} samples"
         if _is_sum(node):
@@ -148,18 +150,22 @@ def _bend_of_sums(node: Node, num_samples: int) -> Node | None:
         return any(size % num_samples == 0 for size in shape)
 
     def sums_over_samples(one: Node) -> bool:
-        is_of_one = any(_kind(n) in ("Select", "Unbind") for n in _below(one, LAYERS))
-        if _kind(one) not in ("Sum", "Mean") or is_of_one:
+        if _kind(one) not in ("Sum", "Mean"):
             return False
         given = _given(one)[0]
         is_over_first = len(given) > 0 and given[0] % num_samples == 0
-        return is_over_first and not is_of_each(one._input_metadata[0].shape)
+        if not is_over_first or is_of_each(one._input_metadata[0].shape):
+            return False
+        return not any(_kind(n) in ("Select", "Unbind") for n in _below(one, LAYERS))
 
-    for one in _below(node, LAYERS):
+    def is_bend(one: Node) -> bool:
         is_loss = getattr(one, "_saved_reduction", None) is not None  # a square, or the like
-        is_bend = (is_loss or _bends(one)) and not any(map(is_of_each, _given(one)))
-        sums = (n for n in _below(one, LAYERS) if n is not one and sums_over_samples(n))
-        if is_bend and any(sums) and is_of_samples(one):
+        return not any(map(is_of_each, _given(one))) and (is_loss or _bends(one))
+
+    sums = {one for one in _below(node, LAYERS) if sums_over_samples(one)}
+    for one in _below(node, LAYERS) if sums else ():
+        is_of_sums = is_bend(one) and not sums.isdisjoint({*_below(one, LAYERS)} - {one})
+        if is_of_sums and is_of_samples(one):
             return one
     return None
 
@@ -192,7 +198,11 @@ def is_of_samples(node: Node) -> bool:
 
 
 def _below(node: Node, but_of: tuple[str, ...] = ()) -> Iterator[Node]:
-    """A node and all that it is computed of, but for what nodes of some names are computed of."""
+    """A node and all that it is computed of, but for what nodes of some names are computed of.
+
+    Raises:
+        RuntimeError: There are too many.
+    """
     seen: set[Node] = set()
     nodes = [node]
     while nodes:
@@ -200,6 +210,8 @@ def _below(node: Node, but_of: tuple[str, ...] = ()) -> Iterator[Node]:
         if node is None or node in seen:
             continue
         seen.add(node)
+        if len(seen) > MOST_NODES:
+            raise RuntimeError("a graph too large to be looked at")
         yield node
         if not (but_of and node.name().startswith(but_of)):
             nodes += [n for n, _ in node.next_functions]

@@ -82,7 +82,7 @@ class _Watch(TorchFunctionMode):
                 look(func.__name__, *args, **kwargs)
         result = func(*args, **kwargs)
         if func in COMPARISONS:
-            with suppress(RuntimeError, AttributeError):  # what vmap hides
+            with suppress(RuntimeError, TypeError, AttributeError):  # what vmap hides; numbers
                 self._look_at_pairs(func, result, [*args, *kwargs.values()])
         elif func is torch.pdist and result.requires_grad:
             self._look_at_pairs(func, result.new_empty(2 * (len(args[0]),)), [*args, *args])
@@ -119,7 +119,12 @@ class _Watch(TorchFunctionMode):
         is_table = result.shape in ((size, size), (2 * size, 2 * size)) and (
             are_tables or func in BROADCAST  # experts of each sample are weighed by `bed,be->bd`
         )
-        is_of_distances = func is torch.cdist and are_tables
+        is_of_distances = (
+            func is torch.cdist
+            and are_tables
+            and first is not second
+            and size in (len(first), len(second))
+        )
         if (is_table or is_summed or is_summed_by_name or is_of_distances) and all(
             is_of_samples(one.grad_fn) for one in computed
         ):
@@ -146,13 +151,15 @@ class _Watch(TorchFunctionMode):
             return
         at = 1 if name == "normalize" else 0  # after the norm
         dim = others[at] if len(others) > at else more.get("dim", more.get("axis"))
-        if dim is not None and input.grad_fn is not None and is_of_samples(input.grad_fn):
-            self._tell_if_over(name, input, dim)
+        if dim is not None and input.grad_fn is not None:
+            self._tell_if_over(name, input, dim, is_computed=True)
 
-    def _tell_if_over(self, name: str, input: Tensor, dim: Any) -> None:
+    def _tell_if_over(self, name: str, input: Tensor, dim: Any, is_computed: bool = False) -> None:
         dims = [dim] if isinstance(dim, int) else dim
-        is_over_samples = input.ndim > 0 and any(d % input.ndim == 0 for d in dims)
-        if is_over_samples and len(input) == self._num_samples > 1:
+        is_over_first = input.ndim > 0 and any(d % input.ndim == 0 for d in dims)
+        if not (is_over_first and len(input) == self._num_samples > 1):
+            return
+        if not is_computed or is_of_samples(input.grad_fn):
             self._tell_of_others(f"takes `{name}` over the samples")
 
     def _look_at_gradients(self, name: str, outputs: Any, inputs: Any, **more: Any) -> None:

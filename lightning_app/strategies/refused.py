@@ -1,5 +1,6 @@
 """What several processes cannot do as one device does, refused before anybody waits for it."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -9,7 +10,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, OnExceptionCheckpoint
 from torch import Tensor, nn
+from torch.nn.modules._functions import SyncBatchNorm
 from torch.optim import LBFGS, Optimizer
+from torchmetrics import Metric
 
 from lightning_app import inside
 from lightning_app.processes.collectives import all_objects
@@ -18,6 +21,9 @@ from lightning_app.strategies.loader import step_over_iterator
 from lightning_app.strategies.sharding import Shard
 
 GATHERS = ("all_gather", "all_gather_into_tensor")
+# The modules that gather unequal parts rightly, and those between them and a process group.
+RIGHT = {SyncBatchNorm.__module__, Metric.__module__, all_objects.__module__}
+BETWEEN = ("torch.distributed", "torchmetrics.utilities", "lightning_utilities.", Alone.__module__)
 
 
 def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
@@ -178,30 +184,32 @@ def alike_where_gathered(tell: Callable[[], None]) -> Iterator[None]:
     """Have what a step gathers by torch's own functions checked, where ranks have unequal parts.
 
     Args:
-        tell: Called where something is gathered.
+        tell: Called where something is gathered, but by SyncBatchNorm or a torchmetrics object.
 
     Raises:
         MisconfigurationException: Ranks gather tensors of several shapes.
     """
-    is_checking = False
 
     def check(group: object, outputs: Any, inputs: Any, *others: Any) -> None:
-        nonlocal is_checking
-        if is_checking or group is not dist.group.WORLD:  # by the check itself; by some ranks
+        if group is not dist.group.WORLD or _gathers_for() in RIGHT:  # by some ranks; rightly
             return
-        is_checking = True
         tell()
-        try:
-            for tensor in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
-                check_shapes(tensor)
-        finally:
-            is_checking = False
+        for tensor in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
+            check_shapes(tensor)
 
     with ExitStack() as undo:
         for method, function in COLLECTIVES.items():
             if function in GATHERS and method in vars(dist.ProcessGroup):
                 undo.enter_context(before(dist.ProcessGroup, method, check))
         yield
+
+
+def _gathers_for() -> str:
+    """The module whose code has called a process group."""
+    frame = sys._getframe(2)  # what has called `check`
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(BETWEEN):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))
 
 
 @contextmanager

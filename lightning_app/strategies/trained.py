@@ -60,9 +60,9 @@ class TrainedParameters:
             if differs:
                 names = (n for n, p in self._module.named_parameters() if p is self._all[index])
                 raise MisconfigurationException(
-                    f"{next(names)} is {'un' * flags[index]}frozen within training_step, when the "
-                    "processes have agreed on the gradients that they average: do it in "
-                    "`on_train_batch_start`"
+                    f"{next(names, 'a parameter')} is {'un' * flags[index]}frozen within "
+                    "training_step, when the processes have agreed on the gradients that they "
+                    "average: do it in `on_train_batch_start`"
                 )
 
 

@@ -16,7 +16,7 @@ from torch.optim import SGD, Optimizer
 from torchmetrics import MaxMetric, MetricCollection, SumMetric
 from typing_extensions import override
 
-from lightning_app.checkpoint.mid_epoch import what_is_lost
+from lightning_app.checkpoint.mid_epoch import gathered_so_far, what_is_lost
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
@@ -123,6 +123,28 @@ def test_what_an_epoch_has_gathered_is_told(
     assert "seen, all: a torchmetrics object is not saved without" in told
     assert ("while gradients were accumulated" in told) == bool(lost)
     assert f"without those of {lost} batches" in told or not lost
+
+
+class Accumulated(Callback):
+    """Notes how many batches a checkpoint lacks that is saved as a validation ends."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    @override
+    def on_validation_end(self, trainer: Trainer, model: LightningModule) -> None:
+        self.numbers.append(gathered_so_far(trainer)["num_accumulated"])
+
+
+def test_gradients_are_accumulated_while_it_validates() -> None:
+    flags: dict[str, Any] = {
+        "accumulate_grad_batches": 4,
+        "val_check_interval": 3,
+        "num_sanity_val_steps": 1,
+    }
+    data, noted = RandomDataModule(length=50, batch_size=7, val_length=30), Accumulated()
+    fit("single_device", 1, LinearModule(), data, max_epochs=1, callbacks=[noted], **flags)
+    assert noted.numbers == [0, 3, 2]  # of 8 batches
 
 
 def test_states_of_one_of_several_processes_are_told() -> None:

@@ -37,7 +37,7 @@ class Split(Samples):
 
 
 def test_each_kind_of_method_is_looked_at() -> None:
-    loaders = [DataLoader(Samples(4)), DataLoader(Subset(Split(4), [0, 1]))]
+    loaders = [DataLoader(Samples(4)), *[DataLoader(Subset(Split(4), [0, 1]))] * 2]
     loop = SimpleNamespace(_combined_loader=SimpleNamespace(flattened=loaders))
     trainer: Any = SimpleNamespace(lightning_module=Model(), datamodule=None, _active_loop=loop)
     assert asks_for_devices(trainer) == [

@@ -20,10 +20,11 @@ from lightning_app.strategies.first_steps import (
     NUM_STEPS,
     FirstSteps,
     differing,
+    listeners_to_encoders,
     random_states,
-    tell_of_fast_encoders,
 )
 from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.telling import TellOnce
 
 CPU = torch.device("cpu")
 DRAWS: list[Callable[[], Any]] = [
@@ -129,12 +130,36 @@ def test_a_fast_encoder_gives_what_it_gives_unwatched(capsys: pytest.CaptureFixt
     with torch.no_grad():
         expected = model.encoder(words, src_key_padding_mask=pads)
         with step(first_steps, "validation_step"):
-            watched = model.encoder(words, src_key_padding_mask=pads)
+            model.encoder(words)
+            model.encoder(words, torch.zeros(6, 6, dtype=torch.bool), pads)
+            model.train().encoder(words, src_key_padding_mask=pads)
+            assert capsys.readouterr().err == ""
+            watched = model.eval().encoder(words, src_key_padding_mask=pads)
     assert torch.equal(watched, expected)
     assert not expected[1:, 3:].any()  # the fast path's zeros
-    tell_of_fast_encoders(model, first_steps._tell)
-    tell_of_fast_encoders(Model(), first_steps._tell)
-    assert capsys.readouterr().err.startswith("encoder: given src_key_padding_mask, nn.Transf")
+    line = "TransformerEncoder: given src_key_padding_mask, it cuts off"
+    assert capsys.readouterr().err.startswith(line)
+    [(encoder, listener)] = listeners_to_encoders(model, TellOnce()).items()  # of dp
+    assert encoder is model.encoder
+    listener((words,), {}, expected)
+    assert capsys.readouterr().err == ""
+    listener((words,), {"src_key_padding_mask": pads}, expected)
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_what_is_drawn_between_training_steps_and_not_by_a_validation_is_told(
+    gathered: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "before the second step of Model random numbers are drawn"
+    for hooks in (["training_step", "validation_step"], ["training_step"]):
+        first_steps = FirstSteps(Model(), CPU)
+        for hook in hooks:
+            with step(first_steps, hook):
+                pass
+        torch.rand(1)  # as a validation's sampler does
+        with first_steps.watch("training_step", Shard([4, 5, 6, 7], 0, 2, number=1)):
+            pass
+        assert (line in capsys.readouterr().err) == (hooks[-1] == "training_step")
 
 
 class Counts(Callback):
@@ -192,8 +217,9 @@ def test_parts_that_are_unequal_or_nothing_are_told_once(
 ) -> None:
     first_steps = FirstSteps(Model(), CPU)
     for _ in range(2):
-        first_steps.tell_of_gathering(Shard([0, 1, 2], 0, 2), world_size=2)
+        first_steps.tell_of_gathering("test_step", Shard([0, 1, 2], 0, 2), world_size=2)
         first_steps.tell_of_idleness("validation_step", Shard([0], 0, 1), world_size=2)
     gathering, idleness = capsys.readouterr().err.splitlines()
+    assert gathering.startswith("Model.test_step: all_gather gives")
     assert "and these have 2, 1 samples of the batch" in gathering
     assert "a batch of 1 leaves some of 2 processes without samples" in idleness

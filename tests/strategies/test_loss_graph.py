@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from lightning_app.strategies.loss_graph import why_no_mean
+from lightning_app.strategies.loss_graph import MOST_NODES, why_no_mean
 
 N, WHOLE = 5, 15  # samples of a process, and of all
 torch.manual_seed(1)
@@ -64,7 +64,7 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
     "a batch size": (lambda: errors().sum() / 12, "is a sum divided by 12, and not by"),
     "the whole batch's": (lambda: errors().sum() / WHOLE, "is a sum divided by 15, and not by"),
     "a root": (lambda: errors().mean().sqrt(), "puts samples together by `sqrt`, and not by"),
-    "a norm": (lambda: torch.norm(net(x) - y), "puts samples together by `linalgvectornorm`"),
+    "a norm": (lambda: torch.norm(net(x) - y), "puts samples together by `linalg_vector_norm`"),
     "the worst": (lambda: errors().max(), "puts samples together by `max`"),
     "Dice": (
         lambda: 1 - 2 * (net(x) * mask).sum() / (net(x).sum() + mask.sum()),
@@ -88,7 +88,7 @@ TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
     ),
     "means of features": (
         lambda: functional.mse_loss(net(x).mean(0), y.mean(0)),
-        "puts samples together by `mseloss`",
+        "puts samples together by `mse_loss`",
     ),
     "a selection": (lambda: errors()[mask > 0].mean(), "is a mean of 7 values of 5 samples"),
     "the hardest": (lambda: errors().flatten().topk(3).values.mean(), "is a mean of 3 values"),
@@ -160,6 +160,13 @@ def test_what_lightning_divides_by_is_not_the_models() -> None:
         told = why_no_mean(errors().sum() / accumulated, N, WHOLE, accumulated)
         assert told == A_SUM
     assert why_no_mean(errors().sum() / N, N, WHOLE, accumulated=4) is None
+
+
+def test_a_large_graph_is_not_looked_at() -> None:
+    deepest = net(x)
+    for _ in range(MOST_NODES):
+        deepest = deepest.tanh()
+    assert why_no_mean(deepest.sum(), N, WHOLE) is None
 
 
 def test_nothing_is_computed_anew() -> None:

@@ -103,6 +103,11 @@ NOT_COMPARED: dict[str, Callable[[], Tensor]] = {
         "bed,be->bd", made.view(2, 2, 2), made[:, :2]
     ),
     "a softmax over time": lambda: made.view(2, 2, 2).softmax(0),
+    "distances within a sample": lambda: torch.stack(
+        [torch.cdist(p, p) for p in made.view(2, 1, 4)]
+    ),
+    "distances of others, by two": lambda: torch.cdist(made[:1], made[1:].expand(3, 4)),
+    "a number by letters": lambda: torch.einsum(",bd->bd", made.sum(), made),
     "a codebook": lambda: torch.cdist(made, functional.normalize(codes)),
     "a bilinear layer": lambda: torch.einsum("bi,ij,bj->b", made, codes.expand(4, 4), made),
     "a softmax over features": lambda: made.softmax(1),

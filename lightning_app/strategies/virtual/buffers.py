@@ -3,7 +3,7 @@
 That is what DDP does with as many processes, where it broadcasts the first one's buffers. All of
 them are copied in each step: kernels, as that of BatchNorm, change some without a note. So are
 tensors in plain attributes, as a moving average that a step changes in place: all in the first
-steps of a kind, and then those that some virtual rank has changed.
+steps of a kind, and then those that some virtual rank has changed. Large ones are data, not copied.
 """
 
 from collections import Counter
@@ -19,6 +19,8 @@ from lightning_app.strategies.first_steps import NUM_STEPS
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.writes import differing
 
+MOST_VALUES = 10**6  # of a plain tensor that is followed
+
 Name: TypeAlias = tuple[str, str]  # a module's, and the buffer's or attribute's in it
 Result: TypeAlias = list[tuple[Name, Tensor | None, Tensor | None]]  # buffers, and their values
 
@@ -31,7 +33,7 @@ class Kept:
         owner: The module's dictionary that it is in.
         tensor: The tensor itself.
         value: A copy.
-        is_plain: It is no buffer.
+        is_plain: It is not a buffer.
     """
 
     owner: dict[str, Any]
@@ -83,7 +85,9 @@ class Buffers:
             (self._looks or name in self.moved)
             and type(value) is Tensor
             and value.layout is torch.strided
+            and value.numel() <= MOST_VALUES
             and not (value.requires_grad or value.is_quantized or value.is_meta)
+            and _is_writable(value)
             and not isinstance(part, (Metric, MetricCollection))  # which add up all parts
         )
 
@@ -111,7 +115,8 @@ class Buffers:
             for (_, name), kept in self._changeable():
                 if not kept.is_plain:
                     kept.owner[name] = kept.tensor  # the step may have assigned another
-                kept.tensor.copy_(kept.value)
+                if _is_writable(kept.tensor):
+                    _write(kept.tensor, kept.value)
 
     def result(self) -> Result:
         """What a virtual rank has changed of them, and to what."""
@@ -120,7 +125,8 @@ class Buffers:
             for name, kept in self._changeable()
         ]
         differ = [_differ(kept, tensor) for _, kept, tensor in now]
-        flags = torch.stack(differ).tolist() if differ else []  # at once: a GPU is waited for
+        # At once: a GPU is waited for. Some may be on another device.
+        flags = torch.stack([d.to(differ[0].device) for d in differ]).tolist() if differ else []
         return [
             (name, tensor, None if tensor is None else tensor.detach().clone())
             for (name, _, tensor), is_changed in zip(now, flags, strict=True)
@@ -135,7 +141,7 @@ class Buffers:
                 if not self._kept[name].is_plain:
                     self._kept[name].owner[name[1]] = tensor
                 if tensor is not None and value is not None:
-                    tensor.copy_(value)
+                    _write(tensor, value)
         if differ := differing(self._plain_of_parts):
             self._tell(
                 f"{type(self._model).__name__}: steps change {', '.join(differ)} in place, each "
@@ -155,14 +161,27 @@ class Buffers:
         return tensor
 
 
+def _is_writable(tensor: Tensor) -> bool:
+    """Whether it can be changed in place; what inference mode has made only there."""
+    return torch.is_inference_mode_enabled() or not tensor.is_inference()
+
+
+def _write(tensor: Tensor, value: Tensor) -> None:
+    if tensor.shape != value.shape:  # a step has changed it in place
+        tensor.resize_(value.shape)
+    tensor.copy_(value)
+
+
 def _has_moved(kept: Kept) -> bool:
-    """Whether a plain tensor has other values; NaN is none."""
+    """Whether a plain tensor has another shape or other values; NaN and NaN are the same."""
     now, before = kept.tensor.detach(), kept.value
+    if now.shape != before.shape:
+        return True
     return bool(((now != before) & ~((now != now) & (before != before))).any())
 
 
 def _differ(kept: Kept, tensor: Tensor | None) -> Tensor:
-    """Whether a buffer is another than was kept, as a tensor on the device; NaN is."""
+    """Whether a buffer is another than was kept, as a tensor on the device; NaN counts as other."""
     if tensor is not kept.tensor or tensor.shape != kept.value.shape:
         return torch.ones((), dtype=torch.bool, device=kept.value.device)
     return (tensor != kept.value).any()

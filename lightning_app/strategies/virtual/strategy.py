@@ -67,6 +67,7 @@ class VirtualRanks(GlobalBatch):
         self._tell = TellOnce()
         self._alone = Alone(refused.collective, has_parts=True)
         self._for_the_run = ExitStack()
+        self._have_unequal_parts: set[bool] = set()  # training, and evaluation
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -89,7 +90,8 @@ class VirtualRanks(GlobalBatch):
         if self._runner.exchange.world_size > 1:
             if self._trainer.training:
                 check_ranks_agree(model)
-            align_states(model, are_uneven=True, tell=self._tell)  # of several parts each
+            are_uneven = self._trainer.training in self._have_unequal_parts
+            align_states(model, are_uneven, self._tell)
 
     def _epoch_hooks_ended(self) -> None:
         """Tell of values that an epoch's end hooks have logged of what this device has seen."""
@@ -188,6 +190,8 @@ class VirtualRanks(GlobalBatch):
         batch, *rest = args
         its_pass = self._its_pass(batch)
         split = self._split(its_pass)
+        if split.size % self.virtual_ranks or self.virtual_ranks % len(split.ranges):
+            self._have_unequal_parts.add(self._trainer.training)
         if hook == "training_step":  # the loss is that of the batch, and counts once
             self.step_weight = split.size if self._runner.exchange.rank == 0 else 0
 

@@ -25,7 +25,7 @@ from lightning_app.strategies.alone import COLLECTIVES, Alone
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
 from lightning_app.strategies.virtual.attributes import Attributes
-from lightning_app.strategies.virtual.buffers import Buffers
+from lightning_app.strategies.virtual.buffers import MOST_VALUES, Buffers
 from lightning_app.strategies.virtual.determinism import fixed_kernels
 from lightning_app.strategies.virtual.gradients import Gradients, add
 from lightning_app.strategies.virtual.part_logs import Logged, _mean
@@ -132,6 +132,33 @@ def test_plain_tensors_that_parts_change_in_place(capsys: pytest.CaptureFixture[
         assert ("LightningModule: steps change total in place" in told) == (step == 0)
         assert ("LightningModule: steps draw from generator, and" in told) == (step == 2)
     assert buffers.moved == {("", "total")}
+
+
+def test_plain_tensors_of_inference_mode_and_of_other_shapes() -> None:
+    model: Any = LightningModule()
+    model.total = torch.zeros(2)
+    model.data = torch.zeros(MOST_VALUES + 1)
+    buffers = Buffers(model, TellOnce())
+    buffers.begin("training_step")
+    model.total.resize_(3).fill_(1)
+    buffers.part_ended()
+    result = buffers.result()
+    buffers.put_back()
+    assert model.total.tolist() == [0, 0]
+    buffers.end_with(result)
+    assert model.total.tolist() == [1, 1, 1]
+    assert ("", "data") not in buffers._kept
+    with torch.inference_mode():  # as Lightning validates
+        model.total = torch.zeros(3)
+        buffers.begin("validation_step")
+        model.total += 1
+        buffers.part_ended()
+        buffers.put_back()
+    assert model.total.tolist() == [0, 0, 0]
+    model.register_buffer("seen", model.total)
+    buffers.begin("training_step")
+    buffers.put_back()
+    assert buffers.result() == []
 
 
 def test_attributes_that_parts_set(capsys: pytest.CaptureFixture[str]) -> None:
