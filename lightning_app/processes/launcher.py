@@ -16,7 +16,7 @@ class RankLauncher(inside.SubprocessLauncher):
 
     @override
     def _call_children_scripts(self) -> None:
-        if ranks.have_run():
+        if self.num_processes > 1 and ranks.have_run():
             raise UsageError(
                 "a run of several processes has to be the first in its script, which each of them "
                 "begins anew: give this one a script of its own"

@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _PLACE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 _ranks: dict[int, "subprocess.Popen[bytes]"] = {}  # those that this process has started
-_have_run = threading.Event()  # set once a run of this process has ended
+_have_run: list[int] = []  # processes, this one and those that it is forked from, after a run
 _is_rank = threading.Event()  # set where this process is such a rank itself
 _is_ending = threading.Event()  # set once the main thread waits for no rank but for its end
 
@@ -79,7 +79,7 @@ def watch(ranks: dict[int, "subprocess.Popen[bytes]"]) -> None:
 
 def have_run() -> bool:
     """Whether this is not the first run of this process: its later ranks would begin with that."""
-    return _have_run.is_set()
+    return os.getpid() in _have_run
 
 
 def _watch() -> None:
@@ -152,7 +152,7 @@ def ended_together() -> Iterator[None]:
     finally:
         nothing_to_wait_for()
         kill()
-        _have_run.set()
+        _have_run.append(os.getpid())
         for name, place in places.items():
             os.environ.pop(name, None)
             if place is not None:

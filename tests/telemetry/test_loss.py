@@ -114,6 +114,7 @@ class StepsApart(Submodule):
 
 
 def train_apart(strategy: str, devices: int) -> Run:
+    torch.manual_seed(0)
     return fit(strategy, devices, StepsApart(), Shuffled(), max_epochs=2, log_every_n_steps=3)
 
 
