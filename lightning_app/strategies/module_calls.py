@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch.nn import Module
+from torch.nn import Identity, Module
 
 Answer = Callable[[Module, tuple[Any, ...], dict[str, Any]], Any]
 # Gets a call's arguments, those by position and by name, and what it has returned.
@@ -23,7 +23,6 @@ Listener = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 _answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
 _followers: list["ModuleCalls"] = []
 _usual: Callable[..., Any] = Module.__call__
-_is_in_place = False  # `_call`, for it
 
 
 class ModuleCalls:
@@ -42,21 +41,32 @@ class ModuleCalls:
 
     def follow(self) -> None:
         """Begin; once is enough, and twice does no harm."""
-        global _usual, _is_in_place
-        if not _is_in_place:
-            _usual, _is_in_place = Module.__call__, True
+        global _usual
+        if not _is_in_place():
+            _usual = Module.__call__
             Module.__call__ = _call  # type: ignore[method-assign]
         if self not in _followers:
             _followers.append(self)
 
     def stop(self) -> None:
         """End; once is enough, and twice does no harm."""
-        global _is_in_place
         if self in _followers:
             _followers.remove(self)
             if not _followers and Module.__call__ is _call:  # else another stands around it
                 Module.__call__ = _usual  # type: ignore[method-assign]
-                _is_in_place = False
+
+
+def _is_in_place() -> bool:
+    """Whether `_call` is called: another function may stand around it, or in its place."""
+    heard: list[Any] = []
+    probe = Identity()
+    follower = ModuleCalls({probe: lambda *call: heard.append(call)})
+    _followers.append(follower)
+    try:
+        probe(None)
+    finally:
+        _followers.remove(follower)
+    return bool(heard)
 
 
 def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,47 @@
+"""Calls of modules are followed, whatever else stands in `nn.Module.__call__`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Linear, Module
+
+from lightning_app.strategies.module_calls import ModuleCalls
+
+USUAL = Module.__call__
+
+
+@pytest.fixture(autouse=True)
+def _put_back() -> Iterator[None]:
+    yield
+    Module.__call__ = USUAL  # type: ignore[method-assign]
+
+
+def test_another_function_around_it_stays_and_one_in_its_place_is_followed() -> None:
+    heard: list[str] = []
+    module, x = Linear(1, 1), torch.ones(1)
+    first = ModuleCalls({module: lambda *call: heard.append("first")})
+    second = ModuleCalls({module: lambda *call: heard.append("second")})
+
+    first.follow()
+    inner: Any = Module.__call__
+
+    def around(self: Module, *args: Any, **kwargs: Any) -> Any:
+        return inner(self, *args, **kwargs)
+
+    Module.__call__ = around  # type: ignore[method-assign]
+    first.stop()
+    module(x)
+    assert (heard, Module.__call__) == ([], around)
+    first.follow()
+    module(x)
+    assert heard == ["first"]
+
+    Module.__call__ = USUAL  # type: ignore[method-assign]
+    second.follow()
+    module(x)
+    assert heard == ["first", "first", "second"]
+    second.stop()
+    first.stop()
+    assert Module.__call__ is USUAL
