@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.cli.refusals import is_of_another
 from lightning_app.errors import RunError, UsageError
@@ -54,6 +55,7 @@ def test_an_address_that_nothing_answers_at_is_told_in_one_line(
     rank: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     address = "127.0.0.1" if rank else "192.0.2.1"  # which is for documents: it is nowhere
+    monkeypatch.setattr(rank_zero_only, "rank", rank)  # put back: the environment sets it as well
     environment = alone()
     environment.set_global_rank(rank)
     port = environment.main_port
