@@ -105,6 +105,14 @@ class Branches(CNN):
         chosen = x[:, :1] > 1.5
         return logits + chosen * self.rare(x) if chosen.any() else logits
 
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["mean"] = self.mean.clone()  # as a plain tensor is in none
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.mean = checkpoint["mean"]
+
 
 class Searches(CNN):
     """Has its optimizer ask for the loss of a batch again and again."""
