@@ -96,7 +96,7 @@ class LastCheckpoint(Checkpoint):
     def _after_step(self, trainer: Trainer) -> None:
         loop = trainer.fit_loop.epoch_loop
         # Gradients that are still accumulated would be lost; what ends an epoch belongs to it.
-        if any(self._agree()) and not (loop._should_accumulate() or loop.done):
+        if any(self._agree()) and inside.optimizer_steps(trainer) and not loop.done:
             self._act(trainer)
 
     def _after_epoch(self, trainer: Trainer) -> None:
@@ -127,7 +127,8 @@ class LastCheckpoint(Checkpoint):
     def _stop_listening(self, trainer: Trainer) -> None:
         """Lightning puts the signals' handlers back; they were its own for the run."""
         may_wait(False)
-        give_back(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", "on_advance_end")
+        inside.broadcast_signals_again(trainer)
+        give_back(trainer.fit_loop.epoch_loop, "on_advance_end")
         give_back(trainer.fit_loop, "on_advance_end")
         self._heartbeat = None
 

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies.launchers import (
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from lightning_app.inside.loops import put
+from lightning_app.inside.loops import give_back, put
 
 MultiProcessingLauncher = _MultiProcessingLauncher
 SubprocessLauncher = _SubprocessScriptLauncher
@@ -66,6 +66,11 @@ def leave_samplers_alone(trainer: Trainer) -> None:
 def broadcast_no_signal(trainer: Trainer) -> None:
     """Keep Lightning from sending what it has heard to all ranks, in every step."""
     put(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)
+
+
+def broadcast_signals_again(trainer: Trainer) -> None:
+    """End what `broadcast_no_signal` has begun."""
+    give_back(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
 
 
 def is_lightnings_handler(handler: Any, trainer: Trainer) -> bool:

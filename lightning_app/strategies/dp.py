@@ -90,7 +90,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
                 "--sync_batchnorm does nothing for replicas in one process: use `--strategy ddp`"
             )
         super().setup(trainer)
-        self._calls.listeners = listeners_to_encoders(trainer.lightning_module, self._tell)
+        self._calls = ModuleCalls(listeners_to_encoders(trainer.lightning_module, self._tell))
         self._calls.follow()
 
     @override

@@ -8,7 +8,7 @@ someone else, hooks around them included: these run in the usual `__call__`, aro
 for that one call.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -32,12 +32,17 @@ class ModuleCalls:
     attributes their cache. It has one function then, whoever begins or stops to follow: what
     torch.compile has made depends on it.
 
+    Args:
+        listeners: Called after each call of their modules.
+
     Attributes:
-        listeners: Called after each call of a module that is a key.
+        modules: Those that are listened to; kept here, so that nothing else gets their `id`.
+        listeners: By the modules' `id`: a metric's hash is one of all that it holds.
     """
 
-    def __init__(self, listeners: dict[Module, Listener] | None = None) -> None:
-        self.listeners = listeners or {}
+    def __init__(self, listeners: Mapping[Module, Listener] | None = None) -> None:
+        self.modules = tuple(listeners or ())
+        self.listeners = {id(module): each for module, each in (listeners or {}).items()}
 
     def follow(self) -> None:
         """Begin; once is enough, and twice does no harm."""
@@ -80,8 +85,8 @@ def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:
         with _forward_once(module, answer):
             output = _usual(module, *args, **kwargs)
     for follower in _followers:
-        if module in follower.listeners:
-            follower.listeners[module](args, kwargs, output)
+        if (listener := follower.listeners.get(id(module))) is not None:
+            listener(args, kwargs, output)
     return output
 
 
@@ -93,11 +98,11 @@ def replicas_heard_as(module: Module, replicas: Iterable[Module]) -> Iterator[No
         return
     parts = list(module.modules())
     heard = [
-        (follower.listeners, part, replica)
+        (follower.listeners, id(part), id(replica))
         for replica_of_all in replicas
         for part, replica in zip(parts, replica_of_all.modules(), strict=True)
         for follower in _followers
-        if part in follower.listeners
+        if id(part) in follower.listeners
     ]
     for listeners, part, replica in heard:
         listeners[replica] = listeners[part]

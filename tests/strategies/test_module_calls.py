@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import Linear, Module
+from typing_extensions import override
 
 from lightning_app.strategies.module_calls import ModuleCalls
 
@@ -45,3 +46,25 @@ def test_another_function_around_it_stays_and_one_in_its_place_is_followed() -> 
     second.stop()
     first.stop()
     assert Module.__call__ is USUAL
+
+
+class Hashes(Linear):
+    """Counts how often it is hashed, which takes a metric as long as all that it holds."""
+
+    num_hashes = 0
+
+    @override
+    def __hash__(self) -> int:
+        type(self).num_hashes += 1
+        return super().__hash__()
+
+
+def test_a_call_hashes_no_module() -> None:
+    heard: list[Any] = []
+    module = Hashes(1, 1)
+    calls = ModuleCalls({module: lambda *call: heard.append(call)})
+    calls.follow()
+    before = Hashes.num_hashes
+    module(torch.ones(1))
+    calls.stop()
+    assert (len(heard), Hashes.num_hashes) == (1, before)

@@ -129,7 +129,7 @@ def hooked(
 
 def by_hooks(self: Any) -> None:
     """Listens by hooks on the modules."""
-    for module, listener in self.listeners.items():
+    for module, listener in zip(self.modules, self.listeners.values(), strict=True):
         module.register_forward_hook(lambda _, args, output, tell=listener: tell(args, {}, output))
 
 

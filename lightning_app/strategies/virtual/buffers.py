@@ -70,10 +70,11 @@ class Buffers:
         self._num_steps[hook] += 1
         self._looks = self._num_steps[hook] <= NUM_STEPS
         self._plain_of_parts = []
+        looks_at_plain = self._looks or self.moved
         self._kept = {
             (path, name): Kept(owner, tensor, tensor.detach().clone(), owner is not part._buffers)
             for path, part in self._model.named_modules()
-            for owner in (part._buffers, vars(part))
+            for owner in ((part._buffers, vars(part)) if looks_at_plain else (part._buffers,))
             for name, tensor in owner.items()
             if owner is part._buffers or self._is_followed(part, (path, name), tensor)
             if tensor is not None

@@ -59,7 +59,7 @@ class GraphRecorder:
         module = self._left.pop(name, None)
         if module is None:  # of a replica; the first one's call stands for all
             return
-        del self._calls.listeners[module]
+        del self._calls.listeners[id(module)]
         if any(inner.startswith(f"{name}.") for inner in self.nodes):
             return  # those that it has called are shown
         outputs = list(_tensors(output))

@@ -22,10 +22,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.wrappers import MinMaxMetric
 
 from lightning_app.strategies.alone import COLLECTIVES, Alone
-from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
-from lightning_app.strategies.virtual.attributes import Attributes
-from lightning_app.strategies.virtual.buffers import MOST_VALUES, Buffers
 from lightning_app.strategies.virtual.determinism import fixed_kernels
 from lightning_app.strategies.virtual.gradients import Gradients, add
 from lightning_app.strategies.virtual.part_logs import Logged, _mean
@@ -86,107 +83,6 @@ def test_a_seeded_data_set_is_the_data_set_but_for_its_streams() -> None:
         copy = pickle.loads(pickle.dumps(seeded))
         assert torch.equal(copy[Drawn(1, 5)], seeded[Drawn(1, 5)])
     assert isinstance(DataLoader(data).dataset, Augmented)
-
-
-def test_buffers_begin_alike_and_the_first_ranks_are_kept() -> None:
-    model: Any = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
-    buffers, mean = Buffers(model, TellOnce()), model[0].running_mean
-    buffers.begin("training_step")
-    model(torch.randn(4, 2))
-    first = buffers.result()
-    assert {name for name, *_ in first} >= {("0", "running_mean"), ("1", "num_batches_tracked")}
-    kept = model[0].running_mean.clone()
-    buffers.put_back()
-    assert model[0].running_mean.eq(0).all()
-    model[0].running_mean = torch.ones(2)  # another tensor, by the second part
-    buffers.end_with(first)
-    assert model[0].running_mean is mean
-    assert torch.equal(mean, kept)
-    assert model[1].num_batches_tracked == 1
-    new = buffers.at(("0", "running_mean"), torch.Size([3]), torch.float64)
-    assert model[0].running_mean is new
-    assert new.shape == (3,)
-
-
-def test_plain_tensors_that_parts_change_in_place(capsys: pytest.CaptureFixture[str]) -> None:
-    model: Any = LightningModule()
-    model.total, model.never = torch.zeros(2), torch.ones(1).expand(3)  # which cannot be written
-    model.generator = torch.Generator()
-    buffers, attributes = Buffers(model, TellOnce()), Attributes(model, TellOnce())
-    for step in range(20):
-        buffers.begin("training_step")
-        attributes.begin()
-        results = []
-        for part in (1, 2):
-            if part == 2:
-                buffers.put_back()
-            model.total += part
-            torch.rand(1, generator=model.generator if step == 2 else None)
-            attributes.part_ended()
-            buffers.part_ended()
-            results.append(buffers.result())
-        buffers.end_with(results[0])
-        attributes.end()
-        assert model.total.tolist() == [step + 1] * 2
-        told = capsys.readouterr().err
-        assert ("LightningModule: steps change total in place" in told) == (step == 0)
-        assert ("LightningModule: steps draw from generator, and" in told) == (step == 2)
-    assert buffers.moved == {("", "total")}
-
-
-def test_plain_tensors_of_inference_mode_and_of_other_shapes() -> None:
-    model: Any = LightningModule()
-    model.total = torch.zeros(2)
-    model.data = torch.zeros(MOST_VALUES + 1)
-    buffers = Buffers(model, TellOnce())
-    buffers.begin("training_step")
-    model.total.resize_(3).fill_(1)
-    buffers.part_ended()
-    result = buffers.result()
-    buffers.put_back()
-    assert model.total.tolist() == [0, 0]
-    buffers.end_with(result)
-    assert model.total.tolist() == [1, 1, 1]
-    assert ("", "data") not in buffers._kept
-    with torch.inference_mode():  # as Lightning validates
-        model.total = torch.zeros(3)
-        buffers.begin("validation_step")
-        model.total += 1
-        buffers.part_ended()
-        buffers.put_back()
-    assert model.total.tolist() == [0, 0, 0]
-    model.register_buffer("seen", model.total)
-    buffers.begin("training_step")
-    buffers.put_back()
-    assert buffers.result() == []
-
-
-def test_attributes_that_parts_set(capsys: pytest.CaptureFixture[str]) -> None:
-    model: Any = LightningModule()
-    model.body = nn.Linear(1, 1)
-    model.count = 5
-    model.kept = {"sizes": []}
-    attributes = Attributes(model, TellOnce())
-
-    def step(sizes: list[int]) -> None:
-        attributes.begin()
-        for size in sizes:
-            model.count += 1
-            vars(model.body)["last"] = float(size)
-            model.kept["sizes"].append(size)
-            attributes.part_ended()
-        attributes.end()
-
-    step([4, 4])
-    assert (model.count, model.body.last) == (6, 4.0)
-    assert capsys.readouterr().err == ""
-    step([4, 3])
-    assert (model.count, model.body.last) == (7, 4.0)
-    assert list(attributes.grown) == ["kept"]
-    assert "LightningModule: steps set body.last, each virtual rank" in capsys.readouterr().err
-    for _ in range(20):
-        step([4, 3])
-    assert model.count == 27
 
 
 def test_gradients_are_taken_summed_and_added_to_what_there_was() -> None:
