@@ -130,15 +130,15 @@ def listening() -> Iterator[None]:
         yield
         return
     earlier = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    for signum in SIGNALS:
-        if not is_left_alone(signum):
-            signal.signal(signum, stop_at_once)
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     earlier_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_insist, args=(reader,), daemon=True, name="signals").start()
     _Waiting.has_end, _Waiting.is_heeded = True, False
     try:
+        for signum in SIGNALS:
+            if not is_left_alone(signum):
+                signal.signal(signum, stop_at_once)
         yield
     except Stopped as stop:
         if _is_first() and (stop.agreed or not _Waiting.is_spawned):
@@ -149,6 +149,7 @@ def listening() -> Iterator[None]:
         status = 0 if stop.agreed and _leaves_status() else 128 + stop.signum
         raise SystemExit(status) from None
     finally:
+        _Waiting.is_heeded = True  # no signal breaks this off
         _Waiting.has_end = False
         signal.set_wakeup_fd(earlier_fd)
         writer.close()

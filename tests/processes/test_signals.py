@@ -1,10 +1,30 @@
-"""Whose a signal is."""
+"""Whose a signal is, and what comes of one at the edges of what listens to it."""
 
 import signal
+import subprocess
+import sys
 
+import pytest
 from lightning.pytorch.trainer.connectors.signal_connector import _HandlersCompose
 
 from lightning_app.processes.signals import _is_ours, stop_at_once
+
+AT_AN_EDGE = """
+import os, signal, sys, threading
+from lightning_app.processes import signals
+
+def with_signal(call):
+    def do(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return call(*args, **kwargs)
+    return do
+
+if sys.argv[1] == "begins":
+    threading.Thread.start = with_signal(threading.Thread.start)
+with signals.listening():
+    signal.set_wakeup_fd = with_signal(signal.set_wakeup_fd)
+    sys.exit(2)
+"""
 
 
 def test_a_handler_of_this_project_is_known_within_lightnings() -> None:
@@ -14,3 +34,13 @@ def test_a_handler_of_this_project_is_known_within_lightnings() -> None:
     assert _is_ours(_HandlersCompose([of_the_user, stop_at_once]))
     for other in (of_the_user, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None):
         assert not _is_ours(other)
+
+
+@pytest.mark.parametrize(("edge", "status"), [("begins", -signal.SIGTERM), ("ends", 2)])
+def test_a_signal_where_listening_begins_or_ends_prints_no_traceback(
+    edge: str, status: int
+) -> None:
+    """PyTorch sends it to a rank whose neighbour was refused, wherever that rank is."""
+    command = [sys.executable, "-c", AT_AN_EDGE, edge]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (status, "")
