@@ -1,24 +1,26 @@
 """What it costs to watch the sizes and the samples: `python -m benchmarks.telemetry`.
 
-A step's time with the callbacks of `train.py`, over that without `ShapeLogger` (and with
-`log_shapes: off`), and over that without `Coverage`. The fits take turns in one process, because
-the differences are smaller than those between two processes.
+A step's time with the callbacks of `train.py`, over that without `ShapeLogger`, without `Coverage`,
+and without either: of a usual user's module and loader, and of our own, whose step is the shortest.
+The fits take turns in one process, because the differences are smaller than those between two.
 """
 
 import io
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
+from typing import TypeAlias
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from typing_extensions import override
 
 from benchmarks import timing
 from benchmarks.timing import Ratio
+from benchmarks.users_models import Usual, UsualData
 from lightning_app import strategies
 from lightning_app.cli.quiet import quieten
 from lightning_app.data import RandomDataModule
@@ -32,8 +34,15 @@ from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.loss import LossLogger
 from lightning_app.telemetry.shapes import ShapeLogger
 
-ALL, NO_SHAPES, NO_COVERAGE = "both on", "no ShapeLogger", "no Coverage"
+LEFT_OUT: dict[str, set[type[Callback]]] = {
+    "both on": set(),
+    "both off": {ShapeLogger, Coverage},
+    "no ShapeLogger": {ShapeLogger},
+    "no Coverage": {Coverage},
+}
 BATCH_SIZE = 30
+
+Make: TypeAlias = Callable[[int], tuple[LightningModule, LightningDataModule]]  # of so many samples
 
 
 class WholeEpochs(Callback):
@@ -48,16 +57,22 @@ class WholeEpochs(Callback):
         self.epoch_s = time.perf_counter() - self._start_s
 
 
-def us_per_step(left_out: str, steps: int, steps_per_execution: int) -> float:
+def usual(num_samples: int) -> tuple[LightningModule, LightningDataModule]:
+    """What people bring."""
+    return Usual(), UsualData(num_samples, BATCH_SIZE)
+
+
+def own(num_samples: int) -> tuple[LightningModule, LightningDataModule]:
+    """What this project has by itself."""
+    return LinearModule(), RandomDataModule(length=num_samples, batch_size=BATCH_SIZE)
+
+
+def us_per_step(make: Make, left_out: str, steps: int, steps_per_execution: int) -> float:
     """Microseconds per step in the second epoch of a fit in this process."""
-    callbacks: list[Callback] = [DirectStep()]
+    callbacks: list[Callback] = [DirectStep(), ShapeLogger(), LossLogger(), Coverage()]
     if steps_per_execution > 1:
-        callbacks.append(StepsPerExecution(steps_per_execution))
-    if left_out != NO_SHAPES:
-        callbacks.append(ShapeLogger())
-    callbacks.append(LossLogger())
-    if left_out != NO_COVERAGE:
-        callbacks.append(Coverage())
+        callbacks.insert(1, StepsPerExecution(steps_per_execution))
+    callbacks = [c for c in callbacks if type(c) not in LEFT_OUT[left_out]]
     timer = WholeEpochs()
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         trainer = Trainer(
@@ -74,8 +89,7 @@ def us_per_step(left_out: str, steps: int, steps_per_execution: int) -> float:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        model = LinearModule(log_shapes="off" if left_out == NO_SHAPES else "change")
-        trainer.fit(model, RandomDataModule(length=steps * BATCH_SIZE, batch_size=BATCH_SIZE))
+        trainer.fit(*make(steps * BATCH_SIZE))
     return timer.epoch_s / steps * 1e6
 
 
@@ -91,16 +105,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     quieten()
     warnings.filterwarnings("ignore")
     print(timing.machine())
-    ratios = [Ratio(ALL, NO_SHAPES, "<= 1.03"), Ratio(ALL, NO_COVERAGE, "<= 1.03")]
+    first, *others = LEFT_OUT
     done = []
-    for group in (1, 50):
-        us_per_step(ALL, steps, group)  # warms up
-        variants = {
-            name: partial(us_per_step, name, steps, group) for name in (ALL, NO_SHAPES, NO_COVERAGE)
-        }
-        title = f"Telemetry, steps_per_execution {group}"
-        told = ratios if group == 1 else [Ratio(r.over, r.under) for r in ratios]
-        done.append(timing.compare(title, "µs per step", variants, rounds, told))
+    for title, make, group, bar in (
+        ("the usual module", usual, 1, "<= 1.03"),
+        ("the usual module, steps_per_execution 50", usual, 50, ""),
+        ("our own", own, 1, ""),
+        ("our own, steps_per_execution 50", own, 50, ""),
+    ):
+        us_per_step(make, first, steps, group)  # warms up
+        variants = {name: partial(us_per_step, make, name, steps, group) for name in LEFT_OUT}
+        ratios = [Ratio(first, name, bar if name == "both off" else "") for name in others]
+        title = f"Telemetry, {title}"
+        done.append(timing.compare(title, "µs per step", variants, rounds, ratios))
     timing.write(done, args.out, "telemetry")
 
 

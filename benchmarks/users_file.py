@@ -52,7 +52,7 @@ FILES = {
         1,
         {1: (">= 2", ">= 3.5"), 2: (">= 2", ">= 3")},
     ),
-    "silent": File("the same, nothing logged", "Usual", "UsualData", {"logs": 0}, 1, {}),
+    "silent": File("the same, nothing logged", "Usual", "UsualData", {"logs": False}, 1, {}),
     "cnn": File(
         "a CNN, Adam, OneCycleLR, accuracy", "Cnn", "Images", {}, 1, {1: (">= 1.3", ">= 1.6")}
     ),

@@ -155,7 +155,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
             self._weight.set(hook, shard, size, told)
             if hook == "training_step":
                 self.step_weight = self._weight.value * shard.global_size / self.world_size
-            with self._step(hook, shard):
+            with self._step(hook, shard, args[0] if args else None):
                 output = step(*args, **kwargs)
             part = self._weight.value / self.world_size
             self._logs.after_step(hook, shard, self._full_size(), told, part)
@@ -167,7 +167,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
                 self._weight.value = previous
 
     @contextmanager
-    def _step(self, hook: str, shard: Shard) -> Iterator[None]:
+    def _step(self, hook: str, shard: Shard, batch: Any) -> Iterator[None]:
         assert self.lightning_module is not None
         first_steps = self._first_steps
         assert first_steps is not None
@@ -178,7 +178,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
             with (
                 refused_by_idle_parameters(),
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
-                first_steps.watch(hook, shard),
+                first_steps.watch(hook, shard, batch),
                 first_steps.watch_spare(shard, self.world_size) if is_spare else nullcontext(),
                 self._alike_where_gathered(hook),
                 nothing_stays(self.lightning_module) if not shard.size else nullcontext(),

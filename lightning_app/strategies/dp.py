@@ -32,9 +32,10 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
 
-from lightning_app.strategies.first_steps import listeners_to_encoders, random_states
+from lightning_app.strategies.first_steps import random_states
 from lightning_app.strategies.module_calls import ModuleCalls, answered_by
 from lightning_app.strategies.one_sample import refused_by_batchnorm
+from lightning_app.strategies.padding import listeners_to_encoders
 from lightning_app.strategies.replicas import ReplicaListener, Replicas
 from lightning_app.strategies.rows import Rows, is_in_transform, tensors_in
 from lightning_app.strategies.scatter_gather import (

@@ -26,7 +26,7 @@ from lightning_app.strategies.asking import asks_for_devices
 from lightning_app.strategies.loss_graph import why_no_mean
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
-from lightning_app.strategies.module_calls import Listener
+from lightning_app.strategies.padding import is_fast, padded_apart, shapes_of, tell_of_encoder
 from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
@@ -48,15 +48,19 @@ class FirstSteps:
         self._step = f"{type(model).__name__}.training_step"
         self._device = device
         self._num_watched: Counter[str] = Counter()  # steps, by their kind
-        self._told_of_buffers = False
         self._after: Any = "", None  # the step before's kind, and the random states at its end
         self._tell = TellOnce()
 
     @contextmanager
-    def watch(self, hook: str, shard: Shard) -> Iterator[None]:
+    def watch(self, hook: str, shard: Shard, batch: Any = None) -> Iterator[None]:
         """Look at a step of a rank's shard; in training all ranks have to call this.
 
         What has been told of another kind of step is not told again.
+
+        Args:
+            hook: The step's name.
+            shard: This rank's part.
+            batch: What the step is given of it.
         """
         if self._num_watched[hook] >= NUM_STEPS:
             yield
@@ -81,9 +85,11 @@ class FirstSteps:
                 "samples, so its numbers depend on the number of devices",
                 subject="random",
             )
-        if hook == "training_step" and not self._told_of_buffers:
-            ranks = all_objects(_prints(self._model, numbers) if shard.size else None)
-            self._tell_of_buffers(differing([prints for prints in ranks if prints is not None]))
+        if hook == "training_step":
+            own = _prints(self._model, numbers), shapes_of(batch, shard.size)
+            ranks = [rank for rank in all_objects(own if shard.size else None) if rank is not None]
+            self._tell_of_buffers(differing([prints for prints, _ in ranks]))
+            self._tell_of_padding(padded_apart([shapes for _, shapes in ranks]))
 
     def look_at_loss(self, loss: Tensor, shards: Sequence[Shard]) -> None:
         """Tell of a loss that is not a mean over samples, before its backward pass."""
@@ -171,8 +177,8 @@ class FirstSteps:
     def _watch_mean(self, step: str, num_samples: int) -> AbstractContextManager[None]:
         parts = self._model.modules()
         # Any `TorchFunctionMode` keeps an encoder from its fast path, which gives other values.
-        if any(isinstance(part, nn.TransformerEncoder) and _is_fast(part) for part in parts):
-            return before(nn.TransformerEncoder, "forward", partial(tell_of_padding, self._tell))
+        if any(isinstance(part, nn.TransformerEncoder) and is_fast(part) for part in parts):
+            return before(nn.TransformerEncoder, "forward", partial(tell_of_encoder, self._tell))
         if hasattr(self._model, MEAN_OVER):
             return nullcontext()
         return tells_of_weighted_means(
@@ -181,50 +187,20 @@ class FirstSteps:
 
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
-            self._told_of_buffers = True
             self._tell(
                 f"{self._step} writes {_listed(names)}, each process of its own samples, so its "
-                "numbers depend on the number of devices; for BatchNorm on GPUs: --sync_batchnorm"
+                "numbers depend on the number of devices; for BatchNorm on GPUs: --sync_batchnorm",
+                subject="buffers",
             )
 
-
-def tell_of_padding(
-    tell: TellOnce,
-    encoder: nn.TransformerEncoder,
-    /,
-    src: Any = None,
-    mask: Any = None,
-    src_key_padding_mask: Any = None,
-    *others: Any,
-    **more: Any,
-) -> None:
-    """Tell of a call of an encoder whose values at padded places depend on the split.
-
-    torch's fast path (in evaluation, `enable_nested_tensor`) has zeros there, and is as long as the
-    longest sample of a part.
-    """
-    if torch.compiler.is_compiling() or not _is_fast(encoder):
-        return
-    if src_key_padding_mask is not None and mask is None:
-        tell(
-            f"{type(encoder).__name__}: given src_key_padding_mask, it cuts off and zeroes padded "
-            "places in evaluation, by parts of the batch, so what is computed over them depends on "
-            "the number of devices: give enable_nested_tensor=False, or leave padded places out of "
-            "what is computed"
-        )
-
-
-def listeners_to_encoders(model: nn.Module, tell: TellOnce) -> dict[nn.Module, Listener]:
-    """What tells of the calls of a model's encoders, for those who follow modules."""
-
-    def listener(encoder: nn.TransformerEncoder) -> Listener:
-        return lambda args, kwargs, output: tell_of_padding(tell, encoder, *args, **kwargs)
-
-    return {p: listener(p) for p in model.modules() if isinstance(p, nn.TransformerEncoder)}
-
-
-def _is_fast(encoder: nn.TransformerEncoder) -> bool:
-    return bool(encoder.use_nested_tensor) and not encoder.training
+    def _tell_of_padding(self, shapes: list[tuple[int, ...]]) -> None:
+        if shapes and not hasattr(self._model, MEAN_OVER):
+            self._tell(
+                f"{self._step}: each process pads its samples to another length "
+                f"({' and '.join(map(str, shapes[:NUM_NAMED]))}), so what is computed over padded "
+                "places depends on the number of devices: leave these out, or pad to one length",
+                subject="padding",
+            )
 
 
 def _listed(names: list[str]) -> str:

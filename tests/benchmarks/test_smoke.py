@@ -23,7 +23,7 @@ VARIANTS = {
         *("DataLoader defaults", "this project"),
         *("the user's DataLoader", "as handed to a rank"),
     },
-    "telemetry": {"both on", "no ShapeLogger", "no Coverage"},
+    "telemetry": {"both on", "both off", "no ShapeLogger", "no Coverage"},
     "virtual_ranks": {"plain", "1 virtual", "8 virtual"},
     "scaling": {"this project, 1,000", "DataLoader defaults, 1,000", "order, 1,000,000,000"},
     "step_cost": {

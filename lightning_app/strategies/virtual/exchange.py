@@ -55,13 +55,17 @@ class Exchange:
         return [row.numpy().tobytes() for row in rows.cpu()]
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Make tensors what they are on the first process; all processes have to call this."""
-        for tensor in tensors if self.world_size > 1 else ():
-            sent = tensor.detach().to(self._device).contiguous()
-            dist.broadcast(sent, 0)
-            if self.rank:
-                with torch.no_grad():
-                    tensor.copy_(sent)
+        """Make tensors what they are on the first process, at once; all processes call this."""
+        if self.world_size == 1 or not tensors:
+            return
+        flat = [t.detach().to(self._device).reshape(-1) for t in tensors]
+        sent = torch.cat([each.view(torch.uint8) for each in flat])
+        dist.broadcast(sent, 0)
+        parts = sent.split([each.nbytes for each in flat]) if self.rank else ()
+        with torch.no_grad():
+            for tensor, each, part in zip(tensors, flat, parts, strict=False):
+                each.view(torch.uint8).copy_(part)  # whose place in memory fits its dtype
+                tensor.copy_(each.view(tensor.shape))
 
     def sum(self, own: list[Tensor], nodes: list[list[Node]], root: Node) -> Tensor:
         """The sum over all leaves, on all processes, which all have to call this.

@@ -250,4 +250,6 @@ class VirtualDDPStrategy(VirtualRanks, MeetingRanks):  # type: ignore[misc]
     def configure_ddp(self) -> None:
         """There is no need to wrap the model: its gradients are summed here."""
         model = self._trainer.lightning_module
-        Exchange(self.root_device).broadcast([*model.parameters(), *model.buffers()])
+        exchange = Exchange(self.root_device)
+        for tensor in (*model.parameters(), *model.buffers()):
+            exchange.broadcast([tensor])

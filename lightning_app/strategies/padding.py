@@ -1,0 +1,83 @@
+"""Tells of values that depend on how far the samples of a part of a batch are padded."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from lightning_app.strategies.module_calls import Listener
+from lightning_app.strategies.rows import tensors_in
+from lightning_app.strategies.telling import TellOnce
+
+Shapes: TypeAlias = tuple[int, list[tuple[int, ...]]]  # of a part: its samples, and its tensors
+
+
+def shapes_of(batch: Any, num_samples: int) -> Shapes:
+    """What other ranks have to know of a rank's batch."""
+    return num_samples, [tuple(tensor.shape) for tensor in tensors_in(batch)]
+
+
+def padded_apart(ranks: Sequence[Shapes]) -> list[tuple[int, ...]]:
+    """The shapes on each rank of a tensor that differs in more than its number of samples.
+
+    Args:
+        ranks: Of each rank with samples its batch's.
+
+    Returns:
+        None if there is no such tensor. One without a dimension for the samples, as of the nodes
+        of graphs, is not padded.
+    """
+    sizes, shapes = [size for size, _ in ranks], [own for _, own in ranks]
+    if len({len(own) for own in shapes}) != 1:
+        return []
+    for of_tensor in zip(*shapes, strict=True):
+        if len({len(shape) for shape in of_tensor}) == 1 and _differ(sizes, of_tensor):
+            return list(of_tensor)
+    return []
+
+
+def _differ(sizes: list[int], shapes: Sequence[tuple[int, ...]]) -> bool:
+    dimensions = list(zip(*shapes, strict=True))
+    others = [lengths for lengths in dimensions if list(lengths) != sizes]
+    return len(others) < len(dimensions) and any(len(set(lengths)) > 1 for lengths in others)
+
+
+def tell_of_encoder(
+    tell: TellOnce,
+    encoder: nn.TransformerEncoder,
+    /,
+    src: Any = None,
+    mask: Any = None,
+    src_key_padding_mask: Any = None,
+    *others: Any,
+    **more: Any,
+) -> None:
+    """Tell of a call of an encoder whose values at padded places depend on the split.
+
+    torch's fast path (in evaluation, `enable_nested_tensor`) has zeros there, and is as long as the
+    longest sample of a part.
+    """
+    if torch.compiler.is_compiling() or not is_fast(encoder):
+        return
+    if src_key_padding_mask is not None and mask is None:
+        tell(
+            f"{type(encoder).__name__}: given src_key_padding_mask, it cuts off and zeroes padded "
+            "places in evaluation, by parts of the batch, so what is computed over them depends on "
+            "the number of devices: give enable_nested_tensor=False, or leave padded places out of "
+            "what is computed"
+        )
+
+
+def listeners_to_encoders(model: nn.Module, tell: TellOnce) -> dict[nn.Module, Listener]:
+    """What tells of the calls of a model's encoders, for those who follow modules."""
+
+    def listener(encoder: nn.TransformerEncoder) -> Listener:
+        return lambda args, kwargs, output: tell_of_encoder(tell, encoder, *args, **kwargs)
+
+    return {p: listener(p) for p in model.modules() if isinstance(p, nn.TransformerEncoder)}
+
+
+def is_fast(encoder: nn.TransformerEncoder) -> bool:
+    """Whether an encoder's next call may take torch's fast path."""
+    return bool(encoder.use_nested_tensor) and not encoder.training
