@@ -23,7 +23,7 @@ def num_rows(batch: Any, num_asked: int) -> int:
     first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
     if isinstance(first, Tensor) and first.ndim and len(first) == num_asked:
         return num_asked  # the usual case, at once
-    if _is_list_of_samples(batch, num_asked, least=MANY):
+    if is_list_of_samples(batch, num_asked, least=MANY):
         return num_asked
     tensors = [tensor for tensor in _tensors(batch) if tensor.ndim]
     lengths = {len(tensor) for tensor in tensors}
@@ -43,12 +43,12 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _is_list_of_samples(batch: Any, length: int, least: int = 1) -> bool:
+def is_list_of_samples(batch: Any, length: int, least: int = 1) -> bool:
     """Whether there is a list of so many tensors or mappings: one for each sample."""
     if isinstance(batch, Mapping):
-        return any(_is_list_of_samples(value, length) for value in batch.values())
+        return any(is_list_of_samples(value, length) for value in batch.values())
     if not isinstance(batch, (list, tuple)):
         return False
     if len(batch) == length >= least and all(isinstance(v, (Tensor, Mapping)) for v in batch):
         return True
-    return any(_is_list_of_samples(value, length) for value in batch)
+    return any(is_list_of_samples(value, length) for value in batch)

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from lightning_app.strategies.batch_size import MANY, is_list_of_samples
 from lightning_app.strategies.module_calls import Listener
 from lightning_app.strategies.rows import tensors_in
 from lightning_app.strategies.telling import TellOnce
@@ -14,8 +15,9 @@ Shapes: TypeAlias = tuple[int, list[tuple[int, ...]]]  # of a part: its samples,
 
 
 def shapes_of(batch: Any, num_samples: int) -> Shapes:
-    """What other ranks have to know of a rank's batch."""
-    return num_samples, [tuple(tensor.shape) for tensor in tensors_in(batch)]
+    """What other ranks have to know of a rank's batch; nothing of one that is a list of samples."""
+    tensors = () if is_list_of_samples(batch, num_samples, least=MANY) else tensors_in(batch)
+    return num_samples, [tuple(tensor.shape) for tensor in tensors]
 
 
 def padded_apart(ranks: Sequence[Shapes]) -> list[tuple[int, ...]]:

@@ -20,9 +20,9 @@ from lightning_app.strategies.first_steps import (
     NUM_STEPS,
     FirstSteps,
     differing,
-    listeners_to_encoders,
     random_states,
 )
+from lightning_app.strategies.padding import listeners_to_encoders
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.telling import TellOnce
 
@@ -73,8 +73,9 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
     def gather(ranks: list[Any], own: Any) -> None:
-        calls.append(own)
-        ranks[:] = [own, dict.fromkeys(own, (7.0, 7.0)) if len(calls) > 1 else own]
+        prints, shapes = own
+        calls.append(prints)
+        ranks[:] = [own, (dict.fromkeys(prints, (7.0, 7.0)) if len(calls) > 1 else prints, shapes)]
 
     monkeypatch.setattr(dist, "all_gather_object", gather)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
@@ -93,7 +94,7 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
     for _ in range(3):
         with step(first_steps):
             torch.rand(1)
-    assert len(gathered) == 2
+    assert len(gathered) == 3
     assert gathered[0] == dict.fromkeys("abc", (1.0, 1.0))
     draws, buffers = capsys.readouterr().err.splitlines()
     assert draws.startswith("Model.training_step draws random numbers")

@@ -121,6 +121,12 @@ CASES: dict[str, Case] = {
         "takes `std` over the samples", "means.StandardTargets", data_args={"length": 46}
     ),
     "a running mean scales the loss": _told("writes mean, each process", "means.RunningMean"),
+    "a mean over padded time": _told(
+        "each process pads its samples to another length",
+        "shapes.OverPaddedTime",
+        data="shapes.TimeMajorSequences",
+        data_args={"length": 41, "val_length": 11},
+    ),
     "weights of samples": _told("the loss is a sum divided by", "means.WeighsSamples"),
     "meta-learning": Case(
         "means.LearnsToLearn",

@@ -99,7 +99,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "meta-learning; a collection's own values; correlation of a sample each; "
         "a list, entry by entry; noise in a test; counts after steps, a rank idle; "
         "a part of the test per process; averages of the last losses; "
-        "a callback trains a probe",
+        "a callback trains a probe; a mean over padded time",
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"

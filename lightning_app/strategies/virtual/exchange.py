@@ -61,7 +61,7 @@ class Exchange:
         flat = [t.detach().to(self._device).reshape(-1) for t in tensors]
         sent = torch.cat([each.view(torch.uint8) for each in flat])
         dist.broadcast(sent, 0)
-        parts = sent.split([each.nbytes for each in flat]) if self.rank else ()
+        parts = torch.split(sent, [each.nbytes for each in flat]) if self.rank else ()
         with torch.no_grad():
             for tensor, each, part in zip(tensors, flat, parts, strict=False):
                 each.view(torch.uint8).copy_(part)  # whose place in memory fits its dtype

@@ -99,6 +99,19 @@ class Packed(Regression):
         return nn.functional.mse_loss(self.head(hidden[-1]), y)
 
 
+class OverPaddedTime(Regression):
+    """A mean over time, padded places among it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.LSTM(6, 8)
+        self.head = nn.Linear(8, 1)
+
+    def loss(self, batch):
+        x, _, y = batch
+        return nn.functional.mse_loss(self.head(self.net(x)[0].mean(0)), y)
+
+
 class PackedTimeMajor(Packed):
     """The first dimension is time; `self.log` would guess the batch's size from it."""
 
