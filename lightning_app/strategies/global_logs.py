@@ -114,7 +114,7 @@ class GlobalLogs:
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)  # before they are put together
         if hook == "training_step":
-            self._steps.end_step()
+            self._steps.end_step(has_samples=bool(shard.size))
             self._num_trained += 1
             if self._num_trained == SECOND:
                 tell_if_ranks_differ(hooks_values(self._trainer), self._tell)
