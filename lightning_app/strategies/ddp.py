@@ -255,9 +255,13 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
 
     @override
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        if group in (None, dist.group.WORLD) and not self._in_step:  # else it is checked with all
+        is_checked = self._in_step or group not in (None, dist.group.WORLD)  # there, or not at all
+        if not is_checked:
             check_shapes(tensor)
-        return super().all_gather(tensor, group, sync_grads)
+        gathered = super().all_gather(tensor, group, sync_grads)
+        if not is_checked and self._logs is not None:
+            self._logs.note_gathered(gathered)
+        return gathered
 
     def _check_small_batch(self, hook: str, shard: Shard) -> None:
         assert self.lightning_module is not None
