@@ -68,9 +68,11 @@ from lightning_app.inside.start import (
     replace_launcher,
 )
 from lightning_app.inside.steps import (
+    around_evaluated_batches,
     count_batch,
     is_in_step,
     is_log_step,
+    leave_evaluated_batches,
     num_accumulated,
     optimizer_steps,
     running_hook,
@@ -86,6 +88,7 @@ __all__ = [
     "SubprocessLauncher",
     "add_result",
     "after_epoch_hooks",
+    "around_evaluated_batches",
     "before_epoch_values",
     "before_step_values",
     "begin_with_new_epoch",
@@ -106,6 +109,7 @@ __all__ = [
     "is_local_file",
     "is_log_step",
     "leave_epochs",
+    "leave_evaluated_batches",
     "leave_samplers_alone",
     "leave_sigterm_alone",
     "leave_step_values",

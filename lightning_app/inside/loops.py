@@ -1,4 +1,4 @@
-"""How something is added before or after a method of Lightning's loops, and taken away again.
+"""How something is added around a method of Lightning's loops, and taken away again.
 
 The loops have places that no hook reaches: after the last hook of a step, say. They look their
 methods up on themselves, so one that an instance has of its own is called. The loops are not
@@ -6,6 +6,7 @@ public; tests notice if they change.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
@@ -35,6 +36,18 @@ def precede(owner: Any, method: str, action: Callable[[], None]) -> None:
         return usual(*args, **kwargs)
 
     put(owner, method, preceded)
+
+
+def surround(owner: Any, method: str, context: Callable[[], AbstractContextManager[None]]) -> None:
+    """Have each call of `owner.method` run within a new context, until it is given back."""
+    usual = getattr(owner, method)
+
+    @wraps(usual)
+    def surrounded(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return usual(*args, **kwargs)
+
+    put(owner, method, surrounded)
 
 
 def put(owner: Any, method: str, function: Callable[..., Any]) -> None:

@@ -52,8 +52,8 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "reset",
     ),
     "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward",),
-    "fit_loop.epoch_loop.val_loop": ("_results", "run"),
-    "predict_loop": ("_combined_loader",),
+    "fit_loop.epoch_loop.val_loop": ("_evaluation_step", "_results", "run"),
+    "predict_loop": ("_combined_loader", "_predict_step"),
     "strategy": ("_checkpoint_io",),
     "_logger_connector": (
         "_callback_metrics",

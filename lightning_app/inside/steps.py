@@ -1,9 +1,13 @@
-"""How the training loop counts, and how it calls a step."""
+"""How the training loop counts, and how the loops call a step."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_app.inside.loops import give_back, surround
 
 
 def is_log_step(trainer: Trainer) -> bool:
@@ -60,6 +64,26 @@ def is_in_step(trainer: Trainer) -> bool:
 def skips_backward(trainer: Trainer) -> bool:
     """Whether something has asked for steps without a backward pass, as SWA does."""
     return bool(trainer.fit_loop.epoch_loop.automatic_optimization._skip_backward)
+
+
+def around_evaluated_batches(
+    trainer: Trainer, context: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Have each batch that is evaluated or predicted, its hooks and all, run within a context."""
+    for loop, method in _evaluating(trainer):
+        surround(loop, method, context)
+
+
+def leave_evaluated_batches(trainer: Trainer) -> None:
+    """Undo `around_evaluated_batches`."""
+    for loop, method in _evaluating(trainer):
+        give_back(loop, method)
+
+
+def _evaluating(trainer: Trainer) -> Iterator[tuple[Any, str]]:
+    for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
+        yield loop, "_evaluation_step"
+    yield trainer.predict_loop, "_predict_step"
 
 
 def set_hook(module: LightningModule, name: str | None) -> None:

@@ -1,5 +1,7 @@
 """ddp: the gradients that are averaged, of what is trained now, and how they are on a CPU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch.distributed as dist
@@ -7,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
+from lightning_app.hooks import has_hook
 from lightning_app.strategies.local_sum import LocalSum
 from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.trained import TrainedParameters, check_no_hook
@@ -27,6 +30,23 @@ class AveragesGradients(MeetingRanks):
             # A step with several optimizers leaves out the parameters of the others.
             self._ddp_kwargs.setdefault("find_unused_parameters", True)
         super().configure_ddp()
+
+    @override
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Leave gradients that are accumulated to each rank, unless a hook sees them.
+
+        Averaged after each batch they add up to the same: what came before is alike on all ranks.
+        """
+        with nullcontext() if self._has_hook_of_gradients() else super().block_backward_sync():
+            yield
+
+    def _has_hook_of_gradients(self) -> bool:
+        module = self.lightning_module
+        assert module is not None
+        owners = (module, *module.trainer.callbacks)  # type: ignore[attr-defined]
+        sees = any(has_hook(owner, "on_after_backward") for owner in owners)
+        return sees or has_hook(module, "backward")
 
     def _connect(self) -> None:
         """Have the gradients of processes on one machine's CPU summed over local sockets."""

@@ -33,7 +33,7 @@ from lightning_app.strategies.refused import (
     check_run,
     check_shapes,
     check_sync_batchnorm,
-    refused_by_idle_parameters,
+    refused_by_gradients,
     refused_to_wait,
 )
 from lightning_app.strategies.sharding import Shard
@@ -74,6 +74,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
             self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
+            inside.around_evaluated_batches(trainer, self._alone)
 
     @override
     def on_train_start(self) -> None:
@@ -176,13 +177,12 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         self._in_step = True
         try:
             with (
-                refused_by_idle_parameters(),
+                refused_by_gradients(),
                 refused_by_batchnorm(shard.global_size, f"{self.world_size} processes"),
                 first_steps.watch(hook, shard, batch),
                 first_steps.watch_spare(shard, self.world_size) if is_spare else nullcontext(),
                 self._alike_where_gathered(hook),
                 nothing_stays(self.lightning_module) if not shard.size else nullcontext(),
-                nullcontext() if is_training else self._alone("an evaluation"),
             ):
                 yield
         finally:
@@ -194,7 +194,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         watched = (
             first_steps.watch("predict_step", self._shards[0]) if first_steps else nullcontext()
         )
-        with self._alone("a predict"), watched, self._alike_where_gathered("predict_step"):
+        with watched, self._alike_where_gathered("predict_step"):
             return super().predict_step(*args, **kwargs)
 
     def _alike_where_gathered(self, hook: str) -> AbstractContextManager[None]:
@@ -206,12 +206,12 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         tell = self._first_steps.tell_of_gathering
         return alike_where_gathered(partial(tell, hook, uneven[0], self.world_size))
 
-    def _alone(self, what: str) -> AbstractContextManager[None]:
-        """Refuse to wait for ranks that skip a step, as they have no sample of its batch."""
-        assert self.lightning_module is not None
-        size = min((shard.global_size for shard in self._shards), default=self.world_size)
+    def _alone(self) -> AbstractContextManager[None]:
+        """Refuse to wait for ranks that skip a batch, of which they have no sample."""
+        sizes = [shard.global_size for shard in self._current_shards()]
+        size = min(sizes, default=self.world_size)
         if size < self.world_size and any(p.skips_idle for p in self._passes()):
-            return refused_to_wait(self.lightning_module, what, size, self.world_size)
+            return refused_to_wait(self._trainer.lightning_module, size, self.world_size)
         return nullcontext()
 
     @override
@@ -255,9 +255,13 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
 
     @override
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        if group in (None, dist.group.WORLD) and not self._in_step:  # else it is checked with all
+        is_checked = self._in_step or group not in (None, dist.group.WORLD)  # there, or not at all
+        if not is_checked:
             check_shapes(tensor)
-        return super().all_gather(tensor, group, sync_grads)
+        gathered = super().all_gather(tensor, group, sync_grads)
+        if not is_checked and self._logs is not None:
+            self._logs.note_gathered(gathered)
+        return gathered
 
     def _check_small_batch(self, hook: str, shard: Shard) -> None:
         assert self.lightning_module is not None
@@ -281,6 +285,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
     def teardown(self) -> None:
         if self._logs is not None:
             inside.leave_epochs(self._trainer)
+            inside.leave_evaluated_batches(self._trainer)
         super().teardown()
         if self._weight is not None:
             self._weight.stop_silence()

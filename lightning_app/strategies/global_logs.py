@@ -26,6 +26,7 @@ from lightning_app.strategies.batch_means import BatchMeans
 from lightning_app.strategies.idle_metrics import align_states
 from lightning_app.strategies.metric_values import tell_of_values
 from lightning_app.strategies.own_values import (
+    Gathered,
     epoch_end_values,
     hooks_values,
     tell_if_ranks_differ,
@@ -59,6 +60,7 @@ class GlobalLogs:
         self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
         self._objects = BatchMeans(self._tell)
+        self._gathered = Gathered()
 
     def before_step(self, hook: str) -> None:
         """Make ready for a step: `hook` is its name, as in `training_step`."""
@@ -114,7 +116,7 @@ class GlobalLogs:
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)  # before they are put together
         if hook == "training_step":
-            self._steps.end_step()
+            self._steps.end_step(has_samples=bool(shard.size))
             self._num_trained += 1
             if self._num_trained == SECOND:
                 tell_if_ranks_differ(hooks_values(self._trainer), self._tell)
@@ -170,7 +172,7 @@ class GlobalLogs:
     def share_epoch(self) -> None:
         """Put together what is logged per epoch; all ranks have to call this."""
         trainer = self._trainer
-        are_uneven = trainer.training in self._have_unequal_parts
+        are_uneven = self._are_uneven()
         if trainer.training:
             align_states(trainer.lightning_module, are_uneven, self._tell)
             self._share(None)
@@ -185,9 +187,19 @@ class GlobalLogs:
         self._num_shared = max(self._num_shared, num_loaders)
 
     def check_epoch_end(self) -> None:
-        """Tell of values that an epoch's end hooks have logged, each rank its own."""
-        own = epoch_end_values(self._trainer, self._trainer.training in self._have_unequal_parts)
-        tell_if_ranks_differ(own, self._tell)
+        """Tell of values that the hooks have logged or gathered, each rank its own."""
+        tell_if_ranks_differ(epoch_end_values(self._trainer, self._are_uneven()), self._tell)
+        self._gathered.tell(self._tell)
+
+    def note_gathered(self, ranks: Tensor) -> None:
+        """Take over what a hook beside the steps has gathered, a row of each rank."""
+        if self._are_uneven():
+            hook = inside.running_hook(self._trainer.lightning_module)
+            self._gathered.note(hook or "a hook", ranks)
+
+    def _are_uneven(self) -> bool:
+        """Whether some ranks have had more samples than others, in this kind of loop."""
+        return self._trainer.training in self._have_unequal_parts
 
     def _share(self, dataloader_idx: int | None) -> None:
         self._objects.settle(self._trainer.lightning_module)

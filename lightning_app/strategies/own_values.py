@@ -1,10 +1,11 @@
-"""Tells of values that each rank logs of its own, and of which the first rank's is kept."""
+"""Tells of what each rank logs or gathers of its own, as if it were that of all samples."""
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from lightning_app import inside
 from lightning_app.processes.collectives import all_objects
@@ -22,6 +23,11 @@ AVERAGED = (
 IN_HOOKS = (
     "logged per step in a hook beside the step, differs between ranks, and rank 0's is kept: log "
     "it in the step, or with sync_dist=True"
+)
+GATHERED = (
+    "all_gather gives one value of each process, and these have unequal parts of the data: sums "
+    "are right, but means are to be weighed by the numbers of samples, or they depend on the "
+    "number of devices"
 )
 
 Values = dict[str, tuple[float, str]]  # by name, with what to tell if ranks differ, if anything
@@ -70,3 +76,30 @@ def tell_if_ranks_differ(own: Values, tell: TellOnce) -> None:
         known = [value for value in others if value == value and first == first]  # no NaN
         if line and any(not math.isclose(first, value, rel_tol=1e-6) for value in known):
             tell(f"{name}, {line}")
+
+
+class Gathered:
+    """What the hooks beside the steps gather of unequal parts; told after them, if at all."""
+
+    def __init__(self) -> None:
+        self._has_counts: dict[str, bool] = {}  # by hook
+
+    def note(self, hook: str, ranks: Tensor) -> None:
+        """Take over what a hook has gathered.
+
+        Args:
+            hook: Its name.
+            ranks: A row of each rank.
+        """
+        values = ranks.detach().double()
+        if (values != values[0]).any():
+            # With whole numbers, which count samples, a hook has what means are weighed by.
+            counts = (values == values.round()) & (values > 1)
+            self._has_counts[hook] = self._has_counts.get(hook, False) or bool(counts.any())
+
+    def tell(self, tell: TellOnce) -> None:
+        """Tell of the hooks that have gathered no counts, and begin anew."""
+        for hook, has_counts in self._has_counts.items():
+            if not has_counts:
+                tell(f"{hook}: {GATHERED}")
+        self._has_counts.clear()

@@ -22,6 +22,7 @@ class PartOfMean:
         weight_by_part: As `weight`, likewise.
         constant: The weight that was passed in every step, if it may be that of a whole batch;
             else 0.
+        is_sure: That is no chance, as of one batch it may be: as many labels, say, in each part.
         are_sizes: Each step's weight was the number of its samples.
         batches: Where the model tells what its means are over: for each batch, by its number, the
             sum over these, how many they are, and the batch's samples.
@@ -32,6 +33,7 @@ class PartOfMean:
     total_by_part: float = 0.0
     weight_by_part: float = 0.0
     constant: float = 0.0
+    is_sure: bool = False
     are_sizes: bool = False
     batches: dict[int, tuple[float, float, int]] = field(default_factory=dict)
 
@@ -101,8 +103,9 @@ class RankMean:
         is_every_step = self._num_notes == num_steps
         constant = self._least if self._least == self._most else 0.0
         self._part.are_sizes = self._are_sizes
-        if constant == self._full_size or (constant == 1 and is_every_step):
+        if constant == self._full_size or is_every_step:
             self._part.constant = constant
+            self._part.is_sure = constant in (1, self._full_size) or self._num_notes > 1
         if not self._are_sizes:
             self._part.batches = {}  # the model has passed weights of its own
         return self._part
@@ -113,8 +116,8 @@ def merge(parts: list[PartOfMean]) -> tuple[float, float]:
     if all(part.batches for part in parts):
         return _merge_batches(parts)
     constants = {part.constant for part in parts}
-    are_sizes = all(part.are_sizes for part in parts)
-    if len(constants) == 1 and constants != {0.0} and not are_sizes:
+    are_sizes, is_sure = all(p.are_sizes for p in parts), any(p.is_sure for p in parts)
+    if len(constants) == 1 and constants != {0.0} and is_sure and not are_sizes:
         return sum(p.total_by_part for p in parts), sum(p.weight_by_part for p in parts)
     return sum(p.total for p in parts), sum(p.weight for p in parts)
 

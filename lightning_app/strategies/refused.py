@@ -119,15 +119,12 @@ def check_new(
 
 
 @contextmanager
-def refused_to_wait(
-    model: LightningModule, what: str, size: int, world_size: int
-) -> Iterator[None]:
-    """Refuse to wait for ranks that have no part in a step.
+def refused_to_wait(model: LightningModule, size: int, world_size: int) -> Iterator[None]:
+    """Refuse to wait for ranks that have no part of a batch.
 
     Args:
-        model: Whose step it is.
-        what: Kind of step it is, in words.
-        size: Samples of the step's batch.
+        model: Whose steps and hooks the batch goes through.
+        size: Samples of the batch.
         world_size: How many ranks there are.
 
     Raises:
@@ -136,9 +133,9 @@ def refused_to_wait(
 
     def refusal(waits: str) -> MisconfigurationException:
         return MisconfigurationException(
-            f"{waits} in {what} step waits for all {world_size} processes, and some of them have "
-            f"no sample of a batch of {size}: use it in a hook at the epoch's end, or batches with "
-            "a sample for each process"
+            f"{waits} in {inside.running_hook(model)} waits for all {world_size} processes, and "
+            f"some of them have no sample of a batch of {size}: use it in a hook at the epoch's "
+            "end, or batches with a sample for each process"
         )
 
     alone = Alone(refusal, has_parts=False)
@@ -213,11 +210,11 @@ def _gathers_for() -> str:
 
 
 @contextmanager
-def refused_by_idle_parameters() -> Iterator[None]:
-    """Make one line of torch's error about parameters that a step's loss does not depend on.
+def refused_by_gradients() -> Iterator[None]:
+    """Make one line of torch's errors about gradients that do not come, or come twice.
 
     Raises:
-        MisconfigurationException: That error came.
+        MisconfigurationException: One of them came.
     """
     try:
         yield
@@ -226,5 +223,11 @@ def refused_by_idle_parameters() -> Iterator[None]:
             raise MisconfigurationException(
                 "some parameters had no part in the last step's loss, and the ranks wait for "
                 "their gradients: use `--strategy ddp_find_unused_parameters_true`"
+            ) from error
+        if "mark a variable ready only once" in str(error):
+            raise MisconfigurationException(
+                "some gradients come twice in a backward pass, as by reentrant checkpointing: use "
+                "`use_reentrant=False`; or, where each loss depends on all that is trained, "
+                "`--strategy ddp_find_unused_parameters_false`"
             ) from error
         raise

@@ -1,5 +1,6 @@
 """Values that are logged per step: those of the global batch, put together in one exchange."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,9 @@ class StepValues:
         self._names: list[str] = []  # the keys that all ranks know, in one order
         self._how: dict[str, Any] = {}
         self._notes: dict[str, tuple[Any, ...]] = {}  # since the last exchange
-        self._weights: dict[str, list[float]] = {}  # that have been given, and how often
-        self._step = 0
+        self._weights: dict[str, tuple[float, bool]] = {}  # the first, and whether all are alike
+        self._num_logged: Counter[str] = Counter()  # steps, by key
+        self._step = self._num_own = 0  # steps, and those of which this rank had samples
         self._at_each_step = False
 
     def note(
@@ -50,12 +52,18 @@ class StepValues:
             full_size: Samples of a full global batch; `None` if this is not known.
         """
         if not metric.meta.sync.should:  # else the model has asked for the ranks' mean itself
+            self._num_logged[key] += 1
             value = inside.value_of_step(metric)
             self._notes[key] = (self._step + 1, metric, num_samples, weight, full_size, value)
 
-    def end_step(self) -> None:
-        """Exchange the values, if it is time; all ranks have to call this in every step."""
+    def end_step(self, has_samples: bool) -> None:
+        """Exchange the values, if it is time; all ranks have to call this in every step.
+
+        Args:
+            has_samples: Whether this rank had a part of the batch.
+        """
         self._step += 1
+        self._num_own += has_samples
         if self._at_each_step or self._step == 1 or inside.is_log_step(self._trainer):
             self._exchange()
 
@@ -89,10 +97,11 @@ class StepValues:
     def _row(self, key: str) -> Row:
         step, _, num_samples, given, full_size, value = self._notes[key]
         weight = float(num_samples if given is None else given)
-        first, is_constant, count = self._weights.get(key, (weight, 1.0, 0.0))
-        self._weights[key] = [first, float(is_constant and weight == first), count + 1]
-        is_whole_batchs = weight == full_size or (weight == 1 and count + 1 == self._step)
-        return [step, float(num_samples), weight, is_constant * is_whole_batchs, float(value)]
+        first, are_alike = self._weights.get(key, (weight, True))
+        self._weights[key] = first, are_alike and weight == first
+        is_every_steps = self._num_logged[key] == self._num_own
+        may_be_any_batchs = self._weights[key][1] and (weight == full_size or is_every_steps)
+        return [step, float(num_samples), weight, float(may_be_any_batchs), float(value)]
 
     def _learn_names(self) -> None:
         own = {

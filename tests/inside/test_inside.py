@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -120,6 +121,18 @@ def test_what_follows_an_epochs_end_is_taken_away() -> None:
     inside.leave_epochs(trainer)
     inside.leave_epochs(trainer)
     assert connector.keys() == before.keys()
+
+
+def test_what_is_around_a_batch_is_taken_away() -> None:
+    trainer = make_trainer("single_device", 1)
+    evaluates, predicts = vars(trainer.test_loop), vars(trainer.predict_loop)
+    before = evaluates.keys() | predicts.keys()
+    inside.around_evaluated_batches(trainer, nullcontext)
+    added = (evaluates.keys() | predicts.keys()) - before
+    assert added == {"_evaluation_step", "_predict_step"}
+    inside.leave_evaluated_batches(trainer)
+    inside.leave_evaluated_batches(trainer)
+    assert evaluates.keys() | predicts.keys() == before
 
 
 def test_nothing_runs_before_a_run() -> None:

@@ -46,6 +46,7 @@ class Logs(Submodule):
         self.log("plain", x.sum(1).mean(), on_step=True, on_epoch=True)
         self.log("each", x[:, 0].mean(), on_step=False, on_epoch=True)
         self.log("as one", x[:, 0].mean(), on_step=False, on_epoch=True, batch_size=1)
+        self.log("as four", x[:, 1].mean(), on_step=True, on_epoch=True, batch_size=4)
         self.log("largest", x.max(), on_step=True, on_epoch=True, reduce_fx="max")
         self.log("least", x.min(), on_step=False, on_epoch=True, reduce_fx="min")
         self.log("total", x.sum(), on_step=False, on_epoch=True, reduce_fx="sum")
@@ -140,6 +141,8 @@ def test_the_averages_are_right(alone: Any) -> None:
     for seen in alone[0].epochs:
         assert seen["each"] == pytest.approx(float(values[:, 0].mean()), rel=1e-6)
         assert seen["as one"] == pytest.approx(float(torch.stack(means).mean()), rel=1e-6)
+        as_four = torch.stack([batch[:, 1].mean() for batch in torch.split(values, BATCH)])
+        assert seen["as four_epoch"] == pytest.approx(float(as_four.mean()), rel=1e-6)
         assert seen["largest_epoch"] == pytest.approx(float(values.max()), rel=1e-6)
 
 

@@ -20,8 +20,9 @@ def over_ranks(
     Args:
         batches: Sizes of the global batches.
         world_size: Number of ranks.
-        weight: What a step passes as `batch_size`: `own`, `one`, `full` or that of the `batch`;
-            or `told`, where the model says that the mean is over twice the even samples.
+        weight: What a step passes as `batch_size`: `own`, `one`, `some` number, `full` or
+            that of the `batch`; or `told`, where the model says that the mean is over twice the
+            even samples.
         full_size: What the loader tells.
     """
     values = torch.split(torch.arange(sum(batches), dtype=torch.float64).square(), batches)
@@ -34,7 +35,8 @@ def over_ranks(
                 continue
             shard = Shard(range(len(batch)), start, stop, number=number)
             own, counts = batch[start:stop], counted(batch)[start:stop]
-            value, passed = float(own.mean()), {"one": 1, "full": full_size or 0}.get(weight)
+            constants = {"one": 1, "some": 1000, "full": full_size or 0}
+            value, passed = float(own.mean()), constants.get(weight)
             if weight == "told":
                 value = float((own * counts).sum() / counts.sum()) if counts.sum() else 0.0
             passed = len(batch) if weight == "batch" else passed or len(own)
@@ -73,6 +75,23 @@ def test_a_weight_of_one_counts_batches_alike(batches: list[int], world_size: in
     batches = [2 * world_size + size for size in batches]  # where 1 is no shard's size
     expected = over_batches(batches)
     assert over_ranks(batches, world_size, "one") == pytest.approx(expected, rel=1e-12)
+
+
+@settings(max_examples=50, deadline=None)  # the machine may be busy
+@given(sizes, worlds)
+def test_another_constant_counts_batches_alike(batches: list[int], world_size: int) -> None:
+    batches = [world_size, *batches]  # of which one alone tells nothing
+    expected = over_batches(batches)
+    assert over_ranks(batches, world_size, "some") == pytest.approx(expected, rel=1e-12)
+
+
+def test_numbers_that_are_alike_in_one_batch_by_chance_count_as_they_are() -> None:
+    parts = []
+    for start, stop, value in ((0, 3, 5.0), (3, 5, 2.0)):  # 4 labels in each part
+        mean = RankMean(5)
+        mean.add((0.0, 0.0), (4 * value, 4.0), Shard(range(5), start, stop), None)
+        parts.append(mean.part(1))
+    assert merge(parts) == (4 * (5.0 + 2.0), 8)
 
 
 @settings(max_examples=50, deadline=None)  # the machine may be busy

@@ -45,6 +45,32 @@ CASES: dict[str, Case] = {
         right=on(SEVERAL, SameOr("hooks on the gradient of net.0.weight")),
         leave_out=BUT_TWO,
     ),
+    "clips after each backward": Case(
+        "habits.ClipsEachBatch",
+        flags={"accumulate_grad_batches": 2},
+        data_args={"length": 41},  # whose last batch leaves ranks without samples
+        leave_out=("dp2", "stopped"),
+    ),
+    "clips in backward": Case(
+        "habits.ClipsInBackward", flags={"accumulate_grad_batches": 3}, leave_out=BUT_TWO
+    ),
+    "recomputes, reentrant": Case(
+        "habits.Recomputes",
+        right=on(SEVERAL, Refused("use `use_reentrant=False`; or")),
+        leave_out=BUT_TWO,
+    ),
+    "gathers losses at an epoch's end": Case(
+        "habits.GathersLosses",
+        right=on(SEVERAL, SameOr("on_validation_epoch_end: all_gather gives one value of each")),
+        leave_out=BUT_TWO,
+    ),
+    "gathers after a step without samples": Case(
+        "habits.GathersAfterwards",
+        data_args={"val_length": 11},
+        subcommand="validate",
+        right=on(SEVERAL, Refused("all_gather in on_validation_batch_end waits for all")),
+        leave_out=BUT_TWO,
+    ),
     "a batch size per device": Case(
         REGRESSION,
         "habits.PerDevice",

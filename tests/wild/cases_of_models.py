@@ -216,14 +216,14 @@ CASES: dict[str, Case] = {
     "computes in a step without samples": Case(
         "metrics.ComputesAtOnce",
         "logs.SixToValidate",
-        right=on(SEVERAL, Refused("accuracy.compute() in an evaluation step waits for all")),
+        right=on(SEVERAL, Refused("accuracy.compute() in validation_step waits for all")),
         leave_out=("one", "stopped", "dp2"),
     ),
     "gathers in a step without samples": Case(
         "metrics.GathersPredictions",
         data_args={"val_length": 11},
         subcommand="predict",
-        right=on(SEVERAL, Refused("all_gather in a predict step waits for all")),
+        right=on(SEVERAL, Refused("all_gather in predict_step waits for all")),
         leave_out=("one", "dp2"),
     ),
     "a metric's own value, a mean": Case(

@@ -99,7 +99,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "meta-learning; a collection's own values; correlation of a sample each; "
         "a list, entry by entry; noise in a test; counts after steps, a rank idle; "
         "a part of the test per process; averages of the last losses; "
-        "a callback trains a probe; a mean over padded time",
+        "a callback trains a probe; a mean over padded time; "
+        "gathers losses at an epoch's end",
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"
@@ -111,13 +112,23 @@ MECHANISMS: dict[str, Mechanism] = {
         "strategies.ddp.refused_to_wait",
         broken.as_it_comes,
         "ddp2",
-        "computes in a step without samples; gathers in a step without samples",
+        "computes in a step without samples; gathers in a step without samples; "
+        "gathers after a step without samples",
     ),
     "shapes that are gathered are checked": Mechanism(
         "strategies.refused.check_shapes",
         broken.nothing,
         "ddp2",
         "contrastive, gathered; contrastive, gathered by torch",
+    ),
+    "gradients that a hook sees are averaged": Mechanism(
+        "strategies.averaging.AveragesGradients._has_hook_of_gradients",
+        broken.no,
+        "ddp2",
+        "clips after each backward; clips in backward",
+    ),
+    "gradients that come twice are refused": Mechanism(
+        "strategies.ddp.refused_by_gradients", broken.as_it_comes, "ddp2", "recomputes, reentrant"
     ),
     "a step without a loss is refused": Mechanism(
         "speed.direct_step._tell_of_no_loss", broken.nothing, "ddp2", "training_step returns None"

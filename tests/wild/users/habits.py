@@ -8,6 +8,7 @@ import lightning as L
 import torch
 import torchmetrics
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from tests.wild.users.basic import Plain, Regression, xy
@@ -200,3 +201,47 @@ class Probe(L.Callback):
         self.optimizer.zero_grad()
         nn.functional.mse_loss(self.net(features), y.to(features)).backward()
         self.optimizer.step()
+
+
+class ClipsEachBatch(Regression):
+    """Clips after each backward pass, also of batches that are accumulated."""
+
+    def on_after_backward(self):
+        torch.nn.utils.clip_grad_norm_(self.parameters(), 0.1)
+
+
+class ClipsInBackward(Regression):
+    def backward(self, loss):
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters(), 0.1)
+
+
+class Recomputes(ByHand):
+    """Keeps no activations, in the way of old."""
+
+    def forward(self, x):
+        return checkpoint(self.net, x.requires_grad_(), use_reentrant=True)
+
+    def go_back(self, loss):
+        self.manual_backward(loss)
+
+
+class GathersLosses(Regression):
+    """Keeps a list of the losses, and means them at the end."""
+
+    def on_validation_epoch_start(self):
+        self.losses = []
+
+    def validation_step(self, batch, batch_idx):
+        self.losses.append(self.loss(batch))
+
+    def on_validation_epoch_end(self):
+        self.log("val/loss", self.all_gather(torch.stack(self.losses)).mean())
+
+
+class GathersAfterwards(Regression):
+    def validation_step(self, batch, batch_idx):
+        return self.loss(batch)
+
+    def on_validation_batch_end(self, outputs, batch, batch_idx):
+        self.log("val/loss", self.all_gather(outputs).mean())
