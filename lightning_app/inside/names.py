@@ -94,7 +94,7 @@ NEEDED_LATER: Mapping[str, Sequence[str]] = {
 }
 FOR_SPEED: Mapping[str, Sequence[str]] = {
     "fit_loop": ("_can_stop_early",),
-    "fit_loop.epoch_loop": ("_broadcast_sigterm_tensor", "_build_kwargs"),
+    "fit_loop.epoch_loop": ("_broadcast_sigterm_tensor",),
     "fit_loop.epoch_loop._results": ("_extract_batch_size",),
     "fit_loop.epoch_loop.automatic_optimization": ("optim_progress", "run"),
 }
