@@ -61,6 +61,7 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, monitor: str | None = None, mode: Mode | None = None) -> None:
         self._asked = monitor
         self._stand_in = ""
+        self._seen: object = None  # the value that has been compared, or is of an epoch before
         self._has_told = False
         mode = mode or better(monitor or USUAL)
         if mode is None:
@@ -133,15 +134,28 @@ class BestCheckpoint(ModelCheckpoint):
                 )
 
     @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        loop = trainer.fit_loop.epoch_loop
+        has_begun = loop.batch_progress.current.ready > 0
+        is_of_this_epoch = has_begun and loop.val_loop.batch_progress.total.ready > 0
+        self._seen = None if is_of_this_epoch else self._value(trainer)
+
+    def _value(self, trainer: Trainer) -> object:
+        return trainer.callback_metrics.get(self.monitor or "") if self._is_settled else None
+
+    @override
     def on_train_batch_end(self, *args: Any) -> None:
         """Within an epoch there is nothing to compare."""
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        is_known = self._is_settled and self.monitor in trainer.callback_metrics
-        if trainer.strategy.reduce_boolean_decision(is_known):
+        value = self._value(trainer)
+        is_old = value is not None and value is self._seen  # there was no validation since
+        self._seen = value
+        if trainer.strategy.reduce_boolean_decision(value is not None and not is_old):
             super().on_train_epoch_end(trainer, pl_module)
-        elif self._asked is not None:
+        elif self._asked is not None and not is_old:
             names = ", ".join(trainer.callback_metrics)
             self._tell(
                 trainer,

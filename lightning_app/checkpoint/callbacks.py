@@ -39,6 +39,7 @@ from lightning_app.processes.signals import (
     is_left_alone,
     leave_to_this_end,
     may_wait,
+    same_s,
     second_signal_ends,
     stop_at_once,
 )
@@ -64,7 +65,7 @@ class LastCheckpoint(Checkpoint):
         self.requeue = requeue
         self.every_s = every_s
         self.on_nonfinite = on_nonfinite
-        self._signum = 0
+        self._signum, self._heard_s = 0, 0.0
         self._earlier: dict[int, Any] = {}  # the handlers of the program itself
         self._pending = [0, 0]  # agreed by all ranks: the signal to stop by, whether to save
         self._path = ""  # of the run's last checkpoint
@@ -133,9 +134,11 @@ class LastCheckpoint(Checkpoint):
         self._heartbeat = None
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._signum and not second_signal_ends():
+        now_s = time.monotonic()
+        if not self._signum:
+            self._signum, self._heard_s = signum, now_s
+        elif now_s - self._heard_s > same_s(signum) and not second_signal_ends():
             raise KeyboardInterrupt
-        self._signum = self._signum or signum
         for handler in self._earlier.get(signum, ()):
             handler(signum, frame)
 

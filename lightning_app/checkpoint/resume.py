@@ -246,7 +246,7 @@ def _in_words(names: dict[str, list[str]]) -> str:
 def _logged_per_epoch(trainer: Trainer) -> set[str]:
     """What the model has logged of the epoch's batches so far, to be put together at its end."""
     results = inside.training_results(trainer).values()
-    return {metric.meta.name for metric in results if metric.meta.on_epoch}
+    return {m.meta.name for m in results if m.meta.on_epoch and not m.has_reset}
 
 
 def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:

@@ -93,7 +93,8 @@ NEEDED_LATER: Mapping[str, Sequence[str]] = {
     "launcher": ("_start_method", "_strategy"),
 }
 FOR_SPEED: Mapping[str, Sequence[str]] = {
-    "fit_loop.epoch_loop": ("_broadcast_sigterm_tensor", "_build_kwargs"),
+    "fit_loop": ("_can_stop_early",),
+    "fit_loop.epoch_loop": ("_broadcast_sigterm_tensor",),
     "fit_loop.epoch_loop._results": ("_extract_batch_size",),
     "fit_loop.epoch_loop.automatic_optimization": ("optim_progress", "run"),
 }

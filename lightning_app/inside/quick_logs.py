@@ -4,12 +4,11 @@ Each `self.log` has Lightning move the kept value to the device of the new one, 
 through all its attributes, and copies what it finds; on a CPU that is three quarters of the call.
 Here nothing is done where the value is on that device already. And how a value is logged is noted
 and compared anew each time; here what the call before gave is compared alone. What `training_step`
-takes is asked in each call, too; while a run trains, it is looked up once.
+takes is asked in each call, and before each step; while a run trains, it is looked up once.
 
 It takes the place of a class of Lightning's that is not public; tests notice if that changes.
 """
 
-from collections import OrderedDict
 from functools import lru_cache
 from types import FunctionType, MethodType
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core import module as lightning_module
+from lightning.pytorch.loops import training_epoch_loop
 from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _ResultCollection,
     _ResultMetric,
@@ -26,7 +26,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
 
-from lightning_app.inside.loops import give_back, put
+_ASKING = (lightning_module, training_epoch_loop)
 
 
 class _Result(_ResultMetric):
@@ -86,44 +86,25 @@ def log_quickly(trainer: Trainer) -> None:
             loop._results = _Results(training=loop._results.training)
 
 
-@lru_cache(maxsize=8)
-def _is_parameter(step: FunctionType, name: str, explicit: bool) -> bool:
-    return is_param_in_hook_signature(step, name, explicit=explicit)
+@lru_cache(maxsize=16)
+def _is_parameter(step: FunctionType, name: str, explicit: bool, min_args: int | None) -> bool:
+    return is_param_in_hook_signature(step, name, explicit, min_args)
 
 
-def _looked_up(step: Any, name: str, explicit: bool = False, **others: Any) -> bool:
+def _looked_up(step: Any, name: str, explicit: bool = False, min_args: int | None = None) -> bool:
     function = step.__func__ if isinstance(step, MethodType) else None
-    if others or not isinstance(function, FunctionType):
-        return is_param_in_hook_signature(step, name, explicit=explicit, **others)
-    return _is_parameter(function, name, explicit)
+    if not isinstance(function, FunctionType):
+        return is_param_in_hook_signature(step, name, explicit, min_args)
+    return _is_parameter(function, name, explicit, min_args)
 
 
 def look_up_once() -> None:
-    """Have `self.log` look up once what a step takes; it is the same for all Trainers."""
-    vars(lightning_module)["is_param_in_hook_signature"] = _looked_up
+    """Look up once what each step takes; it is the same for all Trainers."""
+    for asking in _ASKING:
+        vars(asking)["is_param_in_hook_signature"] = _looked_up
 
 
 def look_up_each_time() -> None:
     """Undo `look_up_once`."""
-    vars(lightning_module)["is_param_in_hook_signature"] = is_param_in_hook_signature
-
-
-def remember_signature(trainer: Trainer) -> None:
-    """Look up once what `training_step` takes, and not in every step as Lightning does."""
-    look_up_once()
-    loop = trainer.fit_loop.epoch_loop
-    takes_index = "batch_idx" in loop._build_kwargs(OrderedDict(), None, 0)
-
-    def build(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
-        kwargs["batch"] = batch
-        if takes_index:
-            kwargs["batch_idx"] = batch_idx
-        return kwargs
-
-    put(loop, "_build_kwargs", build)
-
-
-def forget_signature(trainer: Trainer) -> None:
-    """Undo `remember_signature`."""
-    look_up_each_time()
-    give_back(trainer.fit_loop.epoch_loop, "_build_kwargs")
+    for asking in _ASKING:
+        vars(asking)["is_param_in_hook_signature"] = is_param_in_hook_signature

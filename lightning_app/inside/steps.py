@@ -51,6 +51,11 @@ def count_batch(trainer: Trainer) -> None:
     trainer._logger_connector._first_loop_iter = False  # else what is logged begins anew
 
 
+def is_told_to_stop(trainer: Trainer) -> bool:
+    """Whether the run is to end after the running batch, and has run as long as it has to."""
+    return bool(trainer.should_stop and trainer.fit_loop._can_stop_early)
+
+
 def is_in_step(trainer: Trainer) -> bool:
     """Whether a training step has begun, or has failed, so that the batch is still to be learnt.
 

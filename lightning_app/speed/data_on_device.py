@@ -42,6 +42,22 @@ class DataOnDevice(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hold(trainer)
 
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._let_go()
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Free the memory, of which the samples of another loader may need all."""
+        if isinstance(self._loader, ShardedLoader):
+            self._loader.sharding.fetch = None
+        self._loader = None
+
     def _hold(self, trainer: Trainer) -> None:
         loader: Any = trainer.train_dataloader
         if loader is self._loader:
@@ -51,8 +67,7 @@ class DataOnDevice(Callback):
                 "--data_on_device: it needs one training loader with a length, and a strategy of "
                 "this project (dp, ddp, one device); leave it out"
             )
-        if isinstance(self._loader, ShardedLoader):
-            self._loader.sharding.fetch = None  # what it holds would be in the way
+        self._let_go()
         self._loader = loader
         loader.sharding.fetch = HeldSamples(loader, trainer.strategy.root_device)
 

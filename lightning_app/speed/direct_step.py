@@ -74,9 +74,9 @@ class DirectStep(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._is_possible:
             return
-        from lightning_app.inside.quick_logs import remember_signature
+        from lightning_app.inside.quick_logs import look_up_once
 
-        remember_signature(trainer)
+        look_up_once()
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         inside.put(loop, "run", _direct_run(trainer, pl_module))
 
@@ -93,9 +93,9 @@ class DirectStep(Callback):
     def _give_back(self, trainer: Trainer) -> None:
         if not self._is_possible:
             return
-        from lightning_app.inside.quick_logs import forget_signature
+        from lightning_app.inside.quick_logs import look_up_each_time
 
-        forget_signature(trainer)
+        look_up_each_time()
         inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
 
 
@@ -151,15 +151,20 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
         accumulates_or_clips = trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val
         if accumulates_or_clips or inside.skips_backward(trainer) or not is_direct():
             return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
-        output: Any = None
+        output: dict[str, Any] | None = None
 
         def closure() -> Tensor | None:
             nonlocal output
             with torch.enable_grad():  # an optimizer may call it without
-                output = strategy.training_step(*kwargs.values())
-                if not isinstance(output, Tensor):  # checked as Lightning does
-                    output = ClosureResult.from_training_step_output(output)
-                loss: Tensor | None = getattr(output, "closure_loss", output)
+                kept: Tensor | None
+                loss: Any = strategy.training_step(*kwargs.values())
+                if isinstance(loss, Tensor):
+                    kept = loss.detach().clone()  # before the optimizer writes to it
+                    output = {"loss": kept}
+                else:  # checked as Lightning does
+                    result = ClosureResult.from_training_step_output(loss)
+                    loss, kept = result.closure_loss, result.loss
+                    output = {} if loss is None else result.asdict()
                 weighed = None if loss is None else weigh(loss)
             progress.zero_grad.increment_ready()
             progress.zero_grad.increment_started()
@@ -169,7 +174,7 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
                 _tell_of_no_loss(trainer.world_size)
             else:
                 weighed.backward()  # type: ignore[no-untyped-call]
-            return None if loss is None else loss.detach()
+            return kept
 
         inside.set_hook(pl_module, "training_step")
         progress.step.increment_ready()
@@ -180,9 +185,7 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
             raise MisconfigurationException(
                 f"{type(optimizer).__name__}.step did not call the closure that it was given"
             )
-        if isinstance(output, Tensor):
-            return {"loss": output.detach()}
-        return {} if output.loss is None else output.asdict()
+        return output
 
     return run
 

@@ -4,7 +4,9 @@ Keras's word and meaning. What the loop does around a step (fetching, hooks of c
 signals) is done once per execution. Every step is the same as with K = 1: its own batch, backward
 pass, optimizer step and learning rate, so weights, sizes, coverage, checkpoints and logged curves
 are, too. An execution ends early where there is something to do: at a step that is logged or that
-a `ModelCheckpoint` saves, before a validation, at the epoch's and the run's end.
+a `ModelCheckpoint` saves, before a validation, at `min_steps`, at the epoch's and the run's end. So
+it does after a step that sets `trainer.should_stop`, but on several processes, which agree on that
+after an execution.
 
 Hooks that fire per batch (`on_train_batch_start`, `on_train_batch_end`, the transfer hooks) fire
 per execution, with the list of its batches. Lightning's callbacks that show or log something in
@@ -93,7 +95,6 @@ class StepsPerExecution(Callback):
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         run_step = loop.run
         results = inside.training_results(trainer)
-        has_schedulers = bool(trainer.lr_scheduler_configs)
         listeners = [
             c.on_step_end  # type: ignore[attr-defined]
             for c in callbacks
@@ -110,10 +111,11 @@ class StepsPerExecution(Callback):
                 if "batch_idx" in own:
                     own["batch_idx"] = batch_idx + i
                 outputs = run_step(optimizer, batch_idx + i, own)
-                if i + 1 < len(batches):
-                    for listener in listeners:
-                        listener(trainer, outputs)
-                    _next_step(trainer, has_schedulers)
+                if i + 1 == len(batches) or _stops(trainer):
+                    break
+                for listener in listeners:
+                    listener(trainer, outputs)
+                _next_step(trainer)
             return outputs
 
         inside.put(loop, "run", run)
@@ -160,12 +162,13 @@ class StepsPerExecution(Callback):
         step, last_step = trainer.global_step, trainer.global_step + self.steps
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         check = trainer.val_check_batch or torch.inf
+        ends = (last_step, trainer.min_steps, trainer.max_steps)
         for num in count(1):
             end_of_epoch = batches + num == trainer.num_training_batches
             if (batches + num) % trainer.accumulate_grad_batches == 0 or end_of_epoch:
                 step += 1
                 is_log_step = every and (step == 1 or step % every == 0)
-                if is_log_step or step in (last_step, trainer.max_steps):
+                if is_log_step or step in ends:
                     return num
                 if every and self._begins_at_logs and (step + 1) % every == 0:
                     return num
@@ -195,13 +198,18 @@ def _made_in(owner: object, name: str) -> str:
     return getattr(getattr(owner, name, None), "__module__", None) or ""
 
 
-def _next_step(trainer: Trainer, has_schedulers: bool) -> None:
+def _stops(trainer: Trainer) -> bool:
+    """Whether a step was the last; ranks that are processes agree on that after an execution."""
+    return inside.is_told_to_stop(trainer) and trainer.world_size == 1
+
+
+def _next_step(trainer: Trainer) -> None:
     """What the training loop does between two steps, as far as steps depend on it."""
     loop = trainer.fit_loop.epoch_loop
     progress = loop.batch_progress
     progress.increment_processed()
     progress.increment_completed()
-    if has_schedulers:
+    if trainer.lr_scheduler_configs:
         loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         loop.update_lr_schedulers("step", update_plateau_schedulers=True)
     inside.count_batch(trainer)

@@ -6,6 +6,7 @@ entry, so ranks of which some had fewer batches, or none, would wait for each ot
 """
 
 from contextlib import suppress
+from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -122,11 +123,17 @@ def _tell_of_reduction(
     remedy = 'keep a sum and a count, each with dist_reduce_fx="sum"'
     if metric._reductions[state] in (dim_zero_mean, torch.mean) and not is_mean_right:
         tell(f"{name}.{state}: a mean of processes, which have unequal parts of samples: {remedy}")
-    elif metric._reductions[state] is None:
+    elif metric._reductions[state] is None and not _merges(compute, metric.metric_state[state]):
         tell(
             f"{name}.{state}: with dist_reduce_fx=None, {type(metric).__name__}.compute gets a "
             f"value of each process, of its own samples: {remedy}, or put them together there"
         )
+
+
+def _merges(compute: CodeType, state: Any) -> bool:
+    """Whether what is computed of a state puts together what processes have of it."""
+    names = set(names_in(compute))
+    return bool(names & {"dim", "ndim"}) or ("sum" in names and not state.ndim)
 
 
 def _fill(entries: list[Any], metric: Metric, forms: list[_Form]) -> None:

@@ -207,6 +207,8 @@ def why_not_split(loader: object) -> str | None:
     for method in ("__iter__", "_get_iterator", "_index_sampler"):
         if getattr(cls, method) is not getattr(DataLoader, method):
             return f"{name} makes its batches its own way (it has a `{method}` of its own)"
+    if hasattr(loader, "load_state_dict"):
+        return f"{name} keeps a state of its own (it has a `load_state_dict`)"
     sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     if sized_len(sampler) is None:
         return f"{type(sampler).__name__} has no length (`__len__`)"

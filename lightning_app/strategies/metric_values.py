@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torchmetrics import Metric
 from torchmetrics.aggregation import BaseAggregator
 
@@ -72,12 +72,9 @@ def _returned(
 
 
 def _state(metric: Metric) -> dict[str, Any]:
-    return {
-        name: [part.detach().cpu() for part in state]
-        if isinstance(state, list)
-        else state.detach().cpu()
-        for name, state in metric.metric_state.items()
-    }
+    states = dict(metric.metric_state)  # lists may have anything in them
+    found: dict[str, Any] = tree_map_only(Tensor, lambda state: state.detach().cpu(), states)
+    return found
 
 
 def _copy(metric: Metric) -> Metric:
@@ -90,9 +87,9 @@ def _copy(metric: Metric) -> Metric:
 def _is_mean(metric: Metric, parts: list[tuple[int, float, dict[str, Any]]]) -> bool:
     """Whether the value over all parts, of which its own is the first, is the mean of theirs."""
     mean = sum(size * value for size, value, _ in parts) / sum(size for size, _, _ in parts)
-    together = _copy(metric).cpu()
-    together.distributed_available_fn = lambda: False
-    with suppress(RuntimeError, TypeError, ValueError):  # of objects that cannot be put together
+    with suppress(Exception):  # of objects that cannot be copied, or put together
+        together = _copy(metric).cpu()
+        together.distributed_available_fn = lambda: False
         for _, _, state in parts[1:]:
             together.merge_state(state)
         value = float(together.compute().detach())

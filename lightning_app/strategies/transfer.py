@@ -21,8 +21,7 @@ class DirectTransfer(Strategy):
         self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
     ) -> Any:
         if self._hooks_are_idle():
-            device = device or self.root_device
-            return batch if _is_on(device, batch) else move_data_to_device(batch, device)
+            return _moved(batch, device or self.root_device)
         return super().batch_to_device(batch, device, dataloader_idx)
 
     def _hooks_are_idle(self) -> bool:
@@ -34,8 +33,12 @@ class DirectTransfer(Strategy):
         return not any(has_hook(owner, hook) for owner in owners for hook in HOOKS)
 
 
-def _is_on(device: torch.device, batch: Any) -> bool:
-    """Whether a batch, or each of several, is tensors of a device; False where it takes a look."""
-    if isinstance(batch, (tuple, list)):
-        return all(_is_on(device, part) for part in batch)
-    return isinstance(batch, Tensor) and batch.device == device
+def _moved(batch: Any, device: torch.device) -> Any:
+    """A batch on a device: lists are new ones, also of what is there already."""
+    if type(batch) is list:
+        return [_moved(part, device) for part in batch]
+    if type(batch) is tuple:
+        return tuple([_moved(part, device) for part in batch])
+    if isinstance(batch, Tensor) and batch.device == device:
+        return batch
+    return move_data_to_device(batch, device)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 from typing_extensions import override
@@ -57,6 +58,7 @@ def fit(
     epochs: int = 2,
     ckpt_path: str | None = None,
     more: Sequence[Callback] = (),
+    **flags: Any,
 ) -> list[str]:
     """Train and tell which checkpoints are there."""
     trainer = make_trainer(
@@ -66,9 +68,9 @@ def fit(
         max_epochs=epochs,
         enable_checkpointing=True,
         default_root_dir=folder,
-        limit_train_batches=2,
         limit_val_batches=1,
         logger=False,
+        **({"limit_train_batches": 2} | flags),
     )
     trainer.fit(model, ckpt_path=ckpt_path)
     return sorted(path.stem for path in folder.rglob("best*.ckpt"))
@@ -101,6 +103,37 @@ def test_a_continued_run_goes_by_what_it_went_by(tmp_path: Path) -> None:
     fit(tmp_path, model, again, 3, path)
     assert (again.monitor, again.mode) == ("val_acc", "max")
     assert float(again.best_model_score or 0) == pytest.approx(0.9)
+
+
+class BreaksOff(Callback):
+    """Ends the run after a step and the validation that follows it."""
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == 2:
+            raise RuntimeError("broken off")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_value_counts_once_also_in_a_run_that_goes_on(tmp_path: Path) -> None:
+    model = Logs(val_loss=[0.9, 0.5, 0.7, 0.3, 0.6, 0.8])
+    seldom: dict[str, Any] = {"check_val_every_n_epoch": 2}
+    assert fit(tmp_path / "first", model, BestCheckpoint(), 4, **seldom) == ["best-epoch=3"]
+    path = str(next(tmp_path.rglob("best*.ckpt")))
+    assert fit(tmp_path / "none", model, BestCheckpoint(), 5, path, **seldom) == []
+    assert fit(tmp_path / "new", model, BestCheckpoint(), 6, path, **seldom) == ["best-epoch=5"]
+    other = BestCheckpoint("val_loss", "max")
+    assert fit(tmp_path / "other", model, other, 5, path, **seldom) == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_validation_before_the_stop_counts_at_the_epochs_end(tmp_path: Path) -> None:
+    model = Logs(val_loss=[0.9])
+    flags: dict[str, Any] = {"limit_train_batches": 3, "val_check_interval": 2}
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit(tmp_path, model, BestCheckpoint(), 1, None, [LastCheckpoint(0.0), BreaksOff()], **flags)
+    path = str(next(tmp_path.rglob("last.ckpt")))
+    assert fit(tmp_path, model, BestCheckpoint(), 1, path, **flags) == ["best-epoch=0"]
 
 
 class Asks(Logs):

@@ -33,13 +33,16 @@ class PreparesEpochs(Scheduled):
     @override
     def training_step(self, batch: Any) -> Any:
         loss = super().training_step(batch)
+        if not self.current_epoch:
+            self.log("first", loss, on_epoch=True)
         self.log("mean", loss, on_epoch=True)
         return loss
 
 
 def test_what_is_not_taken_up_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saver = SaveLast(tmp_path)
-    for path in (None, "003-last-002.ckpt", "008-last-007.ckpt"):
+    names = {"003-last-002.ckpt": "first, mean", "011-last-010.ckpt": "mean"}
+    for path in (None, *names, "008-last-007.ckpt"):
         fit(
             "single_device",
             1,
@@ -52,8 +55,9 @@ def test_what_is_not_taken_up_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
         )
         lines = capsys.readouterr().err.splitlines()
         told = [line for line in lines if line.startswith("continued within an epoch: ")]
-        assert len(told) == (2 if path == "003-last-002.ckpt" else 0)
-        for line, name in zip(told, ("of mean are", "of PreparesEpochs ran"), strict=False):
+        assert len(told) == (2 if path in names else 0)
+        expected = (f"values of {names.get(str(path))} are", "of PreparesEpochs ran")
+        for line, name in zip(told, expected, strict=False):
             assert name in line
 
 

@@ -3,10 +3,12 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from lightning.pytorch.trainer.connectors.signal_connector import _HandlersCompose
 
+from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.processes.signals import _is_ours, stop_at_once
 
 AT_AN_EDGE = """
@@ -44,3 +46,17 @@ def test_a_signal_where_listening_begins_or_ends_prints_no_traceback(
     command = [sys.executable, "-c", AT_AN_EDGE, edge]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(("signum", "seconds"), [(signal.SIGINT, 1.0), (signal.SIGTERM, 10.0)])
+def test_without_a_command_line_a_signal_that_comes_again_at_once_is_the_same(
+    signum: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback, now_s = LastCheckpoint(), [5.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    for now_s[0] in (5.0, 5.0, 5.0 + seconds):
+        callback._on_signal(signum, None)
+    assert callback._signum == signum
+    now_s[0] += 0.1
+    with pytest.raises(KeyboardInterrupt):
+        callback._on_signal(signum, None)

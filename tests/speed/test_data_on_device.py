@@ -1,11 +1,12 @@
 """`--data_on_device`: the same steps, from samples that are asked for once."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override
@@ -15,9 +16,10 @@ from lightning_app.model import LinearModule
 from lightning_app.speed.data_on_device import DataOnDevice, HeldSamples
 from lightning_app.speed.direct_step import DirectStep
 from lightning_app.speed.executions import StepsPerExecution
+from lightning_app.strategies.loader import ShardedLoader
 from lightning_app.telemetry.coverage import Coverage
 from tests.ranks import run_ranks
-from tests.runs import Run, assert_same, fit
+from tests.runs import Run, assert_same, fit, make_trainer
 from tests.user_modules import Samples, Shuffled, Stream, Submodule
 
 CPU = torch.device("cpu")
@@ -135,3 +137,23 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_stream_is_refused() -> None:
     with pytest.raises(MisconfigurationException, match="--data_on_device: it needs one training"):
         fit("single_device", 1, Submodule(), Stream(), max_epochs=1, callbacks=[DataOnDevice()])
+
+
+class BreaksOff(Callback):
+    """Ends the run with an error."""
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise RuntimeError("broken off")
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+@pytest.mark.parametrize("more", [[], [BreaksOff()]])
+def test_nothing_is_held_after_a_run(more: list[Callback]) -> None:
+    held = DataOnDevice()
+    trainer = make_trainer("single_device", 1, max_epochs=1, callbacks=[held, *more])
+    with pytest.raises(RuntimeError) if more else nullcontext():
+        trainer.fit(Submodule(), Shuffled())
+    loader = trainer.train_dataloader
+    assert isinstance(loader, ShardedLoader)
+    assert (loader.sharding.fetch, held._loader) == (None, None)

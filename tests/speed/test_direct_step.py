@@ -11,6 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from torch import nn
 from typing_extensions import override
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
@@ -82,6 +83,53 @@ def test_a_step_without_a_loss_is_told() -> None:
     trainer = make_trainer("single_device", 1, max_epochs=1, callbacks=[DirectStep()])
     with pytest.warns(UserWarning, match="`training_step` returned `None`"):
         trainer.fit(LossForgotten(), data())
+
+
+class ReturnsItself(LinearModule):
+    """Has a loss that its optimizer writes to."""
+
+    def __init__(self) -> None:
+        super().__init__(log_shapes="off")
+        self.level = nn.Parameter(torch.tensor(1.0))
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        return self.level
+
+
+def test_a_loss_is_kept_as_it_was_before_the_step() -> None:
+    module = RandomDataModule(length=40, batch_size=10)
+    run = fit("single_device", 1, ReturnsItself(), module, max_epochs=1, callbacks=[DirectStep()])
+    levels = [1.0, 0.95, 0.9, 0.85]  # at a rate of 0.05
+    assert run.curves["train/loss"][3] == pytest.approx(sum(levels) / 4, rel=1e-12)
+
+
+class Exchanges(LinearModule):
+    """Has another step in its second epoch, which takes the batch's number, too."""
+
+    def __init__(self) -> None:
+        super().__init__(log_shapes="off")
+        self.numbers: list[int] = []
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 1:
+            self.training_step = self.second  # type: ignore[assignment]
+
+    def second(self, batch: Any, number: int) -> Any:
+        self.numbers.append(number)
+        return LinearModule.training_step(self, batch)
+
+
+def test_a_step_may_be_exchanged_for_one_that_takes_more() -> None:
+    runs = []
+    for kind in (LinearModule, Exchanges):
+        torch.manual_seed(0)
+        model = kind()
+        runs.append(fit("single_device", 1, model, data(), max_epochs=2, callbacks=[DirectStep()]))
+    assert isinstance(model, Exchanges)
+    assert model.numbers == [*range(8)]
+    assert_same(runs[0], runs[1], tolerance=0)
 
 
 class Clipping(LinearModule):

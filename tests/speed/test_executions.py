@@ -15,7 +15,9 @@ from lightning.pytorch.callbacks import (
 )
 from typing_extensions import override
 
+from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.finite import NonFiniteLoss
+from lightning_app.checkpoint.io import load
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
 from lightning_app.speed.direct_step import DirectStep
@@ -143,6 +145,54 @@ def test_an_execution_ends_where_the_loop_has_something_to_do() -> None:
     flags: dict[str, Any] = {"log_every_n_steps": 5, "val_check_interval": 4, "max_steps": 15}
     # An epoch of 8: validated at 4 and 8; logged at steps 1, 5, 10, 15.
     assert sizes(3, **flags) == [1, 3, 1, 3, 2, 2, 3]
+    assert sizes(3, min_steps=7, **flags) == [1, 3, 1, 2, 1, 2, 2, 3]
+
+
+class StopsIn(Scheduled):
+    """Asks for the run's end in a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__("step")
+        self.step = step
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        self.trainer.should_stop = self.trainer.should_stop or self.global_step == self.step
+        return super().training_step(batch)
+
+
+def stopped_and_continued(steps: int, folder: Path, **flags: Any) -> tuple[Run, Run, int, int]:
+    """Two runs, and the step and the position in the data that the second one begins at."""
+
+    def run(model: LightningModule, path: str | None = None) -> Run:
+        callbacks = [DirectStep(), StepsPerExecution(steps), LastCheckpoint()]
+        return fit("single_device", 1, model, data(), path, callbacks=callbacks, **flags)
+
+    flags |= {"log_every_n_steps": 50, "max_epochs": 2, "default_root_dir": folder}
+    flags["enable_checkpointing"] = True
+    torch.manual_seed(1)
+    stopped, path = run(StopsIn(2)), next(folder.rglob("last.ckpt"))
+    saved = load(path, weights_only=True)
+    [loader] = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    return stopped, run(Scheduled("step"), str(path)), saved["global_step"], loader["position"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "end"),
+    [
+        ({}, (3, 3)),
+        ({"min_steps": 11}, (11, 3)),
+        ({"min_epochs": 1}, (8, 8)),
+        ({"accumulate_grad_batches": 2}, (2, 5)),  # of which the fifth is not learnt
+    ],
+)
+def test_a_stop_counts_after_its_step(
+    flags: dict[str, Any], end: tuple[int, int], tmp_path: Path
+) -> None:
+    one, other = (stopped_and_continued(k, tmp_path / str(k), **flags) for k in (1, 4))
+    assert one[2:] == other[2:] == end
+    for run, grouped in zip(one[:2], other[:2], strict=True):
+        assert_same(run, grouped, tolerance=0)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])

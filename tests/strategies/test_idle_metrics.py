@@ -32,6 +32,26 @@ class Last(Metric):
         return self.value
 
 
+class Total(Last):
+    """Adds up what processes have."""
+
+    @override
+    def update(self, value: Tensor) -> None:
+        self.value = value.sum()
+
+    @override
+    def compute(self) -> Tensor:
+        return self.value.sum()
+
+
+class Stacked(Last):
+    """Reckons with a value of each process."""
+
+    @override
+    def compute(self) -> Tensor:
+        return self.value.amax(0) if self.value.ndim > 1 else self.value
+
+
 MEAN, NONE = "metric.value: a mean of processes", "metric.value: with dist_reduce_fx=None, Last"
 CASES: list[tuple[Metric, bool, bool, str]] = [  # whether parts are uneven, and the other is idle
     (Last("mean"), False, False, ""),
@@ -40,6 +60,8 @@ CASES: list[tuple[Metric, bool, bool, str]] = [  # whether parts are uneven, and
     (Last(torch.mean), True, False, MEAN),
     (Last("max"), True, True, ""),
     (Last(None), False, False, NONE),
+    (Total(None), False, False, ""),
+    (Stacked(None), False, False, ""),
     (Last("sum", sync_on_compute=False), False, False, "metric: with sync_on_compute=False"),
     (PeakSignalNoiseRatio(data_range=1.0), True, False, ""),  # whose range is a mean
     (PearsonCorrCoef(), True, True, ""),  # which puts values together in `compute`

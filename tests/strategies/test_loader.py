@@ -223,6 +223,15 @@ def test_other_sizes_cannot_continue_an_epoch(name: str) -> None:
     loader.load_state_dict(state | {"position": 0})
 
 
+class Keeps(DataLoader[Any]):
+    """Has something to save, which Lightning asks it for."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stage": 3}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
     stream = DataLoader(NumberStream(), 2)
     assert shard_loader(stream, 0, 1) is stream
@@ -244,6 +253,10 @@ def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
         split = DataLoader(numbers(9), **chooses)
         with pytest.raises(MisconfigurationException, match="split twice"):
             make_trainer(SingleDeviceStrategy("cpu"), 1).strategy.process_dataloader(split)
+    keeps = Keeps(numbers(9), 2)
+    assert shard_loader(keeps, 0, 1) is keeps
+    with pytest.raises(MisconfigurationException, match=r"Keeps keeps a state of its own \(it has"):
+        shard_loader(keeps, 0, 2)
     unsized: Any = DataLoader(numbers(9), batch_sampler=iter([[0]]))
     with pytest.raises(MisconfigurationException, match="has no length"):
         shard_loader(unsized, 0, 2)

@@ -1,19 +1,45 @@
 """What torchmetrics objects return for a batch is told where it is not a mean over samples."""
 
+import threading
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryAUROC, BinaryF1Score, MulticlassAccuracy
+from typing_extensions import override
 
 from lightning_app.strategies.metric_values import tell_of_values
 
 SCORES = torch.tensor([0.9, 0.7, 0.2, 0.8, 0.1, 0.6, 0.3])
 LABELS = torch.tensor([1, 0, 1, 1, 0, 1, 0])
 SIZES = [4, 3]
+
+
+class Locked(BinaryF1Score):
+    """Cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Named(BinaryF1Score):
+    """Keeps a word for each batch, which no device takes."""
+
+    words: list[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("words", default=[], dist_reduce_fx=None)
+
+    @override
+    def update(self, scores: Tensor, labels: Tensor) -> None:
+        super().update(scores, labels)
+        self.words.append("a")
+
 
 MAKE: dict[str, Any] = {
     "accuracy": lambda: MulticlassAccuracy(2, average="micro"),
@@ -23,6 +49,8 @@ MAKE: dict[str, Any] = {
     "AUROC": BinaryAUROC,
     "root": lambda: MeanSquaredError(squared=False),
     "macro": lambda: MulticlassAccuracy(2),
+    "locked": Locked,
+    "named": Named,
 }
 
 
@@ -66,7 +94,7 @@ def test_what_is_no_mean_is_told(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert "self.log('value', self.metric)" in line
 
 
-@pytest.mark.parametrize("kind", ["accuracy", "squared error", "mean"])
+@pytest.mark.parametrize("kind", ["accuracy", "squared error", "mean", "locked", "named"])
 def test_a_mean_is_not(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(kind, monkeypatch) == []
 

@@ -48,7 +48,7 @@ class Attributes:
 
     def __init__(self, model: LightningModule, tell: TellOnce) -> None:
         self._model, self._tell = model, tell
-        self._left = NUM_STEPS
+        self._num_steps = 0
         self._set: dict[tuple[nn.Module, str], None] = {}  # by some step
         self._start: Values = {}
         self._parts: list[Values] = []
@@ -59,14 +59,15 @@ class Attributes:
     def begin(self) -> None:
         """Keep what a step begins with."""
         self._parts = []
-        self._left = max(self._left - 1, 0)
-        self._start = self._all() if self._left else self._known()
-        self._lengths = _lengths(self._start) if self._left else {}
-        self._generators = _generators(self._start) if self._left else {}
+        self._num_steps += 1
+        self._looks = self._num_steps <= NUM_STEPS
+        self._start = self._all() if self._looks else self._known()
+        self._lengths = _lengths(self._start) if self._looks else {}
+        self._generators = _generators(self._start) if self._looks else {}
 
     def part_ended(self) -> None:
         """Note what a virtual rank has set, and have things as the step began."""
-        if self._left:
+        if self._looks:
             now = self._all()
             self._set |= dict.fromkeys(
                 key for key, value in now.items() if self._start.get(key, _ABSENT) is not value
@@ -78,7 +79,7 @@ class Attributes:
         """Have what the first virtual rank has set; tell if others differ."""
         if self._parts:
             self._put(self._parts[0])
-        if self._left:
+        if self._looks:
             self._tell_of_parts()
 
     def _tell_of_parts(self) -> None:

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from lightning_app.strategies.first_steps import NUM_STEPS
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import MOST_VALUES, Buffers
@@ -111,3 +112,16 @@ def test_attributes_that_parts_set(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(20):
         step([4, 3])
     assert model.count == 27
+
+
+def test_what_the_last_step_that_is_looked_at_sets_is_kept() -> None:
+    model: Any = LightningModule()
+    attributes = Attributes(model, TellOnce())
+    for number in range(1, NUM_STEPS + 1):
+        attributes.begin()
+        for part in range(2):
+            if number == NUM_STEPS:
+                model.late = part
+            attributes.part_ended()
+        attributes.end()
+    assert model.late == 0
