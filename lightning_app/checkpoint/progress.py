@@ -30,12 +30,6 @@ def plateaus_are_due(trainer: Trainer, progress: dict[str, Any]) -> bool:
     return is_ending and any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
 
 
-def step_is_complete(progress: dict[str, Any]) -> bool:
-    """Whether the last step has all behind it, or its epoch's end only before it."""
-    counts = progress["epoch_loop.batch_progress"]["current"]
-    return bool(counts["ready"] == counts["completed"])
-
-
 def end_step(progress: dict[str, Any]) -> bool:
     """Make of loaded progress in a step's last hooks that after them; gives whether it was such.
 

@@ -32,7 +32,6 @@ from lightning_app.checkpoint.progress import (
     end_step,
     plateaus_are_due,
     put_right,
-    step_is_complete,
 )
 from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
@@ -88,7 +87,7 @@ class Resume(Callback):
         checkpoint[_PLATEAUS_DUE] = is_due = plateaus_are_due(trainer, progress)
         put_right(trainer, progress)
         checkpoint[_TRAINED_BY] = _trained_by(trainer)
-        checkpoint[_NOTHING_PENDING] = trainer.training and step_is_complete(progress)
+        checkpoint[_NOTHING_PENDING] = trainer.training  # a step that has not ended is done again
         checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         checkpoint[_GATHERED] = gathered_so_far(trainer)
         checkpoint[_SWITCHES] = switches(pl_module, with_modes=trainer.training)

@@ -195,7 +195,7 @@ def test_a_step_that_failed_is_done_again(steps: int, tmp_path: Path) -> None:
         callbacks += [StepsPerExecution(steps)] if steps > 1 else []
         module = RandomDataModule(length=80, batch_size=8, val_length=10)
         flags: dict[str, Any] = {"max_epochs": 1, "enable_checkpointing": True}
-        flags |= {"log_every_n_steps": 50, "default_root_dir": tmp_path}
+        flags |= {"log_every_n_steps": 4, "default_root_dir": tmp_path}
         torch.manual_seed(1)
         return fit("single_device", 1, kind("step"), module, path, callbacks=callbacks, **flags)
 
@@ -206,6 +206,8 @@ def test_a_step_that_failed_is_done_again(steps: int, tmp_path: Path) -> None:
     continued = train(FailsOnce, str(tmp_path / "on_exception.ckpt"))
     assert_same_weights(continued, whole, tolerance=0)
     assert continued.metrics["coverage/missing"] == continued.metrics["coverage/repeated"] == 0
+    curve = whole.curves["train/loss_step"]
+    assert continued.curves["train/loss_step"] == {step: curve[step] for step in (3, 7)}
 
 
 class NotesEpochs(RandomDataModule):
