@@ -46,6 +46,7 @@ _OWN: dict[str, Types] = {
     "event_files": dict,
     "gathered_so_far": dict,
     "nothing_pending": bool,
+    "plateaus_due": bool,
     "splits": list,
     "switches": dict,
     "trained_by": dict,
@@ -200,10 +201,12 @@ def _check_parts(path: str, saved: Any, to_train: bool) -> None:
             _check_types(name, state, {k: v for k, v in _OF_BEST.items() if k in state}, remedy)
     if "coverage_planned" in own:
         _check_coverage(name, saved, remedy)
+    kinds: dict[str, Types]
     if "switches" in own:
-        _check_types(name, saved["switches"], {"eval": list, "frozen": list}, remedy)
+        kinds = dict.fromkeys(("frozen", *saved["switches"]), list)
+        _check_types(name, saved["switches"], kinds, remedy)
     if "trained_by" in own:
-        kinds: dict[str, Types] = {"optimizers": list, "lr_schedulers": list}
+        kinds = {"optimizers": list, "lr_schedulers": list}
         _check_types(name, saved["trained_by"], kinds, remedy)
     if "epoch_loss" in own and saved["epoch_loss"].shape != (2,):
         raise UsageError(f"{name}: its 'epoch_loss' is not a sum and a weight; {remedy}")

@@ -1,7 +1,7 @@
 """How a run is continued at the very place where it was saved.
 
 Lightning's loops can restart from almost any step they are saved at. Where they would skip a
-validation that had not ended, do something twice, or forget the loader's position, the progress is
+validation or an epoch's end, do something twice, or forget the loader's position, the progress is
 put right here. What they cannot take up is told in one line.
 """
 
@@ -28,11 +28,17 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.checkpoint.mid_epoch import begins_anew, gathered_so_far, what_is_lost
+from lightning_app.checkpoint.progress import (
+    end_step,
+    plateaus_are_due,
+    put_right,
+)
 from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain, tensors_of
 
 _NOTHING_PENDING = "nothing_pending"
+_PLATEAUS_DUE = "plateaus_due"
 _EPOCH_MEANS = "epoch_means"
 _GATHERED = "gathered_so_far"
 _METRICS = "callback_metrics"
@@ -40,6 +46,10 @@ _SWITCHES = "switches"
 _ADDED_LATER = ("differentiable",)  # by torch, to an optimizer's defaults
 _OF_SWA = "SWALR"
 _TRAINED_BY = "trained_by"
+_OWN = (
+    *("event_files", _NOTHING_PENDING, _PLATEAUS_DUE, _EPOCH_MEANS, _GATHERED),
+    *(_METRICS, _SWITCHES, _TRAINED_BY),
+)
 # They load a checkpoint of their own, after which Lightning forgets the one to go on from.
 _SEARCHES = (LearningRateFinder.on_fit_start, BatchSizeFinder.on_fit_start)
 
@@ -63,6 +73,7 @@ class Resume(Callback):
         self._checkpoint: dict[str, Any] = {}  # of what this callback adds to one
         self._numbers: list[int] = []  # of optimizers and schedulers in it
         self._has_position = False  # in the data, the checkpoint
+        self._ends_step = False  # it was saved in a hook of a step that had more behind it
         self._has_begun = False  # training
 
     @override
@@ -73,14 +84,15 @@ class Resume(Callback):
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and has_begun:
             checkpoint["event_files"] = trainer.logger.position()
         progress = checkpoint["loops"]["fit_loop"]
+        checkpoint[_PLATEAUS_DUE] = is_due = plateaus_are_due(trainer, progress)
         put_right(trainer, progress)
         checkpoint[_TRAINED_BY] = _trained_by(trainer)
-        checkpoint[_NOTHING_PENDING] = trainer.training and _step_is_complete(progress)
+        checkpoint[_NOTHING_PENDING] = trainer.training  # a step that has not ended is done again
         checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         checkpoint[_GATHERED] = gathered_so_far(trainer)
-        if trainer.training:
-            checkpoint[_SWITCHES] = switches(pl_module)
-        metrics = inside.metrics_to_save(trainer)  # plateau schedulers go by them
+        checkpoint[_SWITCHES] = switches(pl_module, with_modes=trainer.training)
+        # Plateau schedulers go by them. Those of an epoch that just ends may have to be computed.
+        metrics = trainer.callback_metrics if is_due else inside.metrics_to_save(trainer)
         checkpoint[_METRICS] = tensors_of(metrics)
         if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
             states = checkpoint.get("callbacks")
@@ -96,9 +108,10 @@ class Resume(Callback):
             return
         if checkpoint["global_step"]:
             _check_searches(trainer)
-        names = (_NOTHING_PENDING, _EPOCH_MEANS, _GATHERED, _METRICS, _SWITCHES, _TRAINED_BY)
-        self._checkpoint = {name: checkpoint.get(name) for name in ("event_files", *names)}
-        loaders = checkpoint["loops"]["fit_loop"].get("state_dict") or {}
+        self._checkpoint = {name: checkpoint.get(name) for name in _OWN}
+        progress = checkpoint["loops"]["fit_loop"]
+        self._ends_step = end_step(progress)
+        loaders = progress.get("state_dict") or {}
         self._has_position = bool(loaders.get("combined_loader"))
         self._numbers = [len(checkpoint.get(k, ())) for k in ("optimizer_states", "lr_schedulers")]
 
@@ -117,6 +130,10 @@ class Resume(Callback):
             lost = (*_what_is_lost(trainer), *begins_anew(gathered))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
+        if self._checkpoint:
+            inside.keep_reload_epochs(trainer)
+        if self._checkpoint.get(_PLATEAUS_DUE):
+            inside.step_plateaus_of_epoch(trainer)
         inside.load_positions(trainer)
         loop = trainer.fit_loop
         if not loop.restarting:
@@ -125,8 +142,9 @@ class Resume(Callback):
             # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
             inside.begin_with_new_epoch(trainer)
             return
-        if self._checkpoint.get(_NOTHING_PENDING):
-            inside.begin_with_next_step(trainer)
+        if self._ends_step or self._checkpoint.get(_NOTHING_PENDING):
+            inside.begin_with_next_step(trainer, self._ends_step)
+        inside.end_epoch_as_usual(trainer)
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
 
@@ -185,6 +203,13 @@ class Resume(Callback):
                 "values per step have no gap"
             )
         yield from what_is_lost(self._checkpoint.get(_GATHERED) or {})
+        model: LightningModule = trainer.lightning_module
+        if self._ends_step and has_hook(model, "on_train_batch_end"):
+            yield (
+                "it was saved in on_train_batch_end, and that of "
+                f"{type(model).__name__}, which comes after those of callbacks, does not run for "
+                "that step"
+            )
         if owners := [type(owner).__name__ for owner in _prepares_epochs(trainer)]:
             yield (
                 f"on_train_epoch_start of {', '.join(owners)} ran when the epoch began, and does "
@@ -218,6 +243,13 @@ def _what_is_lost(trainer: Trainer) -> Iterator[str]:
         yield (
             "ModelPruning does not put back its masks, so what it has pruned is trained until it "
             "prunes again"
+        )
+    every: int = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+    if every and (late := trainer.current_epoch % every):
+        begun = trainer.current_epoch - late
+        yield (
+            f"loaders that were made for epoch {begun} (`reload_dataloaders_every_n_epochs`) are "
+            f"made again at epoch {trainer.current_epoch}, and then at {begun + every}"
         )
     if names := [name for name, m in model.named_modules() if isinstance(m, MetricTracker)]:
         yield f"{', '.join(names)}: a MetricTracker saves nothing, so its history begins anew"
@@ -257,41 +289,3 @@ def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:
         only_shows = isinstance(owner, (ProgressBar, LearningRateMonitor))
         if has_hook(owner, "on_train_epoch_start") and not (is_ours or only_shows):
             yield owner
-
-
-def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
-    """Make saved loop progress such that Lightning restarts exactly there."""
-    epoch, batch = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
-    validation = progress["epoch_loop.val_loop.batch_progress"]
-    if validation["current"]["processed"] != validation["current"]["completed"]:
-        # In mid-validation. Its metrics are not saved: all of it is run again.
-        for counts in (validation["total"], validation["current"]):
-            counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-    elif 0 < epoch["current"]["started"] == epoch["current"]["processed"]:
-        if batch["is_last_batch"] or inside.has_all_batches(trainer):
-            _end_epoch(progress)
-        else:  # `max_steps`, say, came before the epoch's end
-            for counts in (epoch["total"], epoch["current"]):
-                counts["processed"] -= 1
-                counts["completed"] = counts["processed"]
-
-
-def _step_is_complete(progress: dict[str, Any]) -> bool:
-    """Whether the last step has all behind it, or its epoch's end only before it."""
-    counts = progress["epoch_loop.batch_progress"]["current"]
-    return bool(counts["ready"] == counts["completed"])
-
-
-def _end_epoch(progress: dict[str, Any]) -> None:
-    """Make of the progress at an epoch's end that between two epochs."""
-    for counts in progress["epoch_progress"].values():
-        counts["completed"] = counts["processed"]
-    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
-    optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-    for part in (
-        progress["epoch_loop.batch_progress"],
-        progress["epoch_loop.scheduler_progress"],
-        optimizer["step"],
-        optimizer["zero_grad"],
-    ):
-        part["current"] = dict.fromkeys(part["current"], 0)

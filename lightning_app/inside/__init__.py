@@ -48,11 +48,14 @@ from lightning_app.inside.names import check_names, missing_for_speed
 from lightning_app.inside.restart import (
     begin_with_new_epoch,
     begin_with_next_step,
+    end_epoch_as_usual,
     forget_restart,
     has_all_batches,
+    keep_reload_epochs,
     load_positions,
     metrics_to_save,
     put_metrics,
+    step_plateaus_of_epoch,
 )
 from lightning_app.inside.start import (
     MultiProcessingLauncher,
@@ -99,6 +102,7 @@ __all__ = [
     "check_names",
     "connect",
     "count_batch",
+    "end_epoch_as_usual",
     "follow",
     "forget_restart",
     "give_back",
@@ -110,6 +114,7 @@ __all__ = [
     "is_local_file",
     "is_log_step",
     "is_told_to_stop",
+    "keep_reload_epochs",
     "leave_epochs",
     "leave_evaluated_batches",
     "leave_samplers_alone",
@@ -145,6 +150,7 @@ __all__ = [
     "set_value_of_step",
     "skips_backward",
     "step_number",
+    "step_plateaus_of_epoch",
     "takes_loaders_in_turn",
     "takes_one_loader",
     "tell_epoch",

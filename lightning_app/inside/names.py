@@ -37,6 +37,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "_combined_loader",
         "_combined_loader_states_to_load",
         "_data_fetcher",
+        "_last_train_dl_reload_epoch",
         "_restarting",
         "on_advance_end",
         "on_advance_start",
@@ -52,7 +53,12 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "reset",
     ),
     "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward",),
-    "fit_loop.epoch_loop.val_loop": ("_evaluation_step", "_results", "run"),
+    "fit_loop.epoch_loop.val_loop": (
+        "_evaluation_step",
+        "_last_val_dl_reload_epoch",
+        "_results",
+        "run",
+    ),
     "predict_loop": ("_combined_loader", "_predict_step"),
     "strategy": ("_checkpoint_io",),
     "_logger_connector": (

@@ -56,21 +56,47 @@ def begin_with_new_epoch(trainer: Trainer) -> None:
     trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop.restarting = False
 
 
-def begin_with_next_step(trainer: Trainer) -> None:
+def begin_with_next_step(trainer: Trainer, ends_step: bool) -> None:
     """Have the loops begin with a step, as after a checkpoint at which nothing was pending.
 
     Then no validation is to be skipped, and no scheduler to be stepped again.
+
+    Args:
+        trainer: Of the run that goes on.
+        ends_step: Do before what follows the last hook of the step before: it may be a validation.
     """
     loop = trainer.fit_loop.epoch_loop
     stepped = loop._batches_that_stepped
 
     def begin() -> None:
         give_back(loop, "reset")
-        # Of the outer loop, too, which would leave out the plateau schedulers at the epoch's end.
-        trainer.fit_loop._restarting = loop._restarting = False
+        loop.restarting = False
         loop._batches_that_stepped = stepped  # it may have been counted a second time
+        if ends_step:
+            loop.on_advance_end(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
 
     follow(loop, "reset", begin)
+
+
+def end_epoch_as_usual(trainer: Trainer) -> None:
+    """Have the epoch that is continued end as any other, with a step of plateau schedulers."""
+    trainer.fit_loop._restarting = False
+
+
+def step_plateaus_of_epoch(trainer: Trainer) -> None:
+    """Step the plateau schedulers that go by the epoch before, as Lightning does at its end."""
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.completed -= 1  # which is the epoch, for a scheduler of every other one
+    trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+    progress.completed += 1
+
+
+def keep_reload_epochs(trainer: Trainer) -> None:
+    """Have loaders made anew in the epochs in which the run that is continued would have had it."""
+    if every := trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+        loop, epoch = trainer.fit_loop, trainer.current_epoch
+        loop._last_train_dl_reload_epoch = epoch - epoch % every
+        loop.epoch_loop.val_loop._last_val_dl_reload_epoch = epoch - epoch % every
 
 
 def forget_restart(trainer: Trainer) -> None:

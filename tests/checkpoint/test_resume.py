@@ -1,119 +1,23 @@
 """A run continued from any checkpoint equals the run that was never interrupted, to the bit."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    EMAWeightAveraging,
-    OnExceptionCheckpoint,
-)
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging, OnExceptionCheckpoint
 from typing_extensions import override
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
-from lightning_app.model import LinearModule
 from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.coverage import Coverage
+from tests.checkpoint.saving import MODELS, Curves, SaveAlways, SaveLast, Scheduled
 from tests.ranks import run_ranks
-from tests.runs import MemoryLogger, Run, assert_same_weights, fit
+from tests.runs import Run, SaveAt, assert_same_weights, fit
 from tests.user_modules import Shuffled, Submodule
-
-Curves = dict[str, dict[int, float]]
-
-
-class Scheduled(LinearModule):
-    """The project's model with momentum and a learning rate that changes."""
-
-    def __init__(self, interval: str) -> None:
-        super().__init__(log_shapes="off")
-        self.interval = interval
-
-    @override
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
-        if self.interval == "one cycle":
-            steps = int(self.trainer.estimated_stepping_batches)
-            cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, steps)
-            return [optimizer], [{"scheduler": cycle, "interval": "step"}]
-        if self.interval.startswith("plateau"):
-            kind = torch.optim.lr_scheduler.ReduceLROnPlateau
-            plateau = kind(optimizer, patience=0, threshold=9.0)
-            config = {"scheduler": plateau, "interval": self.interval.split()[1]}
-            return [optimizer], [config | {"monitor": "val/loss", "strict": False}]
-        if "averag" in self.interval:
-            return optimizer
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9)
-        return [optimizer], [{"scheduler": scheduler, "interval": self.interval}]
-
-
-class Averaged(Scheduled):
-    """Averages its weights in a hook of its own, which comes after all callbacks'."""
-
-    def __init__(self, interval: str) -> None:
-        super().__init__(interval)
-        self.average = copy.deepcopy(self.net).requires_grad_(False)
-
-    @override
-    def on_train_batch_end(self, *args: Any) -> None:
-        for average, weight in zip(self.average.parameters(), self.net.parameters(), strict=True):
-            average.data.lerp_(weight.data, 0.1)
-
-
-class SaveLast(LastCheckpoint):
-    """Saves wherever `LastCheckpoint` may, each time another file."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.logged: dict[str, Curves] = {}  # by checkpoint: what had been logged
-
-    @override
-    def _agree(self) -> list[int]:
-        return [0, 1]
-
-    @override
-    def _act(self, trainer: Trainer) -> None:
-        _save(trainer, self.folder, "last", self.logged)
-
-
-def _save(trainer: Trainer, folder: Path, name: str, logged: dict[str, Curves]) -> None:
-    name = f"{trainer.global_step:03}-{name}-{len(logged):03}.ckpt"
-    trainer.save_checkpoint(folder / name)
-    assert isinstance(trainer.logger, MemoryLogger)
-    logged[name] = copy.deepcopy(trainer.logger.curves)
-
-
-class SaveAlways(Callback):
-    """Saves where a user's callback may: after steps, in validation, at an epoch's end."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.logged: dict[str, Curves] = {}  # by checkpoint: what had been logged
-
-    def _save(self, trainer: Trainer, name: str) -> None:
-        _save(trainer, self.folder, name, self.logged)
-
-    @override
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        fetcher: Any = trainer.fit_loop._data_fetcher
-        last = loop._is_training_done
-        if not (last or loop._should_check_val_fx(fetcher) or loop._should_accumulate()):
-            self._save(trainer, "step")
-
-    @override
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        self._save(trainer, "validation")
-
-    @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, "epoch")
-
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("epoch", {}),
@@ -126,6 +30,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "validation every other epoch": ("epoch", {"check_val_every_n_epoch": 2}),
     "accumulation": ("step", {"accumulate_grad_batches": 3}),
     "limited": ("epoch", {"limit_train_batches": 5}),
+    "plateau every other epoch": ("plateau epoch 2", {}),
+    "plateau by steps": ("plateau step", {"val_check_interval": 0.5}),
+    "freezing": ("freezing", {"limit_train_batches": 3, "val_check_interval": 2, "max_epochs": 2}),
     "by steps": ("epoch", {"max_steps": 17}),
     "by steps, validation within epochs": ("epoch", {"max_steps": 17, "val_check_interval": 0.5}),
 }
@@ -134,7 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def train(case: str, callback: Callback | None, ckpt_path: str | None = None, **more: Any) -> Run:
     interval, flags = CASES[case]
     torch.manual_seed(1)
-    model = Averaged(interval) if interval == "average" else Scheduled(interval)
+    model = MODELS.get(interval, Scheduled)(interval)
     data = RandomDataModule(length=50, batch_size=7, val_length=30)
     callbacks = [Coverage(), *([callback] if callback else []), Resume()]
     if interval == "averaging callback":
@@ -169,9 +76,8 @@ def test_every_checkpoint_continues_the_run(case: str, tmp_path: Path) -> None:
 
 LAST_CASES = {
     **{name: CASES[name] for name in ("plain", "validation within epochs", "accumulation")},
-    "by steps, validation within epochs": CASES["by steps, validation within epochs"],
+    **{name: CASES[name] for name in ("by steps, validation within epochs", "plateau by steps")},
     "plateau": ("plateau epoch", {}),
-    "plateau by steps": ("plateau step", {"val_check_interval": 0.5}),
     "one cycle": ("one cycle", {"val_check_interval": 0.5}),
     "own average": ("average", {"val_check_interval": 0.5}),
     "averaging callback": ("averaging callback", {"val_check_interval": 0.5}),
@@ -211,6 +117,16 @@ def test_a_longer_run_continues_one_that_ended_in_mid_epoch(tmp_path: Path) -> N
     assert_same_weights(run, whole, tolerance=0)
 
 
+def test_a_run_continued_at_an_epochs_last_step_goes_on_again(tmp_path: Path) -> None:
+    saver, again = SaveAlways(tmp_path / "first"), SaveLast(tmp_path / "again")
+    whole = train("plain", saver)
+    (name,) = (name for name in saver.logged if name.startswith("008-step"))
+    train("plain", again, str(tmp_path / "first" / name))
+    for name in list(again.logged)[:9:4]:  # within an epoch, and after it
+        run = train("plain", None, str(tmp_path / "again" / name))
+        assert_same_weights(run, whole, tolerance=0)
+
+
 def assert_points_are_from(part: Curves, whole: Curves) -> None:
     """Assert that each point of some curves is, to 1e-12, one of the whole run's."""
     for tag, curve in part.items():
@@ -229,12 +145,12 @@ def test_another_layout_continues_the_run(tmp_path: Path) -> None:
     run_ranks(train_ddp, 2, 2, tmp_path, None)
     checkpoints = sorted(map(str, tmp_path.iterdir()))
     assert len(checkpoints) > 20
-    for checkpoint in checkpoints[::5]:
+    for checkpoint in checkpoints[::6]:
         for layout in ({}, {"strategy": "dp", "devices": 3}):
             run = train("plain", None, checkpoint, **layout)
             assert_same_weights(run, whole)
             assert_points_are_from(run.curves, whole.curves)
-    for checkpoint in checkpoints[3::9]:
+    for checkpoint in checkpoints[3::12]:
         for run in run_ranks(train_ddp, 3, 3, None, checkpoint):
             assert_same_weights(run, whole)
             assert_points_are_from(run.curves, whole.curves)
@@ -279,7 +195,7 @@ def test_a_step_that_failed_is_done_again(steps: int, tmp_path: Path) -> None:
         callbacks += [StepsPerExecution(steps)] if steps > 1 else []
         module = RandomDataModule(length=80, batch_size=8, val_length=10)
         flags: dict[str, Any] = {"max_epochs": 1, "enable_checkpointing": True}
-        flags |= {"log_every_n_steps": 50, "default_root_dir": tmp_path}
+        flags |= {"log_every_n_steps": 4, "default_root_dir": tmp_path}
         torch.manual_seed(1)
         return fit("single_device", 1, kind("step"), module, path, callbacks=callbacks, **flags)
 
@@ -290,3 +206,45 @@ def test_a_step_that_failed_is_done_again(steps: int, tmp_path: Path) -> None:
     continued = train(FailsOnce, str(tmp_path / "on_exception.ckpt"))
     assert_same_weights(continued, whole, tolerance=0)
     assert continued.metrics["coverage/missing"] == continued.metrics["coverage/repeated"] == 0
+    curve = whole.curves["train/loss_step"]
+    assert continued.curves["train/loss_step"] == {step: curve[step] for step in (3, 7)}
+
+
+class NotesEpochs(RandomDataModule):
+    """Notes the epochs in which its loaders are made."""
+
+    def __init__(self) -> None:
+        super().__init__(length=50, batch_size=7, val_length=30)  # 8 batches
+        self.epochs: dict[str, list[int]] = {"train": [], "val": []}
+
+    def _note(self, name: str) -> None:
+        assert self.trainer is not None
+        self.epochs[name].append(self.trainer.current_epoch)
+
+    @override
+    def train_dataloader(self) -> Any:
+        self._note("train")
+        return super().train_dataloader()
+
+    @override
+    def val_dataloader(self) -> Any:
+        self._note("val")
+        return super().val_dataloader()
+
+
+@pytest.mark.parametrize(("step", "epochs"), [(24, [2, 4]), (25, [3, 4])])
+def test_loaders_are_made_anew_when_they_would_have_been(
+    step: int, epochs: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "kept.ckpt"
+    for ckpt_path, expected in ((None, [0, 2, 4]), (str(path), epochs)):
+        data = NotesEpochs()
+        more: dict[str, Any] = {"max_epochs": 5, "reload_dataloaders_every_n_epochs": 2}
+        callbacks = [Resume(), *([] if ckpt_path else [SaveAt(step, path)])]
+        fit("single_device", 1, None, data, ckpt_path, callbacks=callbacks, **more)
+        assert data.epochs == {"train": expected, "val": expected}
+    line = (
+        "continued: loaders that were made for epoch 2 (`reload_dataloaders_every_n_epochs`) are "
+    )
+    told = line + "made again at epoch 3, and then at 4\n"
+    assert (told in capsys.readouterr().err) == (step == 25)

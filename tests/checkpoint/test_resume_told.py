@@ -20,7 +20,7 @@ from lightning_app.checkpoint.mid_epoch import gathered_so_far, what_is_lost
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
-from tests.checkpoint.test_resume import SaveLast, Scheduled
+from tests.checkpoint.saving import SaveLast, Scheduled
 from tests.runs import Run, SaveAt, fit
 
 
@@ -86,6 +86,9 @@ class Counts(Scheduled):
         self.kept.persistent(True)
 
     @override
+    def on_train_batch_end(self, *args: Any) -> None: ...
+
+    @override
     def training_step(self, batch: Any) -> Any:
         for metric in (self.seen, self.kept, self.logged, self.all, self.best, self.logged_best):
             metric.update(len(batch[0]))
@@ -106,7 +109,7 @@ class SaveIn(Callback):
             trainer.save_checkpoint(self.path, weights_only=False)
 
 
-@pytest.mark.parametrize(("batch_idx", "lost"), [(3, 0), (4, 1), (6, 3)])
+@pytest.mark.parametrize(("batch_idx", "lost"), [(3, 0), (4, 1), (6, 3), (7, 0)])
 def test_what_an_epoch_has_gathered_is_told(
     batch_idx: int, lost: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +128,7 @@ def test_what_an_epoch_has_gathered_is_told(
     told = "".join(line for line in capsys.readouterr().err.splitlines() if "continued" in line)
     assert "continued: best: it is not saved without `persistent(True)`" in told
     assert "seen, all: a torchmetrics object is not saved without" in told
+    assert told.count("that of Counts, which comes after those of callbacks, does not run") == 1
     assert ("while gradients were accumulated" in told) == bool(lost)
     assert f"without those of {lost} batches" in told or not lost
 

@@ -23,7 +23,7 @@ from lightning_app.model import LinearModule
 from lightning_app.speed.direct_step import DirectStep
 from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.coverage import Coverage
-from tests.checkpoint.test_resume import Scheduled
+from tests.checkpoint.saving import Scheduled
 from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit
 from tests.user_modules import (

@@ -1,0 +1,63 @@
+"""How far the loops of a checkpoint have come, made such that Lightning restarts exactly there."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_app import inside
+
+
+def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
+    """Make loop progress that is saved such that Lightning restarts exactly there."""
+    epoch, validation = progress["epoch_progress"], progress["epoch_loop.val_loop.batch_progress"]
+    if _is_validating(trainer, validation["current"]):
+        # Its metrics are not saved: all of it is run again.
+        for counts in (validation["total"], validation["current"]):
+            counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    elif 0 < epoch["current"]["started"] == epoch["current"]["processed"]:
+        if inside.has_all_batches(trainer):
+            _end_epoch(progress)
+        else:  # `max_steps`, say, came before the epoch's end
+            for counts in (epoch["total"], epoch["current"]):
+                counts["processed"] -= 1
+                counts["completed"] = counts["processed"]
+
+
+def plateaus_are_due(trainer: Trainer, progress: dict[str, Any]) -> bool:
+    """Whether an epoch's last hooks run, after which Lightning steps plateau schedulers."""
+    counts = progress["epoch_progress"]["current"]
+    is_ending = counts["completed"] < counts["processed"] and inside.has_all_batches(trainer)
+    return is_ending and any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
+
+
+def end_step(progress: dict[str, Any]) -> bool:
+    """Make of loaded progress in a step's last hooks that after them; gives whether it was such.
+
+    Lightning takes no validation, no scheduler and no epoch's end that follows such a step up.
+    """
+    batch = progress["epoch_loop.batch_progress"]
+    pending: int = batch["current"]["processed"] - batch["current"]["completed"]
+    for counts in (batch["total"], batch["current"]):
+        counts["completed"] += pending
+    return bool(pending)
+
+
+def _is_validating(trainer: Trainer, counts: dict[str, int]) -> bool:
+    """Whether a validation of the training runs, and has not come to its end."""
+    begins = trainer.state.fn == "fit" and trainer.validating and not counts["ready"]
+    return begins or counts["ready"] != counts["completed"]
+
+
+def _end_epoch(progress: dict[str, Any]) -> None:
+    """Make of the progress at an epoch's end that between two epochs."""
+    for counts in progress["epoch_progress"].values():
+        counts["completed"] = counts["processed"]
+    progress["epoch_loop.batch_progress"]["is_last_batch"] = False
+    optimizer = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    for part in (
+        progress["epoch_loop.batch_progress"],
+        progress["epoch_loop.scheduler_progress"],
+        optimizer["step"],
+        optimizer["zero_grad"],
+    ):
+        part["current"] = dict.fromkeys(part["current"], 0)

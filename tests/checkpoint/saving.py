@@ -1,0 +1,126 @@
+"""Models that are continued, and callbacks that save them wherever it may be."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_app.checkpoint.callbacks import LastCheckpoint
+from lightning_app.model import LinearModule
+from tests.runs import MemoryLogger
+
+Curves = dict[str, dict[int, float]]
+
+
+class Scheduled(LinearModule):
+    """The project's model with momentum and a learning rate that changes."""
+
+    def __init__(self, interval: str) -> None:
+        super().__init__(log_shapes="off")
+        self.interval = interval
+
+    @override
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
+        if self.interval == "one cycle":
+            steps = int(self.trainer.estimated_stepping_batches)
+            cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, steps)
+            return [optimizer], [{"scheduler": cycle, "interval": "step"}]
+        if self.interval.startswith("plateau"):
+            kind = torch.optim.lr_scheduler.ReduceLROnPlateau
+            plateau = kind(optimizer, patience=0, threshold=9.0)
+            _, interval, *every = self.interval.split()
+            config: dict[str, Any] = {"scheduler": plateau, "interval": interval}
+            config["frequency"] = int(every[0]) if every else 1
+            return [optimizer], [config | {"monitor": "val/loss", "strict": False}]
+        if self.interval in ("averaging callback", *MODELS):
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9)
+        return [optimizer], [{"scheduler": scheduler, "interval": self.interval}]
+
+
+class Averaged(Scheduled):
+    """Averages its weights in a hook of its own, which comes after all callbacks'."""
+
+    def __init__(self, interval: str) -> None:
+        super().__init__(interval)
+        self.average = copy.deepcopy(self.net).requires_grad_(False)
+
+    @override
+    def on_train_batch_end(self, *args: Any) -> None:
+        for average, weight in zip(self.average.parameters(), self.net.parameters(), strict=True):
+            average.data.lerp_(weight.data, 0.1)
+
+
+class Freezes(Scheduled):
+    """Has its bias rest from the second epoch on."""
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        self.net.fc.bias.requires_grad_(not self.current_epoch)
+
+
+MODELS = {"average": Averaged, "freezing": Freezes}
+
+
+class SaveLast(LastCheckpoint):
+    """Saves wherever `LastCheckpoint` may, each time another file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.logged: dict[str, Curves] = {}  # by checkpoint: what had been logged
+
+    @override
+    def _agree(self) -> list[int]:
+        return [0, 1]
+
+    @override
+    def _act(self, trainer: Trainer) -> None:
+        _save(trainer, self.folder, "last", self.logged)
+
+
+def _save(trainer: Trainer, folder: Path, name: str, logged: dict[str, Curves]) -> None:
+    name = f"{trainer.global_step:03}-{name}-{len(logged):03}.ckpt"
+    trainer.save_checkpoint(folder / name)
+    assert isinstance(trainer.logger, MemoryLogger)
+    logged[name] = copy.deepcopy(trainer.logger.curves)
+
+
+class SaveAlways(Callback):
+    """Saves where a user's callback may: after steps, in validation, at an epoch's end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logged: dict[str, Curves] = {}  # by checkpoint: what had been logged
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        _save(trainer, self.folder, name, self.logged)
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        is_last = trainer.global_step == trainer.max_steps  # after which nothing goes on
+        if not (is_last or trainer.fit_loop._should_accumulate()):
+            self._save(trainer, "step")
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, "validation")
+
+    @override
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        if batch_idx == 1:
+            self._save(trainer, "validation")
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._save(trainer, "validation")
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, "epoch")
