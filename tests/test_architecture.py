@@ -18,7 +18,7 @@ LAYERS = [
     ("processes",),
     ("inside",),
     ("data", "model"),
-    ("order", "modules", "hooks", "masking", "limits", "errors", "help", "waiting"),
+    ("order", "modules", "hooks", "masking", "own_part", "limits", "errors", "help", "waiting"),
     ("command",),
 ]
 PRIVATE = re.compile(

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lightning_app.checkpoint.io import is_local, is_whole, load
 from lightning_app.errors import UsageError, first_line
+from lightning_app.own_part import KEY, own_part
 
 Types: TypeAlias = type | tuple[type, ...]
 
@@ -34,7 +35,7 @@ _TO_TRAIN: dict[str, Types] = {
     "optimizer_states": list,
     "lr_schedulers": list,
 }
-# What this project adds, which a checkpoint of Lightning's has not.
+# What this project's part has in it, which a checkpoint of Lightning's has not.
 _OWN: dict[str, Types] = {
     "callback_metrics": dict,
     "coverage": list,
@@ -191,24 +192,29 @@ def _check_parts(path: str, saved: Any, to_train: bool) -> None:
         raise UsageError(f"{name}: not as Lightning {version} saves it ({why}); {remedy}") from None
     _check_types(name, saved, _TO_TRAIN, remedy)
     _check_types(name, saved["loops"], {"fit_loop": dict}, remedy)
-    own = {key: kind for key, kind in _OWN.items() if saved.get(key) is not None}
-    _check_types(name, saved, own, remedy)
     loaders = saved["loops"]["fit_loop"].get("state_dict")
     if isinstance(loaders, dict) and "combined_loader" in loaders:
         _check_types(name, loaders, {"combined_loader": list}, remedy)
     for state in saved["callbacks"].values():
         if isinstance(state, dict) and "best_k_models" in state:
             _check_types(name, state, {k: v for k, v in _OF_BEST.items() if k in state}, remedy)
-    if "coverage_planned" in own:
-        _check_coverage(name, saved, remedy)
+    _check_types(name, saved, {KEY: dict} if KEY in saved else {}, remedy)
+    _check_own_part(name, own_part(saved), remedy)
+
+
+def _check_own_part(name: str, own: dict[str, Any], remedy: str) -> None:
+    known = {key: kind for key, kind in _OWN.items() if own.get(key) is not None}
+    _check_types(name, own, known, remedy)
+    if "coverage_planned" in known:
+        _check_coverage(name, own, remedy)
     kinds: dict[str, Types]
-    if "switches" in own:
-        kinds = dict.fromkeys(("frozen", *saved["switches"]), list)
-        _check_types(name, saved["switches"], kinds, remedy)
-    if "trained_by" in own:
+    if "switches" in known:
+        kinds = dict.fromkeys(("frozen", *own["switches"]), list)
+        _check_types(name, own["switches"], kinds, remedy)
+    if "trained_by" in known:
         kinds = {"optimizers": list, "lr_schedulers": list}
-        _check_types(name, saved["trained_by"], kinds, remedy)
-    if "epoch_loss" in own and saved["epoch_loss"].shape != (2,):
+        _check_types(name, own["trained_by"], kinds, remedy)
+    if "epoch_loss" in known and own["epoch_loss"].shape != (2,):
         raise UsageError(f"{name}: its 'epoch_loss' is not a sum and a weight; {remedy}")
 
 

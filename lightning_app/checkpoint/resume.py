@@ -36,6 +36,7 @@ from lightning_app.checkpoint.progress import (
 from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain, tensors_of
+from lightning_app.own_part import own_part
 
 _NOTHING_PENDING = "nothing_pending"
 _PLATEAUS_DUE = "plateaus_due"
@@ -80,20 +81,21 @@ class Resume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        own = own_part(checkpoint)
         has_begun = trainer.state.fn is not None  # else to ask for files would make one
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and has_begun:
-            checkpoint["event_files"] = trainer.logger.position()
+            own["event_files"] = trainer.logger.position()
         progress = checkpoint["loops"]["fit_loop"]
-        checkpoint[_PLATEAUS_DUE] = is_due = plateaus_are_due(trainer, progress)
+        own[_PLATEAUS_DUE] = is_due = plateaus_are_due(trainer, progress)
         put_right(trainer, progress)
-        checkpoint[_TRAINED_BY] = _trained_by(trainer)
-        checkpoint[_NOTHING_PENDING] = trainer.training  # a step that has not ended is done again
-        checkpoint[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
-        checkpoint[_GATHERED] = gathered_so_far(trainer)
-        checkpoint[_SWITCHES] = switches(pl_module, with_modes=trainer.training)
+        own[_TRAINED_BY] = _trained_by(trainer)
+        own[_NOTHING_PENDING] = trainer.training  # a step that has not ended is done again
+        own[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
+        own[_GATHERED] = gathered_so_far(trainer)
+        own[_SWITCHES] = switches(pl_module, with_modes=trainer.training)
         # Plateau schedulers go by them. Those of an epoch that just ends may have to be computed.
         metrics = trainer.callback_metrics if is_due else inside.metrics_to_save(trainer)
-        checkpoint[_METRICS] = tensors_of(metrics)
+        own[_METRICS] = tensors_of(metrics)
         if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
             states = checkpoint.get("callbacks")
             checkpoint["callbacks"] = apply_to_collection(states, Tensor, plain)
@@ -108,7 +110,8 @@ class Resume(Callback):
             return
         if checkpoint["global_step"]:
             _check_searches(trainer)
-        self._checkpoint = {name: checkpoint.get(name) for name in _OWN}
+        own = own_part(checkpoint)
+        self._checkpoint = {name: own.get(name) for name in _OWN}
         progress = checkpoint["loops"]["fit_loop"]
         self._ends_step = end_step(progress)
         loaders = progress.get("state_dict") or {}

@@ -31,6 +31,7 @@ from typing_extensions import override
 
 from lightning_app import strategies
 from lightning_app.inside import give_back, is_in_step, put
+from lightning_app.own_part import own_part
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.global_batch import run_seed
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
@@ -194,9 +195,11 @@ class Coverage(Callback):
         is_even, _ = self._look(trainer)
         uneven = Tally() if is_even else self._total(trainer)
         planned = self._planned if self._before is None else self._before  # it has not gone on yet
-        checkpoint["coverage_planned"] = planned.clone()
-        checkpoint["coverage_uneven"] = uneven.numbers
-        checkpoint["coverage_names"] = dict(uneven.names)
+        own_part(checkpoint).update(
+            coverage_planned=planned.clone(),
+            coverage_uneven=uneven.numbers,
+            coverage_names=dict(uneven.names),
+        )
         self._shards = begun
 
     @override
@@ -205,10 +208,11 @@ class Coverage(Callback):
     ) -> None:
         self._start()
         self._saved_in = checkpoint.get("epoch")
-        if trainer.is_global_zero and "coverage_planned" in checkpoint:  # of all ranks
-            self._before = checkpoint["coverage_planned"].clone()
-            self._balance.numbers = checkpoint["coverage_uneven"].clone()
-            self._balance.names.update(checkpoint["coverage_names"])
+        own = own_part(checkpoint)
+        if trainer.is_global_zero and "coverage_planned" in own:  # of all ranks
+            self._before = own["coverage_planned"].clone()
+            self._balance.numbers = own["coverage_uneven"].clone()
+            self._balance.names.update(own["coverage_names"])
             self._was_uneven = bool(self._balance.names) or bool(self._balance.numbers.any())
 
 

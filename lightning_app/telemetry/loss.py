@@ -11,6 +11,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.checkpoint.finite import Choice, FiniteLoss
 from lightning_app.modules import plain
+from lightning_app.own_part import own_part
 from lightning_app.processes.collectives import all_objects
 from lightning_app.telemetry.metrics import log
 
@@ -102,14 +103,14 @@ class LossLogger(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._look(trainer)
-        checkpoint["epoch_loss"] = torch.tensor(self._sums(), dtype=torch.float64)
+        own_part(checkpoint)["epoch_loss"] = torch.tensor(self._sums(), dtype=torch.float64)
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # That of all ranks, whatever their number was, is one rank's.
-        sums = checkpoint.get("epoch_loss") if trainer.is_global_zero else None
+        sums = own_part(checkpoint).get("epoch_loss") if trainer.is_global_zero else None
         self._mean = EpochMean() if sums is None else EpochMean(*sums.tolist())
         self._saved_in = checkpoint.get("epoch")
 

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
+from lightning_app.own_part import own_part
 from lightning_app.strategies.virtual import VirtualRanks
 from lightning_app.telemetry.dashboard.callback import device_names
 
@@ -32,13 +33,14 @@ class Surroundings(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if (present := surroundings(trainer)) is not None:
-            checkpoint[KEY] = present
+            own_part(checkpoint)[KEY] = present
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._saved, self._is_continued = checkpoint.get(KEY), trainer.state.fn == "fit"
+        self._saved = own_part(checkpoint).get(KEY)
+        self._is_continued = trainer.state.fn == "fit"
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_app.checkpoint.io import find_checkpoint, load
+from lightning_app.model import LinearModule
+from lightning_app.own_part import KEY
 from tests.in_process import InProcess
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning uses what is deprecated
@@ -148,13 +150,17 @@ WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "moment": (_drop("optimizer_states", 0, "state", 0, "exp_avg"), "KeyError('exp_avg')"),
     "no schedulers": (_drop("lr_schedulers"), "it has no 'lr_schedulers'"),
     "callbacks": (_put("callbacks", value=[]), "its 'callbacks' is of type list, not dict"),
-    "switches": (_put("switches", value={"eval": []}), "it has no 'frozen'"),
-    "trained by": (_put("trained_by", value={}), "it has no 'optimizers'"),
-    "virtual ranks": (_put("virtual_ranks", value=4), "its 'virtual_ranks' is of type int"),
-    "loss": (_put("epoch_loss", value=torch.zeros(3)), "'epoch_loss' is not a sum and a weight"),
-    "plan": (_put("coverage_planned", value=[1]), "its 'coverage_planned' is of type list"),
-    "event files": (_put("event_files", value=[1]), "its 'event_files' is of type list"),
-    "splits": (_put("splits", value=[1]), "it does not fit this run"),
+    "switches": (_put(KEY, "switches", value={"eval": []}), "it has no 'frozen'"),
+    "trained by": (_put(KEY, "trained_by", value={}), "it has no 'optimizers'"),
+    "virtual ranks": (_put(KEY, "virtual_ranks", value=4), "its 'virtual_ranks' is of type int"),
+    "loss": (
+        _put(KEY, "epoch_loss", value=torch.zeros(3)),
+        "'epoch_loss' is not a sum and a weight",
+    ),
+    "plan": (_put(KEY, "coverage_planned", value=[1]), "its 'coverage_planned' is of type list"),
+    "event files": (_put(KEY, "event_files", value=[1]), "its 'event_files' is of type list"),
+    "own part": (_put(KEY, value=[1]), "its 'lightning_app' is of type list, not dict"),
+    "splits": (_put(KEY, "splits", value=[1]), "it does not fit this run"),
 }
 
 
@@ -163,7 +169,7 @@ def test_missing_and_wrong_parts(run: InProcess, content: Any) -> None:
     for name, (change, line) in WRONG.items():
         wrong = copy.deepcopy(content)
         if name in ("no optimizer", "group"):
-            del wrong["trained_by"]  # as plain Lightning saves it
+            del wrong[KEY]["trained_by"]  # as plain Lightning saves it
         change(wrong)
         torch.save(wrong, path)
         run.refused(line, *FIT, "--ckpt_path", path)
@@ -177,6 +183,31 @@ def test_missing_and_wrong_parts(run: InProcess, content: Any) -> None:
         torch.save(saved, path)
         run.refused(line, *FIT, "--ckpt_path", path)
         run.refused(line, "test", "--ckpt_path", path)
+
+
+class OwnKeys(LinearModule):
+    """Keeps values under words that this project has for its own."""
+
+    words = ("epoch_loss", "splits", "coverage", "switches", "trained_by", "callback_metrics")
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(dict.fromkeys(self.words, 0.25))
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert [checkpoint[word] for word in self.words] == [0.25] * len(self.words)
+
+
+def test_all_keys_but_one_are_the_users(run: InProcess) -> None:
+    model = ("--model", f"{__name__}.OwnKeys")
+    outcomes = [
+        run(*DATA, *model, "--max_epochs", "1"),
+        run(*DATA, *model, "--max_epochs", "2", "--ckpt_path", "last"),
+        run("test", *DATA, *model, "--ckpt_path", "last"),
+    ]
+    assert [(o.status, o.stderr) for o in outcomes] == [(0, "")] * 3
+    assert "epoch 2/2" in outcomes[1].stdout
 
 
 class OwnWay(BoringModel):

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.model import LinearModule
+from lightning_app.own_part import KEY
 from lightning_app.telemetry.coverage import Coverage
 from lightning_app.telemetry.metrics import latest
 from tests.runs import make_trainer
@@ -64,6 +65,6 @@ def test_a_number_in_the_callback_metrics_is_a_value_like_others(tmp_path: Path)
     assert (shown["auc"], shown["hits"], shown["f1"]) == (0.5, 3, 0.25)
     assert "best" not in shown
     trainer.save_checkpoint(tmp_path / "saved.ckpt")
-    saved = torch.load(tmp_path / "saved.ckpt", weights_only=True)["callback_metrics"]
+    saved = torch.load(tmp_path / "saved.ckpt", weights_only=True)[KEY]["callback_metrics"]
     assert {"auc", "hits", "f1", "train/loss"} <= saved.keys()
     assert {type(value) for value in saved.values()} == {torch.Tensor}

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_app.checkpoint.best import names_of_validation
 from lightning_app.masking import masked
+from lightning_app.own_part import own_part
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.telemetry.dashboard.card import (
@@ -63,15 +64,17 @@ class Dashboard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # Not `state_dict`, which is asked for before the last steps' sizes are told.
-        checkpoint["splits"] = list(self._splits.items())
-        checkpoint["coverage"] = list(self._coverage)
+        own_part(checkpoint).update(
+            splits=list(self._splits.items()), coverage=list(self._coverage)
+        )
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._splits = dict(checkpoint.get("splits", []))
-        self._coverage = list(checkpoint.get("coverage", self._coverage))
+        own = own_part(checkpoint)
+        self._splits = dict(own.get("splits", []))
+        self._coverage = list(own.get("coverage", self._coverage))
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_app.own_part import KEY
 from lightning_app.strategies.sharding import shard_sizes
 from tests.command import ROOT, transcript
 from tests.events import scalars
@@ -38,7 +39,7 @@ def test_the_tutorial_as_on_eight_devices(
     curves = scalars(folder)
     assert [curves[f"batch_size/rank_{rank}"][2] for rank in range(8)] == [*[4] * 6, 3, 3]
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["virtual_ranks"]["--virtual_ranks"] == "8"
+    assert saved[KEY]["virtual_ranks"]["--virtual_ranks"] == "8"
     outcome = run(tutorial, "--virtual_ranks", "4", "--ckpt_path", "last", "--max_epochs", "2")
     assert outcome.status == 0
     assert "continued: --virtual_ranks was 8 and is 4, so the numbers differ" in outcome.stderr
