@@ -33,6 +33,7 @@ class Last(Metric):
 
 
 MEAN, NONE = "metric.value: a mean of processes", "metric.value: with dist_reduce_fx=None, Last"
+ALONE = "metric: each process computes it from its own samples, and only rank 0's value is logged"
 CASES: list[tuple[Metric, bool, bool, str]] = [  # whether parts are uneven, and the other is idle
     (Last("mean"), False, False, ""),
     (Last("mean"), True, False, MEAN),
@@ -40,7 +41,7 @@ CASES: list[tuple[Metric, bool, bool, str]] = [  # whether parts are uneven, and
     (Last(torch.mean), True, False, MEAN),
     (Last("max"), True, True, ""),
     (Last(None), False, False, NONE),
-    (Last("sum", sync_on_compute=False), False, False, "metric: with sync_on_compute=False"),
+    (Last("sum", sync_on_compute=False), False, False, ALONE),
     (PeakSignalNoiseRatio(data_range=1.0), True, False, ""),  # whose range is a mean
     (PearsonCorrCoef(), True, True, ""),  # which puts values together in `compute`
 ]

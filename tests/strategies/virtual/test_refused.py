@@ -137,7 +137,7 @@ class ReadyMade(LightningDataModule):
 
 
 REFUSED = [
-    ("TwoOptimizers", "Shuffled", "TwoOptimizers optimizes by hand"),
+    ("TwoOptimizers", "Shuffled", "TwoOptimizers uses manual optimization"),
     ("Sparse", "Shuffled", "table has sparse=True"),
     ("SparseCalls", "Shuffled", "a gradient is sparse, and only dense ones are added up in"),
     ("Gathers", "Shuffled", "all_gather in a step would wait for all virtual ranks"),
