@@ -7,11 +7,14 @@ INSTALLED = "train-any"
 
 
 def command() -> str:
-    """What a user types to start it again; `python train.py` stands for scripts of any name."""
+    """What a user types to start it again; `python train.py` where no script was started."""
     path = PurePath(sys.argv[0] if sys.argv else "")
     if path.name == "__main__.py" and path.parent.name == "lightning_app":
         return "python -m lightning_app"
-    return INSTALLED if path.stem == INSTALLED else "python train.py"
+    if path.stem == INSTALLED:
+        return INSTALLED
+    is_script = path.suffix == ".py" and not path.stem.endswith(("__main__", "kernel_launcher"))
+    return f"python {path.name}" if is_script else "python train.py"  # a notebook, say
 
 
 def program() -> str:

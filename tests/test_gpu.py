@@ -1,6 +1,7 @@
-"""What one GPU can show: a single one, too few of them, NCCL with one rank, `dp`'s CUDA path."""
+"""What GPUs can show: one, too few of them, NCCL with one rank and two, `dp`'s CUDA path."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,3 +40,20 @@ def test_a_gpu_gives_the_numbers_of_the_cpu(strategy: str) -> None:
 def test_replicas_on_two_gpus_give_the_numbers_of_one() -> None:
     run = fit("dp", 2, accelerator="gpu", max_epochs=2)
     assert_same_weights(run, fit("single_device", 1, accelerator="gpu", max_epochs=2), 1e-10)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_processes_on_two_gpus_give_the_numbers_of_one(tmp_path: Path) -> None:
+    one, two = (weights_on("gpu", devices, tmp_path / str(devices)) for devices in (1, 2))
+    torch.testing.assert_close(two, one, rtol=1e-10, atol=1e-10)
+
+
+def weights_on(accelerator: str, devices: int, folder: Path) -> Any:
+    """The weights that a run in float64 has saved."""
+    folder.mkdir()
+    strategy = "ddp" if devices > 1 else "single_device"
+    flags = ("--accelerator", accelerator, "--devices", str(devices), "--strategy", strategy)
+    outcome = train(*flags, "--precision", "64-true", "--max_epochs", "2", cwd=folder)
+    assert outcome.status == 0, outcome.stderr
+    (path,) = folder.glob("lightning_logs/*/checkpoints/last.ckpt")
+    return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]

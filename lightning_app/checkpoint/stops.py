@@ -9,10 +9,12 @@ for it. Asking each other in every step would cost a collective in every step. H
   others have come as far, which takes no longer than their step;
 - what some set alone counts from the next heartbeat on, within about a second.
 
-Ranks on several machines have no board: what they set within an epoch waits for the heartbeat.
+Ranks on several machines have no board, nor those on Windows, where a file that is mapped cannot be
+deleted: what they set within an epoch waits for the heartbeat.
 """
 
 import mmap
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -54,7 +56,8 @@ class AgreedStop(Callback):
         limit = getattr(trainer.strategy, "step_timeout", None)
         limit_s = LIMIT_S if limit is None else limit.total_seconds()
         self._heartbeat = Heartbeat(trainer.strategy.root_device)
-        self._board = Board(limit_s) if trainer.num_nodes == 1 else None
+        has_board = trainer.num_nodes == 1 and sys.platform != "win32"
+        self._board = Board(limit_s) if has_board else None
         loop = trainer.fit_loop.epoch_loop
         follow(loop.val_loop, "run", self._note_validation)
         follow(loop, "on_advance_end", lambda: self._after_step(trainer))

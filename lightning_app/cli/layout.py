@@ -6,6 +6,8 @@ from typing import Any
 from lightning_app.processes.placement import SLURM, TORCHRUN, Placement
 
 DOCTOR = "python -m lightning_app.doctor"
+APPLE = "one Apple GPU, which takes one rank"
+APPLE_ALONE = f"{APPLE} without --strategy"
 
 Devices = int | list[int] | str
 
@@ -112,38 +114,49 @@ def resolve(
     devices, count = parse_devices(asked.devices), count_devices(asked.devices)
     if asked.num_nodes < 1:
         raise ValueError(f"--num_nodes {asked.num_nodes}: it must be 1 or more")
-    accelerator, missing = asked.accelerator, None
+    asked_for, accelerator, missing = f"--devices {_text(devices)}", asked.accelerator, None
     if accelerator == "auto":
-        accelerator = "gpu" if num_gpus else "cpu"
-        if has_mps and (count or 1) == 1 and asked.strategy in ("auto", "single_device"):
-            accelerator = "mps"
-        elif accelerator == "cpu" and count:
-            missing = "no usable GPU"
+        accelerator, missing = _automatic(asked, num_gpus, has_mps)
+    is_apple = has_mps and accelerator in ("gpu", "mps")
     if accelerator == "cpu":
         devices = count or 1
         if devices > max_cpu_ranks:
             raise ValueError(
-                f"--devices {_text(asked.devices)}: at most {max_cpu_ranks} ranks can share the "
-                "CPUs of this machine"
+                f"{asked_for}: at most {max_cpu_ranks} ranks can share the CPUs of this machine"
             )
-    elif accelerator in ("gpu", "cuda") and not has_mps:
+    elif is_apple or accelerator in ("gpu", "cuda"):
+        num_gpus = 1 if is_apple else num_gpus
         devices = _existing(devices, num_gpus)
         if devices in (0, []) or (count and count_devices(devices) != count):
-            missing = f"{num_gpus} GPU{'' if num_gpus == 1 else 's'}"
+            missing = APPLE if is_apple else _counted(num_gpus, "GPU")
             devices = devices or [0]
+    why = "" if has_mps else f"; {DOCTOR} tells why"
     if missing and asked.accelerator != "auto":
         raise ValueError(
-            f"--accelerator {asked.accelerator} --devices {_text(asked.devices)}: PyTorch sees "
-            f"{missing}; {DOCTOR} tells why, and `--accelerator auto` takes what there is"
+            f"--accelerator {asked.accelerator} {asked_for}: PyTorch sees {missing}{why}; "
+            "`--accelerator auto` takes what there is"
         )
     resolved = replace(asked, accelerator=accelerator, devices=devices)
     resolved = replace(resolved, strategy=_strategy(resolved))
     if missing is None:
         return resolved, None
-    got = f"{count_devices(devices)} {'CPU rank' if accelerator == 'cpu' else 'GPU'}"
-    got += "" if count_devices(devices) == 1 else "s"
-    asked_for = f"asked for --devices {_text(asked.devices)}"
-    return resolved, f"{asked_for}, found {missing}: running on {got}; {DOCTOR} tells why"
+    if missing == APPLE_ALONE:
+        asked_for = f"--strategy {_name(asked.strategy)}"
+    got = _taken(devices, "CPU rank" if accelerator == "cpu" else "GPU")
+    return resolved, f"asked for {asked_for}, found {missing}: running on {got}{why}"
+
+
+def _automatic(asked: Layout, num_gpus: int, has_mps: bool) -> tuple[str, str | None]:
+    """The accelerator to take, and what is missing for the one asked for."""
+    count = count_devices(asked.devices)
+    if has_mps:
+        if count not in (None, 1):
+            return "cpu", APPLE
+        is_alone = asked.strategy in ("auto", "single_device")
+        return ("mps", None) if is_alone else ("cpu", APPLE_ALONE)
+    if num_gpus:
+        return "gpu", None
+    return "cpu", "no usable GPU" if count else None
 
 
 def parse_devices(devices: Devices) -> Devices:
@@ -201,5 +214,23 @@ def _strategy(layout: Layout) -> Any:
     return layout.strategy
 
 
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
+def _taken(devices: Devices, unit: str) -> str:
+    """How many devices are taken, or which."""
+    if isinstance(devices, list):
+        return f"{unit}{'' if len(devices) == 1 else 's'} {','.join(map(str, devices))}"
+    return _counted(int(devices), unit)
+
+
+def _name(strategy: Any) -> str:
+    return strategy if isinstance(strategy, str) else type(strategy).__name__
+
+
 def _text(devices: Devices) -> str:
-    return ",".join(map(str, devices)) if isinstance(devices, list) else str(devices)
+    """As a user writes it: a list of one GPU is not their number."""
+    if isinstance(devices, list) and len(devices) > 1:
+        return ",".join(map(str, devices))
+    return str(devices)

@@ -63,7 +63,7 @@ class PlanLine(CommandLine):
             raise UsageError("plan: it is for ddp: leave out --virtual_ranks and other strategies")
         rank, world_size = self._own("rank"), per_node * num_nodes
         if rank is not None and not 0 <= rank < world_size:
-            raise UsageError(f"--rank {rank}: there are {world_size} ranks, from 0 up")
+            raise UsageError(f"--rank {rank}: the ranks are 0 to {world_size - 1}")
         limits = {name: asked[name] for name in ("limit_train_batches", "overfit_batches")}
         trainer = Trainer(accelerator="cpu", devices=1, **limits, **SILENT)  # refuses wrong ones
         if rank is None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import torch.distributed as dist
 
-from lightning_app import strategies
+from lightning_app import inside, strategies
 from lightning_app.cli import config_text
 from lightning_app.cli.command_line import DEFAULT_DATA, CommandLine
 from lightning_app.cli.quiet import quieten
@@ -51,7 +51,7 @@ def _run(arguments: list[str], parent: int) -> None:
     strategies.register()
     config_text.register()
     quieten()
-    is_alone = False  # with what ends it: the others wait for this rank
+    is_alone = True  # with what ends it: the others wait for this rank
     try:
         # The first of several `--model`: not a default of the parser, whose `lr`, say, would
         # become that of a user's class.
@@ -61,6 +61,7 @@ def _run(arguments: list[str], parent: int) -> None:
             PlanLine(with_defaults, arguments)
         else:
             CommandLine(subcommand, with_defaults)
+        is_alone = False
     except (ArgumentError, UsageError) as error:
         if isinstance(error, ArgumentError) and (bug := users_bug(error)):
             raise bug from None
@@ -75,7 +76,6 @@ def _run(arguments: list[str], parent: int) -> None:
             ranks.stop()
         raise
     except Exception as error:
-        is_alone = True
         if status := tell_traceback(error):
             raise SystemExit(status) from None
         raise
@@ -91,7 +91,9 @@ def _leave_process_group(is_alone: bool) -> None:
         is_alone: Whether this rank ends by what may be its own. The others wait for it, and NCCL
             would wait here for them.
     """
-    if dist.is_available() and dist.is_initialized():
-        if is_alone and dist.get_backend() == "nccl":
-            return
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    if is_alone and dist.get_backend() == "nccl":
+        inside.keep_process_group_at_exit()
+    else:
         dist.destroy_process_group()

@@ -61,7 +61,8 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
         signals.may_wait(True)
         processes = self.procs or multiprocessing.active_children()  # some, while they are started
         for process in processes:
-            if process.is_alive() and process.pid is not None:
+            # On Windows that would be a kill; a Ctrl-C is one to all processes there.
+            if os.name == "posix" and process.is_alive() and process.pid is not None:
                 os.kill(process.pid, signum)
         for process in processes:
             process.join()

@@ -54,7 +54,7 @@ def train_line(facts: Facts) -> Line:
         return Line("python train.py --accelerator mps --devices 1", "Metal (MPS) is one device")
     usable = _usable(facts)
     if len(usable) > 1:
-        return _on_gpus(facts, usable)
+        return _on_gpus(usable)
     if usable and any(gpu.mig for gpu in nvml_gpus(facts)):
         return Line("python train.py --devices 1", "CUDA gives a process one MIG instance")
     if usable:
@@ -74,13 +74,9 @@ def _usable(facts: Facts) -> list[int]:
     return [position for position, gpu in tried if gpu.allocated is not False]
 
 
-def _on_gpus(facts: Facts, usable: list[int]) -> Line:
-    devices = _devices(usable)
-    if facts.interactive:
-        reason = "a notebook cannot start processes of its own for each GPU: one process, dp"
-        return Line(f"python train.py --devices {devices} --strategy dp", reason)
+def _on_gpus(usable: list[int]) -> Line:
     return Line(
-        f"python train.py --devices {devices} --strategy ddp",
+        f"python train.py --devices {_devices(usable)} --strategy ddp",
         f"{len(usable)} GPUs can be used, a process on each",
     )
 

@@ -1,11 +1,12 @@
 """How a Trainer starts its ranks, and what it does about signals and files."""
 
+import atexit
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
-from lightning.fabric.utilities.distributed import _init_dist_connection
+from lightning.fabric.utilities.distributed import _destroy_dist_connection, _init_dist_connection
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
@@ -100,3 +101,8 @@ def connect(strategy: DDPStrategy, store: Any, limit_s: float) -> None:
         store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
     )
     _set_pg_timeout(strategy._timeout or default_pg_timeout)
+
+
+def keep_process_group_at_exit() -> None:
+    """Leave the process group alone as this process ends; Lightning would wait for others there."""
+    atexit.unregister(_destroy_dist_connection)

@@ -27,6 +27,7 @@ LIMIT_S = 1800.0  # for which the first rank waits for the others' end, as long 
 POLL_S = 0.2
 FLUSH_S = 1.0
 _PR_SET_PDEATHSIG = 1
+_SYNCHRONIZE, _INFINITE = 0x00100000, 0xFFFFFFFF  # Windows'
 # By which Lightning tells the processes of later ranks their places; it sets them here as well.
 _PLACE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -44,15 +45,23 @@ def end_with_parent() -> None:
     _is_rank.set()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended before it could be asked for
+            os._exit(1)
     else:
-        threading.Thread(target=_wait_for_end_of, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it has ended before it could be asked for
-        os._exit(1)
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
-def _wait_for_end_of(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL_S)
+def _end_after(parent: int) -> None:
+    if sys.platform == "win32":
+        # There `getppid` never changes, and in a virtual environment it is the number of the
+        # `python.exe` that has started the real one.
+        kernel = ctypes.WinDLL("kernel32")
+        kernel.OpenProcess.restype = ctypes.c_void_p
+        handle = kernel.OpenProcess(_SYNCHRONIZE, False, parent)
+        kernel.WaitForSingleObject(ctypes.c_void_p(handle), _INFINITE)  # at once if it has ended
+    else:
+        while os.getppid() == parent:
+            time.sleep(POLL_S)
     os._exit(1)
 
 

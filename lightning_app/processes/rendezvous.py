@@ -119,7 +119,8 @@ def meet(
     if not 0 <= rank < world_size:
         raise UsageError(
             f"this process is rank {rank} by its launcher's variables, and --devices and "
-            f"--num_nodes ask for {world_size}, from 0 up: make them agree, or unset the variables"
+            f"--num_nodes ask for {world_size} ranks, 0 to {world_size - 1}: make them agree, or "
+            "unset the variables"
         )
     address, port = environment.main_address, environment.main_port
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)

@@ -107,8 +107,7 @@ class HeldSamples:
 
     def __call__(self, indices: Indices) -> Any:
         """The batch of these samples, on the device."""
-        # Non-blocking: the indices are copied out of their memory before this returns.
-        rows = torch.as_tensor(indices).to(self._device, non_blocking=True)
+        rows = move_data_to_device(torch.as_tensor(indices), self._device)
         if not rows.ndim:  # one sample, of a loader that puts none together
             return tree_map(lambda tensor: tensor[rows], self._samples)
         return tree_map(lambda tensor: tensor.index_select(0, rows), self._samples)

@@ -71,9 +71,9 @@ class FirstSteps:
         previous, at_its_end = self._after
         if shard.number == 1 and previous == hook and at_its_end != states:
             self._tell(
-                f"before the second step of {model} random numbers are drawn; "
-                "if for samples (as augmentation in a data set does), each process draws for its "
-                "own, so the numbers depend on the number of devices"
+                f"random numbers are drawn between the first two steps of {model}; if they augment "
+                "samples, each process draws its own, so the numbers depend on the number of "
+                "devices"
             )
         with self._watch_mean(f"{model}.{hook}", shard.size):
             yield

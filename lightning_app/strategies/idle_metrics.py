@@ -43,8 +43,8 @@ def align_states(model: nn.Module, are_uneven: bool, tell: TellOnce) -> None:
     for name, metric in found:
         if metric.update_called and not metric.sync_on_compute:
             tell(
-                f"{name}: with sync_on_compute=False each process computes it of its own samples, "
-                "and the first one's value is logged: leave that out"
+                f"{name}: each process computes it from its own samples, and only rank 0's value "
+                "is logged: remove sync_on_compute=False"
             )
     metrics = {name: metric for name, metric in found if metric.sync_on_compute}
     if not metrics:

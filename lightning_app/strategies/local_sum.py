@@ -197,7 +197,7 @@ def _receive(
     rest = memoryview(buffer)
     while rest:
         try:
-            num_bytes = connection.recv_into(rest, flags=socket.MSG_WAITALL)
+            num_bytes = connection.recv_into(rest)
         except TimeoutError:
             if goes_on():
                 continue

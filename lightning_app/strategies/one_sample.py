@@ -21,5 +21,6 @@ def refused_by_batchnorm(batch_size: int, parts: str) -> Iterator[None]:
             raise
         raise MisconfigurationException(
             f"BatchNorm cannot train on one sample, and a batch of {batch_size} over {parts} "
-            "gives one of them only one: use drop_last=True, another batch_size, or one device"
+            "leaves one of them a single sample: use drop_last=True, another batch_size, or "
+            "one device"
         ) from error

@@ -77,14 +77,14 @@ def check_saves(callbacks: Sequence[Callback], world_size: int) -> None:
         if is_to or getattr(callback, "save_on_exception", False):
             raise MisconfigurationException(
                 f"{type(callback).__name__}{'' if is_to else '(save_on_exception=True)'} saves "
-                f"with all {world_size} processes, which are not in the same place when one of "
-                "them has failed: leave it out: last.ckpt is saved at each epoch's end, and by "
-                "--save_every_s"
+                f"with all {world_size} processes, which are not at the same place when one of "
+                "them fails. Remove it: last.ckpt is saved at each epoch's end, and every "
+                "--save_every_s seconds"
             )
 
 
 def check_optimizers(optimizers: Sequence[Optimizer], world_size: int) -> None:
-    """Refuse what goes by a loss, which is another on each rank.
+    """Refuse what decides by the loss, which is another on each rank.
 
     Raises:
         MisconfigurationException: One of them does.
@@ -92,8 +92,9 @@ def check_optimizers(optimizers: Sequence[Optimizer], world_size: int) -> None:
     for optimizer in optimizers:
         if isinstance(optimizer, LBFGS):
             raise MisconfigurationException(
-                f"{type(optimizer).__name__} goes by a loss that differs on {world_size} "
-                "processes, so they would part: use `--strategy dp` or one device"
+                f"{type(optimizer).__name__} decides by the loss, which differs between the "
+                f"{world_size} processes, so their weights would drift apart: use "
+                "`--strategy dp` or one device"
             )
 
 

@@ -1,6 +1,7 @@
 """Replicas of a module: how its forward runs on each part of a batch, and what it may write."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -70,7 +71,7 @@ class Replicas:
                     vars(part)["_device"] = device
         before = [attributes(replica) if is_new else {} for replica in replicas]
         run = partial(self.call, module)
-        call = _in_autocast_of_this_thread(self._devices[0].type, run)
+        call = _in_modes_of_this_thread(self._devices[0].type, run)
         calls = [partial(call, rank, replica) for rank, replica in enumerate(replicas)]
         with replicas_heard_as(module, replicas):
             outputs: list[Any] = parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type]
@@ -110,15 +111,19 @@ def _buffers(module: Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in module.named_buffers()}
 
 
-def _in_autocast_of_this_thread(
-    device_type: str, function: Callable[..., Any]
-) -> Callable[..., Any]:
-    """The function with this thread's autocast, whose dtype `parallel_apply` does not pass on."""
+def _in_modes_of_this_thread(device_type: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with what `parallel_apply` does not pass on of this thread's modes.
+
+    These are inference mode, and the dtype of autocast.
+    """
     dtype = torch.get_autocast_dtype(device_type)
     enabled = torch.is_autocast_enabled(device_type)
+    is_inference = torch.is_inference_mode_enabled()
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(device_type, dtype=dtype, enabled=enabled):
+        # Not `inference_mode(False)`: that would turn gradients on.
+        inference = torch.inference_mode() if is_inference else nullcontext()
+        with inference, torch.autocast(device_type, dtype=dtype, enabled=enabled):
             return function(*args, **kwargs)
 
     return call

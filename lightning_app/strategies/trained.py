@@ -94,7 +94,7 @@ def check_ranks_agree(module: nn.Module) -> None:
                     f"the ranks' weights are no longer the same: {name} differs between rank 0 and "
                     f"rank {rank}. Is it changed on one rank only, or trained by gradients that "
                     "are not averaged, as by `loss.backward()` in place of "
-                    "`self.manual_backward(loss)`?"
+                    "`self.manual_backward(loss)`, or do the ranks' GPUs or CPUs differ?"
                 )
 
 

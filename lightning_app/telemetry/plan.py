@@ -153,14 +153,14 @@ def warnings(plan: Plan) -> Iterator[str]:
     if full < world_size:
         idle = in_words(range(full, world_size))
         yield (
-            f"a batch of {full} is less than {world_size} ranks: {idle} have nothing to do in any "
-            "step; use fewer devices, or a larger batch"
+            f"a batch of {full} has fewer samples than there are ranks ({world_size}): {idle} have "
+            "nothing to do in any step; use fewer devices, or a larger batch"
         )
     elif full % world_size:
         more = full // world_size + 1
         yield (
             f"{full} is not a multiple of {world_size}: a step takes as long as its largest part, "
-            f"{more}, which would do for {more * world_size}"
+            f"{more} samples; a batch of {more * world_size} would take no longer"
         )
     if last and last < world_size <= full:
         yield f"in each epoch's last batch {in_words(range(last, world_size))} have no sample"

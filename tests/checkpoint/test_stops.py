@@ -1,7 +1,9 @@
 """`trainer.should_stop`: all ranks stop at the same step, whoever set it; none waits for ever."""
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from lightning_app.checkpoint import stops
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.stops import AgreedStop, Board
 from lightning_app.data import RandomDataModule
@@ -91,6 +94,18 @@ def test_a_validation_on_one_rank_alone_stops_at_that_step() -> None:
     alone = [num_steps("single_device", 1, hook, (0,)) for hook, _ in cases]
     for runs in run_ranks(in_ranks, 2, cases, 2, {}):
         assert runs == alone
+
+
+def without_a_board() -> tuple[int, list[int]]:
+    """As on Windows, where it could not be deleted."""
+    with patch.multiple(stops, sys=SimpleNamespace(platform="win32"), Board=None):
+        return num_steps("ddp", 2, "on_train_batch_end", (0, 1), at=0, max_epochs=3, logs=False)
+
+
+def test_on_windows_all_stop_by_the_heartbeat() -> None:
+    first, second = run_ranks(without_a_board, 2)
+    assert first == second
+    assert 0 < first[0] <= STEPS_AN_EPOCH
 
 
 def early_stopping(strategy: str, devices: int) -> tuple[int, list[int]]:

@@ -71,7 +71,10 @@ def test_all_asks_for_the_full_help() -> None:
         ("train.py", "python train.py", "train.py"),
         ("/a/lightning_app/__main__.py", "python -m lightning_app", "lightning_app"),
         ("/a/bin/train-any", "train-any", "train-any"),
+        ("/a/mine.py", "python mine.py", "mine.py"),
         ("/a/bin/pytest", "python train.py", "train.py"),
+        ("/a/pytest/__main__.py", "python train.py", "train.py"),
+        ("/a/ipykernel_launcher.py", "python train.py", "train.py"),
     ],
 )
 def test_messages_name_the_command(

@@ -97,7 +97,7 @@ REFUSED = {
         "--val_check_interval by time: the clocks of 2 processes differ"
     ),
     "--strategy ddp --devices 2 --model.optimizer LBFGS": (
-        "LBFGS goes by a loss that differs on 2 processes"
+        "LBFGS decides by the loss, which differs between the 2 processes"
     ),
     "--strategy ddp --devices 2 --model tests.user_modules.LossForgotten": (
         "training_step returned no loss, and one of 2 processes cannot skip a step"

@@ -175,7 +175,7 @@ EXPECTED: list[tuple[str, str, str, str | None]] = [
     (
         "interactive-session",
         "Python runs interactively, and PyTorch counts 2 GPUs",
-        "dp uses all GPUs in this one process",
+        "in the notebook itself, DataParallelStrategy uses all GPUs in this one process",
         "python train.py --devices 2 --strategy ddp",
     ),
     (

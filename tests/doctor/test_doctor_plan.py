@@ -22,7 +22,7 @@ from .recorded import machine
         ("healthy-amd-rocm", Pick("cuda", 1), "python train.py --devices 1"),
         ("healthy-mac", Pick("mps", 1), "python train.py --accelerator mps --devices 1"),
         ("mig", Pick("cuda", 1), "python train.py --devices 1"),
-        ("interactive-session", Pick("cuda", 1), "python train.py --devices 2 --strategy dp"),
+        ("interactive-session", Pick("cuda", 1), "python train.py --devices 2 --strategy ddp"),
         # One of two is taken: Lightning would take both, the line takes the free one.
         ("exclusive-mode", Pick("cuda", 2), "python train.py --devices 1,"),
         ("allocation-failed", Pick("cuda", 2), "python train.py --devices 1"),

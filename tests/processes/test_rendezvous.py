@@ -49,6 +49,14 @@ def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         rendezvous.meet(alone())
 
 
+def test_a_rank_out_of_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # put back: the environment sets it as well
+    environment = alone()
+    environment.set_global_rank(2)
+    with pytest.raises(UsageError, match=r"^this process is rank 2 .* for 2 ranks, 0 to 1: make"):
+        rendezvous.meet(environment)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.timeout(30)
 def test_an_address_that_nothing_answers_at_is_told_in_one_line(

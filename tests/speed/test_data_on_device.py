@@ -85,6 +85,21 @@ def test_no_sample_is_asked_for_in_training() -> None:
     assert samples.asked == 20 + 20  # once to be kept, once to be compared
 
 
+def test_a_copy_of_indices_to_an_apple_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HeldSamples(DataLoader(Samples(4), 2), CPU)
+    copies: list[Any] = []
+
+    def to(tensor: Tensor, *args: Any, **flags: Any) -> Tensor:
+        copies.append((*args, flags))
+        return tensor
+
+    monkeypatch.setattr(Tensor, "to", to)
+    for device in (torch.device("mps", 0), torch.device("cuda", 0)):
+        held._device = device
+        held([1, 2])
+    assert [flags for _, flags in copies] == [{}, {"non_blocking": True}]
+
+
 def test_rows_of_a_collection() -> None:
     data = [{"x": torch.tensor([i, float("nan")]), "y": i} for i in range(5)]
     held = HeldSamples(DataLoader(data, 2), CPU)  # type: ignore[arg-type]

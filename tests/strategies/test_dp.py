@@ -1,6 +1,6 @@
 """The replicas' scatter and gather, and what a replicated module may take and give."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_app.strategies import DataParallelStrategy
-from lightning_app.strategies.replicas import _in_autocast_of_this_thread, replica_rank
+from lightning_app.strategies.replicas import _in_modes_of_this_thread, replica_rank
 from lightning_app.strategies.rows import Rows
 from lightning_app.strategies.scatter_gather import Gather, NotJoined, NotSplit, scatter
 
@@ -111,13 +111,29 @@ def test_gradients_reach_the_one_set_of_parameters(strategy: DataParallelStrateg
     torch.testing.assert_close(module.linear.weight.grad, reference.linear.weight.grad)
 
 
-def test_a_replicas_thread_has_the_autocast_of_the_step() -> None:
+def in_replicas_thread(function: Callable[[], Any]) -> Any:
+    """What a function gives in a thread that has what this one has."""
     seen = []
+    see = _in_modes_of_this_thread("cpu", lambda: seen.append(function()))
+
+    def run() -> None:
+        torch.set_grad_enabled(False)  # as `parallel_apply` does in an evaluation
+        see()
+
+    thread = Thread(target=run)
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+def test_a_replicas_thread_has_the_autocast_of_the_step() -> None:
     with torch.autocast("cpu", dtype=torch.float16):
-        see = _in_autocast_of_this_thread(
-            "cpu", lambda: seen.append(torch.get_autocast_dtype("cpu"))
-        )
-        thread = Thread(target=see)
-        thread.start()
-        thread.join()
-    assert seen == [torch.float16]  # and not torch's default, bfloat16
+        dtype = in_replicas_thread(lambda: torch.get_autocast_dtype("cpu"))
+    assert dtype == torch.float16  # and not torch's default, bfloat16
+
+
+def test_a_replicas_thread_has_the_inference_mode_of_the_step() -> None:
+    with torch.inference_mode():
+        numbers = torch.ones(2)
+        assert in_replicas_thread(lambda: numbers.add_(1).tolist()) == [2, 2]
+    assert in_replicas_thread(torch.is_grad_enabled) is False

@@ -151,7 +151,7 @@ def test_a_fast_encoder_gives_what_it_gives_unwatched(capsys: pytest.CaptureFixt
 def test_what_is_drawn_between_training_steps_and_not_by_a_validation_is_told(
     gathered: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = "before the second step of Model random numbers are drawn"
+    line = "random numbers are drawn between the first two steps of Model; if they augment samples"
     for hooks in (["training_step", "validation_step"], ["training_step"]):
         first_steps = FirstSteps(Model(), CPU)
         for hook in hooks:

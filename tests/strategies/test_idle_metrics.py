@@ -53,6 +53,7 @@ class Stacked(Last):
 
 
 MEAN, NONE = "metric.value: a mean of processes", "metric.value: with dist_reduce_fx=None, Last"
+ALONE = "metric: each process computes it from its own samples, and only rank 0's value is logged"
 CASES: list[tuple[Metric, bool, bool, str]] = [  # whether parts are uneven, and the other is idle
     (Last("mean"), False, False, ""),
     (Last("mean"), True, False, MEAN),
@@ -62,7 +63,7 @@ CASES: list[tuple[Metric, bool, bool, str]] = [  # whether parts are uneven, and
     (Last(None), False, False, NONE),
     (Total(None), False, False, ""),
     (Stacked(None), False, False, ""),
-    (Last("sum", sync_on_compute=False), False, False, "metric: with sync_on_compute=False"),
+    (Last("sum", sync_on_compute=False), False, False, ALONE),
     (PeakSignalNoiseRatio(data_range=1.0), True, False, ""),  # whose range is a mean
     (PearsonCorrCoef(), True, True, ""),  # which puts values together in `compute`
 ]

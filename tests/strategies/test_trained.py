@@ -77,4 +77,5 @@ def test_ranks_whose_weights_have_parted_are_noticed() -> None:
         assert message.startswith(
             "the ranks' weights are no longer the same: weight differs between rank 0 and rank 1"
         )
+        assert message.endswith(", or do the ranks' GPUs or CPUs differ?")
         assert set(by_case.values()) == {""}

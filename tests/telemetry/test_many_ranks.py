@@ -89,8 +89,12 @@ def test_a_sample_that_is_missed_or_repeated_is_seen() -> None:
 
 def test_a_plan_warns_of_ranks_that_would_do_nothing() -> None:
     (idle, rate) = warnings(Plan(4, 8, 20, 100, 5))
-    assert idle.startswith("a batch of 20 is less than 32 ranks: ranks 20 to 31 have nothing to do")
+    told = "a batch of 20 has fewer samples than there are ranks (32): ranks 20 to 31 have nothing"
+    assert idle.startswith(told)
     assert "the global batch stays 20" in rate
+    assert next(warnings(Plan(1, 8, 20, 100, 5))).endswith(
+        "as its largest part, 3 samples; a batch of 24 would take no longer"
+    )
     assert list(warnings(Plan(1, 1, 20, 100, 5))) == []
     assert command(Plan(1, 2, 20, 100, 5, arguments="--a 1")) == "python train.py --a 1"
 

@@ -17,7 +17,9 @@ CASES: dict[str, Case] = {
         leave_out=BUT_TWO,
     ),
     "LBFGS by hand": Case(
-        "habits.LBFGSByHand", right=on(SEVERAL, Refused("LBFGS goes by a loss")), leave_out=BUT_TWO
+        "habits.LBFGSByHand",
+        right=on(SEVERAL, Refused("LBFGS decides by the loss")),
+        leave_out=BUT_TWO,
     ),
     "asks for the loss again": Case(
         "habits.AsksAgain",

@@ -53,7 +53,7 @@ CASES: dict[str, Case] = {
     "BatchNorm": Case(
         "shapes.Normalized",
         data_args={"length": 32, "batch_size": 10},
-        right=on(["dp2", *SEVERAL], Refused("BatchNorm cannot train on one sample")),
+        right=on(["dp2", *SEVERAL], Refused("leaves one of them a single sample")),
         stop_at=6,
     ),
     "BatchNorm, larger parts": Case(
@@ -279,7 +279,7 @@ CASES: dict[str, Case] = {
     "on_train_batch_start returns -1": Case(
         "optimizing.EndsEpochs", flags=EPOCHS, data_args={"batch_size": 9}, stop_at=4
     ),
-    "LBFGS": Case("optimizing.LBFGS", right=on(SEVERAL, Refused("LBFGS goes by a loss"))),
+    "LBFGS": Case("optimizing.LBFGS", right=on(SEVERAL, Refused("LBFGS decides by the loss"))),
     # Layers that begin or cease to learn.
     "unfreezes a layer": Case("optimizing.Unfreezes", flags=EPOCHS, right=AT_EPOCHS_START),
     "freezes a layer": Case("optimizing.Freezes", flags=EPOCHS, right=AT_EPOCHS_START),

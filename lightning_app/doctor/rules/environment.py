@@ -124,7 +124,8 @@ def interactive_session(facts: Facts) -> Finding | None:
         cause="interactive-session",
         explanation="In an interactive session Lightning takes one GPU unless it is told a number.",
         evidence=(f"Python runs interactively, and PyTorch counts {count} GPUs",),
-        remedy="Name the number; from a notebook, dp uses all GPUs in this one process.",
+        remedy="Name the number; in the notebook itself, DataParallelStrategy uses all GPUs in "
+        "this one process.",
         command=f"python train.py --devices {count} --strategy ddp",
         severity="note",
     )

@@ -69,8 +69,8 @@ def check_run(trainer: Trainer, num_ranks: int, world_size: int, syncs_batchnorm
         return
     if not model.automatic_optimization:
         raise _refusal(
-            f"{name} optimizes by hand, and only a loss that training_step returns can be weighed "
-            "and added up: leave it out, or let Lightning optimize"
+            f"{name} uses manual optimization, and only a loss that training_step returns can be "
+            "weighed and added up: run without --virtual_ranks, or use automatic optimization"
         )
     sparse = [p for p, m in model.named_modules() if getattr(m, "sparse", False) is True]
     if sparse and isinstance(model.get_submodule(sparse[0]), (nn.Embedding, nn.EmbeddingBag)):
@@ -119,7 +119,7 @@ def check_parameters(model: nn.Module) -> None:
         if getattr(parameter, "_post_accumulate_grad_hooks", None):
             raise _refusal(
                 f"{name} has a hook after its gradient is accumulated, which would see that of "
-                "each part: leave one of them out"
+                "each part: remove the hook, or run without --virtual_ranks"
             )
 
 

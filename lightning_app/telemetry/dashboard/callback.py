@@ -38,8 +38,8 @@ COVERAGE = ("missing", "repeated")
 LOSSES = ("train/loss", "train/loss_step")
 RATES = ("workload/samples_per_s", "workload/data_wait_share")
 NO_GRAPH = (
-    "No graph: the first training step called no module. There is one of a model that calls its "
-    "modules in `training_step`, and is not compiled."
+    "No graph: the first training step called no module. A graph is drawn for models "
+    "that call their modules in `training_step` and are not compiled."
 )
 
 

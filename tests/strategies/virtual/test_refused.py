@@ -137,7 +137,7 @@ class ReadyMade(LightningDataModule):
 
 
 REFUSED = [
-    ("TwoOptimizers", "Shuffled", "TwoOptimizers optimizes by hand"),
+    ("TwoOptimizers", "Shuffled", "TwoOptimizers uses manual optimization"),
     ("Sparse", "Shuffled", "table has sparse=True"),
     ("SparseCalls", "Shuffled", "a gradient is sparse, and only dense ones are added up in"),
     ("Gathers", "Shuffled", "all_gather in a step would wait for all virtual ranks"),
@@ -146,7 +146,7 @@ REFUSED = [
     ("Before", "Shuffled", "Before.on_before_batch_transfer gets a whole batch"),
     ("Synced", "Shuffled", "mean has dist_sync_on_step=True"),
     ("Forgets", "Shuffled", "training_step returned no loss"),
-    ("Hooked", "Shuffled", "body.0.weight has a hook after its gradient is accumulated"),
+    ("Hooked", "Shuffled", "each part: remove the hook, or run without --virtual_ranks"),
     ("Submodule", "Stream", "NumberStream is an IterableDataset"),
     ("Submodule", "Two", "takes its batch of several loaders at once"),
     ("Submodule", "ReadyMade", "the loader has batch_size=None, and 0 asks for one whole batch"),
