@@ -7,7 +7,7 @@ INSTALLED = "train-any"
 
 
 def command() -> str:
-    """What a user types to start it again; `python train.py` where no script was started."""
+    """What a user types to start it again in the script's folder; else `python train.py`."""
     path = PurePath(sys.argv[0] if sys.argv else "")
     if path.name == "__main__.py" and path.parent.name == "lightning_app":
         return "python -m lightning_app"

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
 from lightning_app.hooks import has_hook
+from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.local_sum import LocalSum
 from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.trained import TrainedParameters, check_no_hook
@@ -22,6 +23,7 @@ class AveragesGradients(MeetingRanks):
         super().__init__(*args, **kwargs)
         self._trained: TrainedParameters | None = None
         self._local_sum: LocalSum | None = None
+        self._averages_each = False  # batch whose gradients are accumulated
 
     @override
     def configure_ddp(self) -> None:
@@ -38,15 +40,16 @@ class AveragesGradients(MeetingRanks):
 
         Averaged after each batch they add up to the same: what came before is alike on all ranks.
         """
-        with nullcontext() if self._has_hook_of_gradients() else super().block_backward_sync():
+        with nullcontext() if self._averages_each else super().block_backward_sync():
             yield
 
-    def _has_hook_of_gradients(self) -> bool:
+    def _look_for_hooks(self) -> None:
+        """Have all ranks average each batch if one has a hook that sees gradients; all call it."""
         module = self.lightning_module
         assert module is not None
         owners = (module, *module.trainer.callbacks)  # type: ignore[attr-defined]
         sees = any(has_hook(owner, "on_after_backward") for owner in owners)
-        return sees or has_hook(module, "backward")
+        self._averages_each = any(all_objects(sees or has_hook(module, "backward")))
 
     def _connect(self) -> None:
         """Have the gradients of processes on one machine's CPU summed over local sockets."""

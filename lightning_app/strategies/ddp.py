@@ -90,6 +90,8 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         is_by_hand = not (self._went_backward or self.lightning_module.automatic_optimization)
         if is_second and is_by_hand and self._logs is not None:
             self._check_agreement()  # early, and not only where an epoch ends
+        if self._logs is not None and (batch_idx == 0 or not self._is_connected):
+            self._look_for_hooks()
         if not self._is_connected and self._logs is not None:
             self._is_connected = True  # not before: a hook may have registered its own
             self._connect()
@@ -284,6 +286,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
     @override
     def teardown(self) -> None:
         if self._logs is not None:
+            self._logs.tell_of_gathered()
             inside.leave_epochs(self._trainer)
             inside.leave_evaluated_batches(self._trainer)
         super().teardown()

@@ -193,12 +193,12 @@ class FirstSteps:
                 subject="buffers",
             )
 
-    def _tell_of_padding(self, shapes: list[tuple[int, ...]]) -> None:
-        if shapes and not hasattr(self._model, MEAN_OVER):
+    def _tell_of_padding(self, lengths: list[int]) -> None:
+        if lengths and not hasattr(self._model, MEAN_OVER):
             self._tell(
-                f"{self._step}: each process pads its samples to another length "
-                f"({' and '.join(map(str, shapes[:NUM_NAMED]))}), so what is computed over padded "
-                "places depends on the number of devices: leave these out, or pad to one length",
+                f"{self._step}: each process pads its samples to another length ({lengths[0]} to "
+                f"{lengths[-1]} in one batch), so what is computed over padded places depends on "
+                "the number of devices: leave these out, or pad to one length",
                 subject="padding",
             )
 

@@ -10,6 +10,7 @@ A mean counts each sample once. A sum, minimum or maximum is one over the ranks'
 Lightning's `sync_dist=True`. torchmetrics objects synchronise themselves, at the epoch's end.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
@@ -51,7 +52,7 @@ class GlobalLogs:
         self._trainer = trainer
         self._before: dict[str, tuple[Any, ...]] = {}  # a step's start: what was logged
         self._means: dict[str, RankMean] = {}
-        self._num_steps: dict[str, int] = {}  # of this epoch, by the steps' name
+        self._num_steps = Counter[bool]()  # since values were put together; in training, or not
         self._steps = StepValues(trainer, sum_over_ranks)
         self._num_trained = 0  # steps, since the run began
         self._have_unequal_parts: set[bool] = set()  # training, and evaluation
@@ -91,7 +92,7 @@ class GlobalLogs:
         if shard.global_size < 2 * dist.get_world_size():
             self._have_single_samples.add(self._trainer.training)
         before, is_first = self._before, inside.is_first_batch(self._trainer)
-        self._num_steps[hook] = (0 if is_first else self._num_steps.get(hook, 0)) + bool(shard.size)
+        self._num_steps[self._trainer.training] += bool(shard.size)
         for key, metric in list(self._logged(hook)):
             if not shard.size:
                 self._forget(key, metric)
@@ -110,8 +111,7 @@ class GlobalLogs:
             # Lightning forgets what was logged before when an epoch's first value comes.
             logged = inside.value_of_step(metric)
             if logged is not None and logged is not cache and hook == "training_step":
-                sizes = (shard.size if mean_over is None else mean_over), given, full_size
-                self._steps.note(key, metric, *sizes)
+                self._steps.note(key, metric, shard.size, mean_over, given, full_size)
         if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)  # before they are put together
@@ -189,6 +189,10 @@ class GlobalLogs:
     def check_epoch_end(self) -> None:
         """Tell of values that the hooks have logged or gathered, each rank its own."""
         tell_if_ranks_differ(epoch_end_values(self._trainer, self._are_uneven()), self._tell)
+        self.tell_of_gathered()
+
+    def tell_of_gathered(self) -> None:
+        """Tell of what hooks have gathered since this was told last."""
         self._gathered.tell(self._tell)
 
     def note_gathered(self, ranks: Tensor) -> None:
@@ -216,6 +220,7 @@ class GlobalLogs:
         for key in keys:
             parts = [values[key] for values in ranks if key in values]
             self._set(key, parts)
+        self._num_steps[self._trainer.training] = 0
 
     def _to_send(self, key: str, metric: Any) -> tuple[Any, ...]:
         """How something is logged, this rank's part of it, and its dtype; `None` for an object."""
@@ -226,8 +231,7 @@ class GlobalLogs:
         if not metric.meta.is_mean_reduction:
             return how, float(metric.value), dtype
         if key in self._means:
-            hook = metric.meta.fx.split(".")[0]
-            return how, self._means.pop(key).part(self._num_steps[hook]), dtype
+            return how, self._means.pop(key).part(self._num_steps[self._trainer.training]), dtype
         # Logged in a hook around the steps.
         total, weight = float(metric.value), float(metric.cumulated_batch_size)
         return how, outside_of_steps(total, weight), dtype

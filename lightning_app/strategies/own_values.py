@@ -91,6 +91,8 @@ class Gathered:
             hook: Its name.
             ranks: A row of each rank.
         """
+        if not ranks.is_floating_point() and not (ranks > 1).any():
+            return  # flags
         values = ranks.detach().double()
         if (values != values[0]).any():
             # With whole numbers, which count samples, a hook has what means are weighed by.

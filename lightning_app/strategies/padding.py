@@ -20,29 +20,29 @@ def shapes_of(batch: Any, num_samples: int) -> Shapes:
     return num_samples, [tuple(tensor.shape) for tensor in tensors]
 
 
-def padded_apart(ranks: Sequence[Shapes]) -> list[tuple[int, ...]]:
-    """The shapes on each rank of a tensor that differs in more than its number of samples.
+def padded_apart(ranks: Sequence[Shapes]) -> list[int]:
+    """The lengths, from the least on, to which ranks have padded the same tensor.
 
     Args:
         ranks: Of each rank with samples its batch's.
 
     Returns:
-        None if there is no such tensor. One without a dimension for the samples, as of the nodes
+        Empty if there is no such tensor. One without a dimension for the samples, as of the nodes
         of graphs, is not padded.
     """
     sizes, shapes = [size for size, _ in ranks], [own for _, own in ranks]
     if len({len(own) for own in shapes}) != 1:
         return []
     for of_tensor in zip(*shapes, strict=True):
-        if len({len(shape) for shape in of_tensor}) == 1 and _differ(sizes, of_tensor):
-            return list(of_tensor)
+        if len({len(shape) for shape in of_tensor}) == 1:
+            dimensions = [list(lengths) for lengths in zip(*of_tensor, strict=True)]
+            others = [set(lengths) for lengths in dimensions if lengths != sizes]
+            lengths = next((lengths for lengths in others if len(lengths) > 1), None)
+            # Small sizes may be a dimension's by chance, as the two ends of edges.
+            is_of_samples = len(set(sizes)) > 1 or sizes[0] >= MANY
+            if lengths and is_of_samples and len(others) < len(dimensions):
+                return sorted(lengths)
     return []
-
-
-def _differ(sizes: list[int], shapes: Sequence[tuple[int, ...]]) -> bool:
-    dimensions = list(zip(*shapes, strict=True))
-    others = [lengths for lengths in dimensions if list(lengths) != sizes]
-    return len(others) < len(dimensions) and any(len(set(lengths)) > 1 for lengths in others)
 
 
 def tell_of_encoder(

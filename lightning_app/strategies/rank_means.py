@@ -106,34 +106,35 @@ class RankMean:
         if constant == self._full_size or is_every_step:
             self._part.constant = constant
             self._part.is_sure = constant in (1, self._full_size) or self._num_notes > 1
-        if not self._are_sizes:
+        if not (self._are_sizes or self._part.constant):
             self._part.batches = {}  # the model has passed weights of its own
         return self._part
 
 
 def merge(parts: list[PartOfMean]) -> tuple[float, float]:
     """The weighted sum and the sum of weights over all ranks' parts."""
-    if all(part.batches for part in parts):
-        return _merge_batches(parts)
     constants = {part.constant for part in parts}
     are_sizes, is_sure = all(p.are_sizes for p in parts), any(p.is_sure for p in parts)
-    if len(constants) == 1 and constants != {0.0} and is_sure and not are_sizes:
+    constant = constants.pop() if len(constants) == 1 and is_sure and not are_sizes else 0.0
+    if all(part.batches for part in parts) and (are_sizes or constant):
+        return _merge_batches(parts, constant)
+    if constant:
         return sum(p.total_by_part for p in parts), sum(p.weight_by_part for p in parts)
     return sum(p.total for p in parts), sum(p.weight for p in parts)
 
 
-def _merge_batches(parts: list[PartOfMean]) -> tuple[float, float]:
-    """Each batch's mean over what the model says, and over batches by their samples."""
+def _merge_batches(parts: list[PartOfMean], constant: float) -> tuple[float, float]:
+    """Each batch's mean over what the model says, and over batches by a constant, or by samples."""
     totals: Counter[int] = Counter()
     counts: Counter[int] = Counter()
-    sizes: dict[int, int] = {}
+    weights: dict[int, float] = {}
     for part in parts:
         for number, (total, count, size) in part.batches.items():
             totals[number] += total  # type: ignore[assignment]
             counts[number] += count  # type: ignore[assignment]
-            sizes[number] = size
-    means = {number: totals[number] / counts[number] for number in sizes if counts[number]}
-    return sum(sizes[n] * mean for n, mean in means.items()), sum(sizes[n] for n in means)
+            weights[number] = constant or size
+    means = {number: totals[number] / counts[number] for number in weights if counts[number]}
+    return sum(weights[n] * mean for n, mean in means.items()), sum(weights[n] for n in means)
 
 
 def outside_of_steps(total: float, weight: float) -> PartOfMean:

@@ -40,21 +40,29 @@ class StepValues:
         self._at_each_step = False
 
     def note(
-        self, key: str, metric: Any, num_samples: float, weight: Any, full_size: int | None
+        self,
+        key: str,
+        metric: Any,
+        size: int,
+        mean_over: float | None,
+        weight: Any,
+        full_size: int | None,
     ) -> None:
         """Take over what this rank has logged of its shard in this step.
 
         Args:
             key: Of what is logged.
             metric: Lightning's entry for it.
-            num_samples: In the shard; or what else the model's means are over.
+            size: Samples in the shard.
+            mean_over: What the model's means are over in it; `None`: its samples.
             weight: What was passed as `batch_size`; `None` if this is not known.
             full_size: Samples of a full global batch; `None` if this is not known.
         """
         if not metric.meta.sync.should:  # else the model has asked for the ranks' mean itself
             self._num_logged[key] += 1
             value = inside.value_of_step(metric)
-            self._notes[key] = (self._step + 1, metric, num_samples, weight, full_size, value)
+            own = size, mean_over, weight, full_size
+            self._notes[key] = (self._step + 1, metric, *own, value)
 
     def end_step(self, has_samples: bool) -> None:
         """Exchange the values, if it is time; all ranks have to call this in every step.
@@ -95,8 +103,9 @@ class StepValues:
         return [summed[r * len(own) : (r + 1) * len(own)] for r in range(world_size)]
 
     def _row(self, key: str) -> Row:
-        step, _, num_samples, given, full_size, value = self._notes[key]
-        weight = float(num_samples if given is None else given)
+        step, _, size, mean_over, given, full_size, value = self._notes[key]
+        num_samples = size if mean_over is None else mean_over
+        weight = float(num_samples if given is None or given == size else given)
         first, are_alike = self._weights.get(key, (weight, True))
         self._weights[key] = first, are_alike and weight == first
         is_every_steps = self._num_logged[key] == self._num_own

@@ -18,6 +18,7 @@ MEANS, SUMS, COUNTS = [[0.25], [0.75]], [[2.5], [1.5]], [[7.0], [6.0]]
         ([COUNTS, SUMS], False),
         ([[[2.5, 7.0], [1.5, 6.0]]], False),
         ([[[0.5], [1.0]]], True),  # a share of 1 is no count
+        ([[[False], [True]]], False),
     ],
 )
 def test_means_that_are_gathered_are_told(

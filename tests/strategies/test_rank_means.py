@@ -22,7 +22,7 @@ def over_ranks(
         world_size: Number of ranks.
         weight: What a step passes as `batch_size`: `own`, `one`, `some` number, `full` or
             that of the `batch`; or `told`, where the model says that the mean is over twice the
-            even samples.
+            even samples; or `told, some`: both.
         full_size: What the loader tells.
     """
     values = torch.split(torch.arange(sum(batches), dtype=torch.float64).square(), batches)
@@ -35,14 +35,14 @@ def over_ranks(
                 continue
             shard = Shard(range(len(batch)), start, stop, number=number)
             own, counts = batch[start:stop], counted(batch)[start:stop]
-            constants = {"one": 1, "some": 1000, "full": full_size or 0}
+            constants = {"one": 1, "some": 1000, "told, some": 1000, "full": full_size or 0}
             value, passed = float(own.mean()), constants.get(weight)
-            if weight == "told":
+            if weight.startswith("told"):
                 value = float((own * counts).sum() / counts.sum()) if counts.sum() else 0.0
             passed = len(batch) if weight == "batch" else passed or len(own)
             before = (total, weights)
             total, weights, steps = total + passed * value, weights + passed, steps + 1
-            told = float(counts.sum()) if weight == "told" else None
+            told = float(counts.sum()) if weight.startswith("told") else None
             mean.add(before, (total, weights), shard, told)
         parts.append(mean.part(steps))
     merged, weights = merge([part for part in parts if part.weight])
@@ -109,6 +109,8 @@ def test_what_the_model_tells_weighs_within_batches_and_samples_between_them() -
     expected = sum(n * mean for n, mean in zip(batches, means, strict=True)) / 14
     for world_size in (1, 2, 3):
         assert over_ranks(batches, world_size, "told") == pytest.approx(expected, rel=1e-12)
+        alike = over_ranks(batches, world_size, "told, some")
+        assert alike == pytest.approx(sum(means) / 3, rel=1e-12)
 
 
 def test_a_batch_that_counts_nothing_is_left_out() -> None:

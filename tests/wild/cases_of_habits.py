@@ -53,6 +53,9 @@ CASES: dict[str, Case] = {
         data_args={"length": 41},  # whose last batch leaves ranks without samples
         leave_out=("dp2", "stopped"),
     ),
+    "looks at gradients on one rank": Case(
+        "habits.NormsOnFirst", flags={"accumulate_grad_batches": 2}, leave_out=BUT_TWO
+    ),
     "clips in backward": Case(
         "habits.ClipsInBackward", flags={"accumulate_grad_batches": 3}, leave_out=BUT_TWO
     ),

@@ -94,6 +94,7 @@ CASES: dict[str, Case] = {
     "loss of shape (1,)": Case("shapes.Vector"),
     "token means": Case("means.Tagger", "means.Sentences"),
     "token means, several batches": Case("means.Tagger", "means.SentencesInBatches"),
+    "token means, logged in each way": Case("means.TaggerLogs", "means.SentencesInBatches"),
     "class weights": Case("means.Weighted", "means.Sentences"),
     "masked by hand": Case("means.Masked", "means.Sentences"),
     "token means, some ranks idle": Case(

@@ -58,7 +58,7 @@ class Exchange:
         """Make tensors what they are on the first process, at once; all processes call this."""
         if self.world_size == 1 or not tensors:
             return
-        flat = [t.detach().to(self._device).reshape(-1) for t in tensors]
+        flat = [t.detach().to(self._device).contiguous().view(-1) for t in tensors]
         sent = torch.cat([each.view(torch.uint8) for each in flat])
         dist.broadcast(sent, 0)
         parts = torch.split(sent, [each.nbytes for each in flat]) if self.rank else ()

@@ -58,6 +58,7 @@ class CNN(Classifier):
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer("strided", torch.arange(4.0)[::2])
         self.body = nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1),
             nn.BatchNorm2d(4),

@@ -3,6 +3,7 @@
 
 import copy
 import io
+import os
 
 import lightning as L
 import torch
@@ -214,6 +215,18 @@ class ClipsInBackward(Regression):
     def backward(self, loss):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters(), 0.1)
+
+
+class Norms(L.Callback):
+    def on_after_backward(self, trainer, pl_module):
+        self.norm = sum(p.grad.norm() for p in pl_module.parameters() if p.grad is not None)
+
+
+class NormsOnFirst(Regression):
+    """Only the first process looks at gradients."""
+
+    def configure_callbacks(self):
+        return [Norms()] if os.environ.get("LOCAL_RANK", "0") == "0" else []
 
 
 class Recomputes(ByHand):

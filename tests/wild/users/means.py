@@ -50,6 +50,19 @@ class Tagger(Regression):
         return (batch[1] != -100).sum()
 
 
+class TaggerLogs(Tagger):
+    """Logs per step and epoch, and by a number that is none of words or samples."""
+
+    def training_step(self, batch, batch_idx):
+        loss = self.loss(batch)
+        self.log("both", loss, on_step=True, on_epoch=True)
+        self.log("alike", loss, on_step=False, on_epoch=True, batch_size=8)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/alike", self.loss(batch), batch_size=8)
+
+
 class Weighted(Tagger):
     """Class weights: the mean is over their sum."""
 
