@@ -77,10 +77,6 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
         with signals.listening_as_rank():
             try:
                 self._run(process_idx, trainer, *args)
-            except signals.Stopped as stop:
-                if process_idx == 0 and not stop.agreed:  # out of training, where nothing is saved
-                    ranks.say(str(stop))
-                raise
             except UsageError as error:
                 discard_empty_run(trainer)
                 _end(str(error), parent, REFUSED)

@@ -204,10 +204,15 @@ def kill() -> None:
 
 def end_at_once(status: int) -> NoReturn:
     """End this process, from any thread; what it has printed is written first, if that is quick."""
-    flush = threading.Thread(target=_flush, daemon=True)
-    flush.start()
-    flush.join(FLUSH_S)
+    flush()
     os._exit(status)
+
+
+def flush() -> None:
+    """Write what was printed, if that is quick; from any thread."""
+    flushing = threading.Thread(target=_flush, daemon=True)
+    flushing.start()
+    flushing.join(FLUSH_S)
 
 
 def _flush() -> None:

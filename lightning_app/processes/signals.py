@@ -20,7 +20,7 @@ from types import FrameType
 from lightning_app.command import program
 from lightning_app.processes import slurm
 from lightning_app.processes.placement import SLURM, global_rank, local_rank, placement
-from lightning_app.processes.ranks import end_at_once, say
+from lightning_app.processes.ranks import end_at_once, flush, say
 
 SIGNALS = tuple(
     getattr(signal, name)
@@ -63,7 +63,7 @@ class _Waiting:
     is_allowed = False  # it trains, and takes them up later
     is_heeded = False  # it ends by one
     has_end = False  # a second one ends it
-    is_spawned = False  # it is another process's rank, which tells what they have not agreed on
+    is_spawned = False  # it is another process's rank, whose signals tell why it ends
 
 
 def stop_at_once(signum: int, frame: FrameType | None) -> None:
@@ -141,7 +141,10 @@ def listening() -> Iterator[None]:
                 signal.signal(signum, stop_at_once)
         yield
     except Stopped as stop:
-        if _is_first() and (stop.agreed or not _Waiting.is_spawned):
+        if _Waiting.is_spawned and not stop.agreed and os.name == "posix":
+            signal.signal(stop.signum, signal.SIG_DFL)
+            _end_by(stop.signum)
+        if _is_first():
             print(f"{program()}: {stop}", file=sys.stderr, flush=True)
             if stop.requeue:
                 slurm.requeue(stop.signum)
@@ -160,6 +163,9 @@ def listening() -> Iterator[None]:
 @contextmanager
 def listening_as_rank() -> Iterator[None]:
     """As `listening`, in another process's rank.
+
+    Out of training, that process tells: it has passed the signal on, or its launcher ends the rank
+    because another one has failed.
 
     Raises:
         SystemExit: A signal has ended this rank.
@@ -251,6 +257,14 @@ def _next(reader: socket.socket, limit_s: float | None) -> int | None:
 
 
 def _end(signum: int, line: str) -> None:
+    if _Waiting.is_spawned and os.name == "posix":
+        _end_by(signal.SIGKILL)  # the only one without a handler, which threads cannot change
     if _is_first():
         say(line)
     end_at_once(128 + signum)
+
+
+def _end_by(signum: int) -> None:
+    """End this process as a signal does that nothing takes up; what it has printed is written."""
+    flush()
+    os.kill(os.getpid(), signum)
