@@ -10,6 +10,10 @@ from lightning_app import inside
 def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
     """Make loop progress that is saved such that Lightning restarts exactly there."""
     epoch, validation = progress["epoch_progress"], progress["epoch_loop.val_loop.batch_progress"]
+    batch = progress["epoch_loop.batch_progress"]
+    if batch["current"]["ready"] > batch["current"]["processed"]:  # it is done again
+        batch["is_last_batch"] = False  # or the epoch would end without it
+        batch["total"] |= dict.fromkeys(("ready", "started"), batch["total"]["processed"])
     if _is_validating(trainer, validation["current"]):
         # Its metrics are not saved: all of it is run again.
         for counts in (validation["total"], validation["current"]):

@@ -91,7 +91,7 @@ def _save(trainer: Trainer, folder: Path, name: str, logged: dict[str, Curves]) 
 
 
 class SaveAlways(Callback):
-    """Saves where a user's callback may: after steps, in validation, at an epoch's end."""
+    """Saves where a user's callback may: before and after steps, in validation, at epochs' ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,6 +99,14 @@ class SaveAlways(Callback):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         _save(trainer, self.folder, name, self.logged)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        is_edge = batch_idx in (0, int(trainer.num_training_batches) - 1)
+        if is_edge and not batch_idx % trainer.accumulate_grad_batches:
+            self._save(trainer, "begun")
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
