@@ -7,14 +7,19 @@ from lightning.pytorch import Trainer
 from lightning_app import inside
 
 
-def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
-    """Make loop progress that is saved such that Lightning restarts exactly there."""
+def put_right(trainer: Trainer, progress: dict[str, Any]) -> bool:
+    """Make loop progress that is saved such that Lightning restarts exactly there.
+
+    Returns:
+        Whether training, or its end, is where it was saved, and not an evaluation.
+    """
     epoch, validation = progress["epoch_progress"], progress["epoch_loop.val_loop.batch_progress"]
     batch = progress["epoch_loop.batch_progress"]
     if batch["current"]["ready"] > batch["current"]["processed"]:  # it is done again
         batch["is_last_batch"] = False  # or the epoch would end without it
         batch["total"] |= dict.fromkeys(("ready", "started"), batch["total"]["processed"])
-    if _is_validating(trainer, validation["current"]):
+    is_validating = _is_validating(trainer, validation["current"])
+    if is_validating:
         # Its metrics are not saved: all of it is run again.
         for counts in (validation["total"], validation["current"]):
             counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
@@ -25,6 +30,7 @@ def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
             for counts in (epoch["total"], epoch["current"]):
                 counts["processed"] -= 1
                 counts["completed"] = counts["processed"]
+    return not is_validating and trainer.state.stage in (None, "train")
 
 
 def plateaus_are_due(trainer: Trainer, progress: dict[str, Any]) -> bool:
@@ -48,7 +54,10 @@ def end_step(progress: dict[str, Any]) -> bool:
 
 def _is_validating(trainer: Trainer, counts: dict[str, int]) -> bool:
     """Whether a validation of the training runs, and has not come to its end."""
-    begins = trainer.state.fn == "fit" and trainer.validating and not counts["ready"]
+    # Counts alone do not tell: after one of a stream that a step iterates they differ for good.
+    if trainer.state.fn != "fit" or trainer.training or trainer.state.finished:
+        return False
+    begins = trainer.validating and not counts["ready"]
     return begins or counts["ready"] != counts["completed"]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, OnExceptionCheckpoint
 from typing_extensions import override
 
@@ -17,7 +17,7 @@ from lightning_app.telemetry.coverage import Coverage
 from tests.checkpoint.saving import MODELS, Curves, SaveAlways, SaveLast, Scheduled
 from tests.ranks import run_ranks
 from tests.runs import Run, SaveAt, assert_same_weights, fit
-from tests.user_modules import Shuffled, Submodule
+from tests.user_modules import Shuffled, StreamToValidate, Submodule
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("epoch", {}),
@@ -117,6 +117,25 @@ def test_a_longer_run_continues_one_that_ended_in_mid_epoch(tmp_path: Path) -> N
     assert_same_weights(run, whole, tolerance=0)
 
 
+class Kept(Callback):
+    """Keeps the Trainer."""
+
+    @override
+    def setup(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self.trainer = trainer
+
+
+def test_a_run_saved_after_it_has_ended_goes_on(tmp_path: Path) -> None:
+    kept, path = Kept(), tmp_path / "end.ckpt"
+    whole = train("plateau by steps", None)
+    before = train("plateau by steps", kept, max_steps=4)  # with a validation
+    kept.trainer.save_checkpoint(path)
+    run = train("plateau by steps", None, str(path))
+    assert_same_weights(run, whole, tolerance=0)
+    for tag in ("batch_size/global", "train/loss_step", "val/loss"):
+        assert before.curves[tag] | run.curves[tag] == whole.curves[tag], tag
+
+
 def test_a_run_continued_at_an_epochs_last_step_goes_on_again(tmp_path: Path) -> None:
     saver, again = SaveAlways(tmp_path / "first"), SaveLast(tmp_path / "again")
     whole = train("plain", saver)
@@ -156,23 +175,42 @@ def test_another_layout_continues_the_run(tmp_path: Path) -> None:
             assert_points_are_from(run.curves, whole.curves)
 
 
-def test_foreign_loaders_continue_as_well(tmp_path: Path) -> None:
+class ValidatesOverIterator(Submodule):
+    """Fetches the batches of a validation itself."""
+
+    @override
+    def validation_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]
+        (x, y), _, _ = next(dataloader_iter)
+        super().validation_step((x.to(self.dtype), y.to(self.dtype)), 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "data"), [(Submodule, Shuffled), (ValidatesOverIterator, StreamToValidate)]
+)
+def test_foreign_loaders_continue_as_well(
+    model: type[Submodule], data: type[Shuffled], tmp_path: Path
+) -> None:
     def train(ckpt_path: str | None, *callbacks: Callback) -> Run:
         return fit(
             "single_device",
             1,
-            Submodule(),
-            Shuffled(),
+            model(),
+            data(),
             ckpt_path,
             max_epochs=2,
+            max_steps=20,  # which it does not come to, but Lightning restarts otherwise
             callbacks=[*callbacks, Resume()],
         )
 
     saver = SaveAlways(tmp_path)
     whole = train(None, saver)
-    for name in saver.logged:
+    for name, logged in saver.logged.items():
         run = train(str(tmp_path / name))
         assert_same_weights(run, whole, tolerance=0)
+        for tag in ("batch_size/global", "val_loss"):
+            first, second = logged.get(tag, {}), run.curves.get(tag, {})
+            assert not first.keys() & second.keys(), (name, tag)
+            assert first | second == whole.curves[tag], (name, tag)
 
 
 class FailsOnce(Scheduled):
