@@ -1,5 +1,6 @@
 """How far the loops of a checkpoint have come, made such that Lightning restarts exactly there."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -33,11 +34,17 @@ def put_right(trainer: Trainer, progress: dict[str, Any]) -> bool:
     return not is_validating and trainer.state.stage in (None, "train")
 
 
-def plateaus_are_due(trainer: Trainer, progress: dict[str, Any]) -> bool:
-    """Whether an epoch's last hooks run, after which Lightning steps plateau schedulers."""
+def plateaus_are_due(
+    trainer: Trainer, progress: dict[str, Any], metrics: Mapping[str, Any]
+) -> bool:
+    """Whether plateau schedulers are to be stepped, as after an epoch's last hooks, which run.
+
+    Not if what they go by is logged in a hook that comes after the one that saves.
+    """
     counts = progress["epoch_progress"]["current"]
     is_ending = counts["completed"] < counts["processed"] and inside.has_all_batches(trainer)
-    return is_ending and any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
+    monitors = [c.monitor for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
+    return bool(is_ending and monitors) and all(monitor in metrics for monitor in monitors)
 
 
 def end_step(progress: dict[str, Any]) -> bool:

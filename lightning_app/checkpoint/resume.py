@@ -86,15 +86,14 @@ class Resume(Callback):
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and has_begun:
             own["event_files"] = trainer.logger.position()
         progress = checkpoint["loops"]["fit_loop"]
-        own[_PLATEAUS_DUE] = is_due = plateaus_are_due(trainer, progress)
+        metrics = inside.metrics_to_save(trainer)  # plateau schedulers go by them
+        own[_PLATEAUS_DUE] = plateaus_are_due(trainer, progress, metrics)
         in_training = put_right(trainer, progress)
         own[_TRAINED_BY] = _trained_by(trainer)
         own[_NOTHING_PENDING] = in_training  # a step that has not ended is done again
         own[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         own[_GATHERED] = gathered_so_far(trainer)
         own[_SWITCHES] = switches(pl_module, with_modes=in_training)
-        # Plateau schedulers go by them. Those of an epoch that just ends may have to be computed.
-        metrics = trainer.callback_metrics if is_due else inside.metrics_to_save(trainer)
         own[_METRICS] = tensors_of(metrics)
         if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
             states = checkpoint.get("callbacks")

@@ -55,6 +55,28 @@ class Averaged(Scheduled):
             average.data.lerp_(weight.data, 0.1)
 
 
+class Watched(Scheduled):
+    """Has a plateau scheduler that goes by what it logs, in its steps or as the epoch ends."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        self.interval = f"plateau {self.interval.split()[-1]}"
+        (optimizer,), (config,) = super().configure_optimizers()
+        return [optimizer], [config | {"monitor": "watched", "strict": True}]
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        loss = super().training_step(batch)
+        if self.interval == "plateau step":
+            self.log("watched", loss, logger=False)
+        return loss
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        if self.interval == "plateau epoch":
+            self.log("watched", 1.0 + self.current_epoch)
+
+
 class Freezes(Scheduled):
     """Has its bias rest from the second epoch on."""
 
@@ -63,7 +85,12 @@ class Freezes(Scheduled):
         self.net.fc.bias.requires_grad_(not self.current_epoch)
 
 
-MODELS = {"average": Averaged, "freezing": Freezes}
+MODELS = {
+    "average": Averaged,
+    "freezing": Freezes,
+    "by its step": Watched,
+    "by its epoch": Watched,
+}
 
 
 class SaveLast(LastCheckpoint):

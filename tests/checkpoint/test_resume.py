@@ -78,6 +78,7 @@ LAST_CASES = {
     **{name: CASES[name] for name in ("plain", "validation within epochs", "accumulation")},
     **{name: CASES[name] for name in ("by steps, validation within epochs", "plateau by steps")},
     "plateau": ("plateau epoch", {}),
+    "plateau by each epoch": ("by its epoch", {}),
     "one cycle": ("one cycle", {"val_check_interval": 0.5}),
     "own average": ("average", {"val_check_interval": 0.5}),
     "averaging callback": ("averaging callback", {"val_check_interval": 0.5}),
