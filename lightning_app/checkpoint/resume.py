@@ -159,6 +159,7 @@ class Resume(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        inside.forget_restart(trainer)  # a run may be told to stop before its first step
         self._checkpoint, self._has_begun = {}, False
 
     def _check_optimizers(self, trainer: Trainer) -> None:
@@ -223,8 +224,7 @@ class Resume(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        inside.forget_restart(trainer)
-        self._checkpoint, self._has_begun = {}, False
+        self.teardown(trainer, pl_module, "fit")
 
 
 def _check_searches(trainer: Trainer) -> None:
