@@ -211,7 +211,7 @@ class Resume(Callback):
             yield (
                 "it was saved in on_train_batch_end, and that of "
                 f"{type(model).__name__}, which comes after those of callbacks, does not run for "
-                "that step"
+                "that step; nor is what the step logged for itself written"
             )
         if owners := [type(owner).__name__ for owner in _prepares_epochs(trainer)]:
             yield (

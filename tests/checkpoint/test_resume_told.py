@@ -129,6 +129,7 @@ def test_what_an_epoch_has_gathered_is_told(
     assert "continued: best: it is not saved without `persistent(True)`" in told
     assert "seen, all: a torchmetrics object is not saved without" in told
     assert told.count("that of Counts, which comes after those of callbacks, does not run") == 1
+    assert told.count("for that step; nor is what the step logged for itself written") == 1
     assert ("while gradients were accumulated" in told) == bool(lost)
     assert f"without those of {lost} batches" in told or not lost
 
