@@ -16,9 +16,12 @@ def put_right(trainer: Trainer, progress: dict[str, Any]) -> bool:
     """
     epoch, validation = progress["epoch_progress"], progress["epoch_loop.val_loop.batch_progress"]
     batch = progress["epoch_loop.batch_progress"]
-    if batch["current"]["ready"] > batch["current"]["processed"]:  # it is done again
+    if inside.is_in_step(trainer):  # it is done again
         batch["is_last_batch"] = False  # or the epoch would end without it
         batch["total"] |= dict.fromkeys(("ready", "started"), batch["total"]["processed"])
+    elif batch["current"]["started"] > batch["current"]["processed"]:  # by hand: it is left at that
+        for counts in (batch["total"], batch["current"]):
+            counts["processed"] += 1
     is_validating = _is_validating(trainer, validation["current"])
     if is_validating:
         # Its metrics are not saved: all of it is run again.

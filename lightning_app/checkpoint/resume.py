@@ -209,7 +209,7 @@ class Resume(Callback):
         model: LightningModule = trainer.lightning_module
         if self._ends_step and has_hook(model, "on_train_batch_end"):
             yield (
-                "it was saved in on_train_batch_end, and that of "
+                "it was saved in on_train_batch_end or before, and that of "
                 f"{type(model).__name__}, which comes after those of callbacks, does not run for "
                 "that step; nor is what the step logged for itself written"
             )

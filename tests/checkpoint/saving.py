@@ -77,6 +77,22 @@ class Watched(Scheduled):
             self.log("watched", 1.0 + self.current_epoch)
 
 
+class ByHand(Scheduled):
+    """Steps its optimizer itself."""
+
+    def __init__(self, interval: str) -> None:
+        super().__init__(interval)
+        self.automatic_optimization = False
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        loss, optimizer = super().training_step(batch), self.optimizers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        self.manual_backward(loss)
+        optimizer.step()  # type: ignore[union-attr]
+        return loss
+
+
 class Freezes(Scheduled):
     """Has its bias rest from the second epoch on."""
 
@@ -88,6 +104,7 @@ class Freezes(Scheduled):
 MODELS = {
     "average": Averaged,
     "freezing": Freezes,
+    "by hand": ByHand,
     "by its step": Watched,
     "by its epoch": Watched,
 }

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from typing_extensions import override
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
-from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.coverage import Coverage
 from tests.checkpoint.saving import MODELS, Curves, SaveAlways, SaveLast, Scheduled
 from tests.ranks import run_ranks
@@ -32,6 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "limited": ("epoch", {"limit_train_batches": 5}),
     "plateau every other epoch": ("plateau epoch 2", {}),
     "plateau by steps": ("plateau step", {"val_check_interval": 0.5}),
+    "by hand": ("by hand", {"val_check_interval": 0.5, "max_epochs": 2}),
     "freezing": ("freezing", {"limit_train_batches": 3, "val_check_interval": 2, "max_epochs": 2}),
     "by steps": ("epoch", {"max_steps": 17}),
     "by steps, validation within epochs": ("epoch", {"max_steps": 17, "val_check_interval": 0.5}),
@@ -212,43 +212,6 @@ def test_foreign_loaders_continue_as_well(
             first, second = logged.get(tag, {}), run.curves.get(tag, {})
             assert not first.keys() & second.keys(), (name, tag)
             assert first | second == whole.curves[tag], (name, tag)
-
-
-class FailsOnce(Scheduled):
-    """Cannot take one batch at first."""
-
-    num_steps = fails_at = 0
-
-    @override
-    def training_step(self, batch: Any) -> Any:
-        FailsOnce.num_steps += 1
-        if FailsOnce.num_steps == FailsOnce.fails_at:
-            raise RuntimeError("out of memory, say")
-        return super().training_step(batch)
-
-
-@pytest.mark.parametrize(("steps", "fails_at"), [(1, 4), (8, 4), (1, 10), (8, 10)])
-def test_a_step_that_failed_is_done_again(steps: int, fails_at: int, tmp_path: Path) -> None:
-    def train(kind: type[Scheduled], path: str | None = None) -> Run:
-        callbacks = [Resume(), Coverage(), OnExceptionCheckpoint(tmp_path)]
-        callbacks += [StepsPerExecution(steps)] if steps > 1 else []
-        module = RandomDataModule(length=80, batch_size=8, val_length=10)
-        flags: dict[str, Any] = {"max_epochs": 2, "enable_checkpointing": True}  # of 10 batches
-        flags |= {"log_every_n_steps": 4, "default_root_dir": tmp_path}
-        flags |= {"val_check_interval": 3, "check_val_every_n_epoch": None}
-        torch.manual_seed(1)
-        return fit("single_device", 1, kind("step"), module, path, callbacks=callbacks, **flags)
-
-    whole = train(Scheduled)
-    FailsOnce.num_steps, FailsOnce.fails_at = 0, fails_at
-    with pytest.raises(RuntimeError, match="out of memory"):
-        train(FailsOnce)
-    continued = train(FailsOnce, str(tmp_path / "on_exception.ckpt"))
-    assert_same_weights(continued, whole, tolerance=0)
-    assert continued.metrics["coverage/missing"] == continued.metrics["coverage/repeated"] == 0
-    for tag in ("train/loss_step", "val/loss"):
-        later = {s: value for s, value in whole.curves[tag].items() if s >= fails_at - 1}
-        assert continued.curves[tag] == later, tag
 
 
 class NotesEpochs(RandomDataModule):
