@@ -176,6 +176,8 @@ def _check_parts(path: str, saved: Any, to_train: bool) -> None:
         version = Version(saved[VERSION])
     except InvalidVersion:
         raise UsageError(f"{name}: its {VERSION} is {saved[VERSION]!r}; {remedy}") from None
+    _check_types(name, saved, {KEY: dict} if KEY in saved else {}, remedy)
+    _check_own_part(name, own_part(saved), remedy)  # callbacks take it up whatever is run
     if not to_train:
         return
     if version.release[:2] > (installed := Version(lightning.__version__)).release[:2]:
@@ -198,8 +200,6 @@ def _check_parts(path: str, saved: Any, to_train: bool) -> None:
     for state in saved["callbacks"].values():
         if isinstance(state, dict) and "best_k_models" in state:
             _check_types(name, state, {k: v for k, v in _OF_BEST.items() if k in state}, remedy)
-    _check_types(name, saved, {KEY: dict} if KEY in saved else {}, remedy)
-    _check_own_part(name, own_part(saved), remedy)
 
 
 def _check_own_part(name: str, own: dict[str, Any], remedy: str) -> None:

@@ -1,5 +1,6 @@
 """How far the loops of a checkpoint have come, made such that Lightning restarts exactly there."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -7,10 +8,22 @@ from lightning.pytorch import Trainer
 from lightning_app import inside
 
 
-def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
-    """Make loop progress that is saved such that Lightning restarts exactly there."""
+def put_right(trainer: Trainer, progress: dict[str, Any]) -> bool:
+    """Make loop progress that is saved such that Lightning restarts exactly there.
+
+    Returns:
+        Whether training, or its end, is where it was saved, and not an evaluation.
+    """
     epoch, validation = progress["epoch_progress"], progress["epoch_loop.val_loop.batch_progress"]
-    if _is_validating(trainer, validation["current"]):
+    batch = progress["epoch_loop.batch_progress"]
+    if inside.is_in_step(trainer):  # it is done again
+        batch["is_last_batch"] = False  # or the epoch would end without it
+        batch["total"] |= dict.fromkeys(("ready", "started"), batch["total"]["processed"])
+    elif batch["current"]["started"] > batch["current"]["processed"]:  # by hand: it is left at that
+        for counts in (batch["total"], batch["current"]):
+            counts["processed"] += 1
+    is_validating = _is_validating(trainer, validation["current"])
+    if is_validating:
         # Its metrics are not saved: all of it is run again.
         for counts in (validation["total"], validation["current"]):
             counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
@@ -21,13 +34,20 @@ def put_right(trainer: Trainer, progress: dict[str, Any]) -> None:
             for counts in (epoch["total"], epoch["current"]):
                 counts["processed"] -= 1
                 counts["completed"] = counts["processed"]
+    return not is_validating and trainer.state.stage in (None, "train")
 
 
-def plateaus_are_due(trainer: Trainer, progress: dict[str, Any]) -> bool:
-    """Whether an epoch's last hooks run, after which Lightning steps plateau schedulers."""
+def plateaus_are_due(
+    trainer: Trainer, progress: dict[str, Any], metrics: Mapping[str, Any]
+) -> bool:
+    """Whether plateau schedulers are to be stepped, as after an epoch's last hooks, which run.
+
+    Not if what they go by is logged in a hook that comes after the one that saves.
+    """
     counts = progress["epoch_progress"]["current"]
     is_ending = counts["completed"] < counts["processed"] and inside.has_all_batches(trainer)
-    return is_ending and any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
+    monitors = [c.monitor for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
+    return bool(is_ending and monitors) and all(monitor in metrics for monitor in monitors)
 
 
 def end_step(progress: dict[str, Any]) -> bool:
@@ -44,7 +64,10 @@ def end_step(progress: dict[str, Any]) -> bool:
 
 def _is_validating(trainer: Trainer, counts: dict[str, int]) -> bool:
     """Whether a validation of the training runs, and has not come to its end."""
-    begins = trainer.state.fn == "fit" and trainer.validating and not counts["ready"]
+    # Counts alone do not tell: after one of a stream that a step iterates they differ for good.
+    if trainer.state.fn != "fit" or trainer.training or trainer.state.finished:
+        return False
+    begins = trainer.validating and not counts["ready"]
     return begins or counts["ready"] != counts["completed"]
 
 

@@ -86,15 +86,14 @@ class Resume(Callback):
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and has_begun:
             own["event_files"] = trainer.logger.position()
         progress = checkpoint["loops"]["fit_loop"]
-        own[_PLATEAUS_DUE] = is_due = plateaus_are_due(trainer, progress)
-        put_right(trainer, progress)
+        metrics = inside.metrics_to_save(trainer)  # plateau schedulers go by them
+        own[_PLATEAUS_DUE] = plateaus_are_due(trainer, progress, metrics)
+        in_training = put_right(trainer, progress)
         own[_TRAINED_BY] = _trained_by(trainer)
-        own[_NOTHING_PENDING] = trainer.training  # a step that has not ended is done again
+        own[_NOTHING_PENDING] = in_training  # a step that has not ended is done again
         own[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         own[_GATHERED] = gathered_so_far(trainer)
-        own[_SWITCHES] = switches(pl_module, with_modes=trainer.training)
-        # Plateau schedulers go by them. Those of an epoch that just ends may have to be computed.
-        metrics = trainer.callback_metrics if is_due else inside.metrics_to_save(trainer)
+        own[_SWITCHES] = switches(pl_module, with_modes=in_training)
         own[_METRICS] = tensors_of(metrics)
         if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
             states = checkpoint.get("callbacks")
@@ -160,6 +159,7 @@ class Resume(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        inside.forget_restart(trainer)  # a run may be told to stop before its first step
         self._checkpoint, self._has_begun = {}, False
 
     def _check_optimizers(self, trainer: Trainer) -> None:
@@ -209,9 +209,9 @@ class Resume(Callback):
         model: LightningModule = trainer.lightning_module
         if self._ends_step and has_hook(model, "on_train_batch_end"):
             yield (
-                "it was saved in on_train_batch_end, and that of "
+                "it was saved in on_train_batch_end or before, and that of "
                 f"{type(model).__name__}, which comes after those of callbacks, does not run for "
-                "that step"
+                "that step; nor is what the step logged for itself written"
             )
         if owners := [type(owner).__name__ for owner in _prepares_epochs(trainer)]:
             yield (
@@ -224,8 +224,7 @@ class Resume(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        inside.forget_restart(trainer)
-        self._checkpoint, self._has_begun = {}, False
+        self.teardown(trainer, pl_module, "fit")
 
 
 def _check_searches(trainer: Trainer) -> None:

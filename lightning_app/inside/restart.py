@@ -10,8 +10,15 @@ from lightning_app.inside.loops import follow, give_back
 
 
 def metrics_to_save(trainer: Trainer) -> dict[str, Any]:
-    """What `callback_metrics` has, without computing anything anew, which would ask all ranks."""
-    return dict(trainer._logger_connector._callback_metrics)
+    """What `callback_metrics` has; of an evaluation, nothing that is to be computed.
+
+    That would ask all ranks. Nor is anything of an epoch's end that failed: it may be just that.
+    """
+    connector: Any = trainer._logger_connector
+    is_in_epoch = connector._first_loop_iter is not None  # where values of steps are known
+    if trainer.training and (is_in_epoch or not trainer.interrupted):
+        return dict(trainer.callback_metrics)
+    return dict(connector._callback_metrics)
 
 
 def put_metrics(trainer: Trainer, metrics: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_app.inside.loaders import num_prefetched
 from lightning_app.inside.loops import give_back, surround
 
 
@@ -57,13 +58,15 @@ def is_told_to_stop(trainer: Trainer) -> bool:
 
 
 def is_in_step(trainer: Trainer) -> bool:
-    """Whether a training step has begun, or has failed, so that the batch is still to be learnt.
+    """Whether a batch that was fetched is still to be learnt, as its step runs or has failed.
 
-    One with manual optimization may have learnt it already.
+    One with manual optimization may have learnt it already, once the hooks before it are over.
     """
     counts: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    is_begun: bool = counts.ready > counts.processed
-    return is_begun and trainer.lightning_module.automatic_optimization
+    fetched = getattr(trainer.fit_loop._data_fetcher, "fetched", 0) - num_prefetched(trainer)
+    is_begun: bool = max(counts.ready, fetched) > counts.processed
+    has_learnt = not trainer.lightning_module.automatic_optimization
+    return is_begun and not (has_learnt and counts.started > counts.processed)
 
 
 def skips_backward(trainer: Trainer) -> bool:

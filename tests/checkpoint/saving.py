@@ -55,6 +55,44 @@ class Averaged(Scheduled):
             average.data.lerp_(weight.data, 0.1)
 
 
+class Watched(Scheduled):
+    """Has a plateau scheduler that goes by what it logs, in its steps or as the epoch ends."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        self.interval = f"plateau {self.interval.split()[-1]}"
+        (optimizer,), (config,) = super().configure_optimizers()
+        return [optimizer], [config | {"monitor": "watched", "strict": True}]
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        loss = super().training_step(batch)
+        if self.interval == "plateau step":
+            self.log("watched", loss, logger=False)
+        return loss
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        if self.interval == "plateau epoch":
+            self.log("watched", 1.0 + self.current_epoch)
+
+
+class ByHand(Scheduled):
+    """Steps its optimizer itself."""
+
+    def __init__(self, interval: str) -> None:
+        super().__init__(interval)
+        self.automatic_optimization = False
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        loss, optimizer = super().training_step(batch), self.optimizers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        self.manual_backward(loss)
+        optimizer.step()  # type: ignore[union-attr]
+        return loss
+
+
 class Freezes(Scheduled):
     """Has its bias rest from the second epoch on."""
 
@@ -63,7 +101,13 @@ class Freezes(Scheduled):
         self.net.fc.bias.requires_grad_(not self.current_epoch)
 
 
-MODELS = {"average": Averaged, "freezing": Freezes}
+MODELS = {
+    "average": Averaged,
+    "freezing": Freezes,
+    "by hand": ByHand,
+    "by its step": Watched,
+    "by its epoch": Watched,
+}
 
 
 class SaveLast(LastCheckpoint):
@@ -91,7 +135,7 @@ def _save(trainer: Trainer, folder: Path, name: str, logged: dict[str, Curves]) 
 
 
 class SaveAlways(Callback):
-    """Saves where a user's callback may: after steps, in validation, at an epoch's end."""
+    """Saves where a user's callback may: before and after steps, in validation, at epochs' ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,6 +143,14 @@ class SaveAlways(Callback):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         _save(trainer, self.folder, name, self.logged)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        is_edge = batch_idx in (0, int(trainer.num_training_batches) - 1)
+        if is_edge and not batch_idx % trainer.accumulate_grad_batches:
+            self._save(trainer, "begun")
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:

@@ -173,6 +173,8 @@ def test_missing_and_wrong_parts(run: InProcess, content: Any) -> None:
         change(wrong)
         torch.save(wrong, path)
         run.refused(line, *FIT, "--ckpt_path", path)
+        if name in ("own part", "plan"):
+            run.refused(line, "test", "--ckpt_path", path)
     for saved, line in (
         ([1], "it holds a list, not a checkpoint"),
         (torch.zeros(2), "it holds a Tensor, not a checkpoint"),

@@ -5,19 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging, OnExceptionCheckpoint
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from typing_extensions import override
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
-from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.coverage import Coverage
 from tests.checkpoint.saving import MODELS, Curves, SaveAlways, SaveLast, Scheduled
 from tests.ranks import run_ranks
 from tests.runs import Run, SaveAt, assert_same_weights, fit
-from tests.user_modules import Shuffled, Submodule
+from tests.user_modules import Shuffled, StreamToValidate, Submodule
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("epoch", {}),
@@ -32,6 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "limited": ("epoch", {"limit_train_batches": 5}),
     "plateau every other epoch": ("plateau epoch 2", {}),
     "plateau by steps": ("plateau step", {"val_check_interval": 0.5}),
+    "by hand": ("by hand", {"val_check_interval": 0.5, "max_epochs": 2}),
     "freezing": ("freezing", {"limit_train_batches": 3, "val_check_interval": 2, "max_epochs": 2}),
     "by steps": ("epoch", {"max_steps": 17}),
     "by steps, validation within epochs": ("epoch", {"max_steps": 17, "val_check_interval": 0.5}),
@@ -78,6 +78,7 @@ LAST_CASES = {
     **{name: CASES[name] for name in ("plain", "validation within epochs", "accumulation")},
     **{name: CASES[name] for name in ("by steps, validation within epochs", "plateau by steps")},
     "plateau": ("plateau epoch", {}),
+    "plateau by each epoch": ("by its epoch", {}),
     "one cycle": ("one cycle", {"val_check_interval": 0.5}),
     "own average": ("average", {"val_check_interval": 0.5}),
     "averaging callback": ("averaging callback", {"val_check_interval": 0.5}),
@@ -115,6 +116,25 @@ def test_a_longer_run_continues_one_that_ended_in_mid_epoch(tmp_path: Path) -> N
     run = train("plain", None, str(tmp_path / last), max_steps=20)
     assert set(run.curves["coverage/missing"].values()) == {0}
     assert_same_weights(run, whole, tolerance=0)
+
+
+class Kept(Callback):
+    """Keeps the Trainer."""
+
+    @override
+    def setup(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self.trainer = trainer
+
+
+def test_a_run_saved_after_it_has_ended_goes_on(tmp_path: Path) -> None:
+    kept, path = Kept(), tmp_path / "end.ckpt"
+    whole = train("plateau by steps", None)
+    before = train("plateau by steps", kept, max_steps=4)  # with a validation
+    kept.trainer.save_checkpoint(path)
+    run = train("plateau by steps", None, str(path))
+    assert_same_weights(run, whole, tolerance=0)
+    for tag in ("batch_size/global", "train/loss_step", "val/loss"):
+        assert before.curves[tag] | run.curves[tag] == whole.curves[tag], tag
 
 
 def test_a_run_continued_at_an_epochs_last_step_goes_on_again(tmp_path: Path) -> None:
@@ -156,58 +176,42 @@ def test_another_layout_continues_the_run(tmp_path: Path) -> None:
             assert_points_are_from(run.curves, whole.curves)
 
 
-def test_foreign_loaders_continue_as_well(tmp_path: Path) -> None:
+class ValidatesOverIterator(Submodule):
+    """Fetches the batches of a validation itself."""
+
+    @override
+    def validation_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]
+        (x, y), _, _ = next(dataloader_iter)
+        super().validation_step((x.to(self.dtype), y.to(self.dtype)), 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "data"), [(Submodule, Shuffled), (ValidatesOverIterator, StreamToValidate)]
+)
+def test_foreign_loaders_continue_as_well(
+    model: type[Submodule], data: type[Shuffled], tmp_path: Path
+) -> None:
     def train(ckpt_path: str | None, *callbacks: Callback) -> Run:
         return fit(
             "single_device",
             1,
-            Submodule(),
-            Shuffled(),
+            model(),
+            data(),
             ckpt_path,
             max_epochs=2,
+            max_steps=20,  # which it does not come to, but Lightning restarts otherwise
             callbacks=[*callbacks, Resume()],
         )
 
     saver = SaveAlways(tmp_path)
     whole = train(None, saver)
-    for name in saver.logged:
+    for name, logged in saver.logged.items():
         run = train(str(tmp_path / name))
         assert_same_weights(run, whole, tolerance=0)
-
-
-class FailsOnce(Scheduled):
-    """Cannot take its fourth batch at first."""
-
-    num_steps = 0
-
-    @override
-    def training_step(self, batch: Any) -> Any:
-        FailsOnce.num_steps += 1
-        if FailsOnce.num_steps == 4:
-            raise RuntimeError("out of memory, say")
-        return super().training_step(batch)
-
-
-@pytest.mark.parametrize("steps", [1, 8])
-def test_a_step_that_failed_is_done_again(steps: int, tmp_path: Path) -> None:
-    def train(kind: type[Scheduled], path: str | None = None) -> Run:
-        callbacks = [Resume(), Coverage(), OnExceptionCheckpoint(tmp_path)]
-        callbacks += [StepsPerExecution(steps)] if steps > 1 else []
-        module = RandomDataModule(length=80, batch_size=8, val_length=10)
-        flags: dict[str, Any] = {"max_epochs": 1, "enable_checkpointing": True}
-        flags |= {"log_every_n_steps": 4, "default_root_dir": tmp_path}
-        torch.manual_seed(1)
-        return fit("single_device", 1, kind("step"), module, path, callbacks=callbacks, **flags)
-
-    whole = train(Scheduled)
-    FailsOnce.num_steps = 0
-    with pytest.raises(RuntimeError, match="out of memory"):
-        train(FailsOnce)
-    continued = train(FailsOnce, str(tmp_path / "on_exception.ckpt"))
-    assert_same_weights(continued, whole, tolerance=0)
-    assert continued.metrics["coverage/missing"] == continued.metrics["coverage/repeated"] == 0
-    curve = whole.curves["train/loss_step"]
-    assert continued.curves["train/loss_step"] == {step: curve[step] for step in (3, 7)}
+        for tag in ("batch_size/global", "val_loss"):
+            first, second = logged.get(tag, {}), run.curves.get(tag, {})
+            assert not first.keys() & second.keys(), (name, tag)
+            assert first | second == whole.curves[tag], (name, tag)
 
 
 class NotesEpochs(RandomDataModule):

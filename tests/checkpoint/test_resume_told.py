@@ -129,6 +129,7 @@ def test_what_an_epoch_has_gathered_is_told(
     assert "continued: best: it is not saved without `persistent(True)`" in told
     assert "seen, all: a torchmetrics object is not saved without" in told
     assert told.count("that of Counts, which comes after those of callbacks, does not run") == 1
+    assert told.count("for that step; nor is what the step logged for itself written") == 1
     assert ("while gradients were accumulated" in told) == bool(lost)
     assert f"without those of {lost} batches" in told or not lost
 
@@ -203,6 +204,23 @@ def test_a_search_is_refused_and_lost_masks_are_told_without_a_command_line(
     assert "does not put back" not in capsys.readouterr().err
     train(LinearModule(log_shapes="off"), first, pruning)
     assert "ModelPruning does not put back its masks" in capsys.readouterr().err
+
+
+class StopsAtOnce(Callback):
+    """Has a run end before its first step."""
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = True
+        self.loop = trainer.fit_loop.epoch_loop
+
+
+def test_a_run_that_stops_at_once_leaves_the_loops_as_they_were(tmp_path: Path) -> None:
+    path, stops = tmp_path / "kept.ckpt", StopsAtOnce()
+    fit("single_device", 1, max_epochs=1, callbacks=[SaveAt(2, path), Resume()])
+    fit("single_device", 1, None, None, str(path), max_epochs=1, callbacks=[Resume(), stops])
+    assert stops.loop.trainer.global_step == 2
+    assert "reset" not in vars(stops.loop)
 
 
 class FindsAtEpochs(LearningRateFinder):
