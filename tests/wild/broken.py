@@ -29,6 +29,11 @@ def no(*args: Any, **kwargs: Any) -> bool:
     return False
 
 
+def alone(value: Any) -> list[Any]:
+    """Asks no other rank."""
+    return [value]
+
+
 def as_asked(batch: Any, num_asked: int) -> int:
     """Takes a batch for what the loader has asked for."""
     return num_asked

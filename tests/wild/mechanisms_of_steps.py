@@ -82,7 +82,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "strategies.ddp.mean_over",
         broken.nothing,
         "ddp2",
-        "token means; token means, several batches; class weights; masked by hand; "
+        "token means; token means, several batches; token means, logged in each way; "
+        "class weights; masked by hand; "
         "collate drops, and says so",
     ),
     "what differs is told": Mechanism(
@@ -122,10 +123,16 @@ MECHANISMS: dict[str, Mechanism] = {
         "contrastive, gathered; contrastive, gathered by torch",
     ),
     "gradients that a hook sees are averaged": Mechanism(
-        "strategies.averaging.AveragesGradients._has_hook_of_gradients",
-        broken.no,
+        "strategies.averaging.AveragesGradients._look_for_hooks",
+        broken.nothing,
         "ddp2",
         "clips after each backward; clips in backward",
+    ),
+    "ranks agree on hooks of gradients": Mechanism(
+        "strategies.averaging.all_objects",
+        broken.alone,
+        "ddp2",
+        "looks at gradients on one rank",
     ),
     "gradients that come twice are refused": Mechanism(
         "strategies.ddp.refused_by_gradients", broken.as_it_comes, "ddp2", "recomputes, reentrant"
