@@ -280,7 +280,8 @@ def _in_words(names: dict[str, list[str]]) -> str:
 def _logged_per_epoch(trainer: Trainer) -> set[str]:
     """What the model has logged of the epoch's batches so far, to be put together at its end."""
     results = inside.training_results(trainer).values()
-    return {m.meta.name for m in results if m.meta.on_epoch and not m.has_reset}
+    is_cut_short = trainer.global_step == trainer.max_steps and not inside.has_all_batches(trainer)
+    return {m.meta.name for m in results if m.meta.on_epoch and (is_cut_short or not m.has_reset)}
 
 
 def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:

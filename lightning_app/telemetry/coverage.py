@@ -37,6 +37,7 @@ from lightning_app.strategies.global_batch import run_seed
 from lightning_app.strategies.loader import ShardedLoader, shard_loader
 from lightning_app.strategies.passes import Pass
 from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.telling import TellOnce
 from lightning_app.telemetry.metrics import Smooths, log
 from lightning_app.telemetry.tally import MAX_NUMBER, Tally, fingerprint_of
 
@@ -51,6 +52,7 @@ class Coverage(Callback):
         self._pass: Pass | None = None
         self._loader: ShardedLoader | None = None
         self._is_first = True
+        self._tell = TellOnce()
         self._is_foreign = False  # the ranks' samplers have a plan each
         self._limit = MAX_NUMBER
         self._saved_in: int | None = None  # the epoch of the checkpoint that is continued
@@ -165,6 +167,11 @@ class Coverage(Callback):
         if self._loader is None:
             return
         is_even, (missing, repeated) = self._look(trainer)
+        if not is_even and not self._is_foreign:
+            self._tell(
+                "the ranks' samplers do not agree, so samples of this epoch are missing or "
+                "repeated: let them draw from a seeded generator (docs/your_code.md)"
+            )
         if not is_even:
             total = self._total(trainer)
             if self._is_foreign:

@@ -109,16 +109,19 @@ class LossLogger(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        if trainer.state.fn != "fit":
+            return  # for its weights
         # That of all ranks, whatever their number was, is one rank's.
         sums = own_part(checkpoint).get("epoch_loss") if trainer.is_global_zero else None
         self._mean = EpochMean() if sums is None else EpochMean(*sums.tolist())
-        self._saved_in = checkpoint.get("epoch")
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        # Where `max_steps` came before the epoch's end, Lightning has counted it already.
+        self._saved_in = min(checkpoint["epoch"], progress["processed"])
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)
-        total, weight = self._sums()
-        self._mean = EpochMean()
+        total, weight = self._sums()  # kept: `max_steps` may have ended it within an epoch
         meta = _logged_as(trainer, TAG)
         if not weight or (meta is not None and not meta.forked):
             return
