@@ -22,7 +22,7 @@ class PartOfMean:
         weight_by_part: As `weight`, likewise.
         constant: The weight that was passed in every step, if it may be that of a whole batch;
             else 0.
-        is_sure: That is no chance, as of one batch it may be: as many labels, say, in each part.
+        is_sure: It is not so by chance, as in one batch whose parts have as many labels each.
         are_sizes: Each step's weight was the number of its samples.
         batches: Where the model tells what its means are over: for each batch, by its number, the
             sum over these, how many they are, and the batch's samples.
