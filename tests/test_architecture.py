@@ -24,6 +24,7 @@ LAYERS = [
 PRIVATE = re.compile(
     r"(?:trainer|loop|strategy|connector|fetcher|combined|result)[a-z_.]*\._[a-z]"
     r"|from lightning\S* import .*\b_[A-Za-z]"
+    r"|(?<!epoch_loop)\.(?:epoch_loop|val_loop)\b"  # in a checkpoint, these are keys
 )
 
 

@@ -136,10 +136,7 @@ class BestCheckpoint(ModelCheckpoint):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        loop = trainer.fit_loop.epoch_loop
-        has_begun = loop.batch_progress.current.ready > 0
-        is_of_this_epoch = has_begun and loop.val_loop.batch_progress.total.ready > 0
-        self._seen = None if is_of_this_epoch else self._value(trainer)
+        self._seen = None if inside.has_validated_in_epoch(trainer) else self._value(trainer)
 
     def _value(self, trainer: Trainer) -> object:
         return trainer.callback_metrics.get(self.monitor or "") if self._is_settled else None

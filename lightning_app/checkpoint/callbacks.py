@@ -32,7 +32,6 @@ from lightning_app.checkpoint.finite import (
 from lightning_app.checkpoint.heartbeat import Heartbeat, largest_of_all
 from lightning_app.checkpoint.io import last_path
 from lightning_app.checkpoint.loadable import what_is_refused
-from lightning_app.inside import follow, give_back
 from lightning_app.processes.signals import (
     SIGNALS,
     Stopped,
@@ -91,13 +90,13 @@ class LastCheckpoint(Checkpoint):
         self.last_good = str(trainer.ckpt_path) if trainer.ckpt_path else None
         self._saved_s = time.monotonic()
         self._heartbeat = Heartbeat(trainer.strategy.root_device)
-        follow(trainer.fit_loop.epoch_loop, "on_advance_end", lambda: self._after_step(trainer))
-        follow(trainer.fit_loop, "on_advance_end", lambda: self._after_epoch(trainer))
+        inside.after_step(trainer, lambda: self._after_step(trainer))
+        inside.after_epoch(trainer, lambda: self._after_epoch(trainer))
 
     def _after_step(self, trainer: Trainer) -> None:
-        loop = trainer.fit_loop.epoch_loop
         # Gradients that are still accumulated would be lost; what ends an epoch belongs to it.
-        if any(self._agree()) and inside.optimizer_steps(trainer) and not loop.done:
+        is_pending = not inside.optimizer_steps(trainer) or inside.ends_epoch(trainer)
+        if any(self._agree()) and not is_pending:
             self._act(trainer)
 
     def _after_epoch(self, trainer: Trainer) -> None:
@@ -129,8 +128,7 @@ class LastCheckpoint(Checkpoint):
         """Lightning puts the signals' handlers back; they were its own for the run."""
         may_wait(False)
         inside.broadcast_signals_again(trainer)
-        give_back(trainer.fit_loop.epoch_loop, "on_advance_end")
-        give_back(trainer.fit_loop, "on_advance_end")
+        inside.leave_moments(trainer)
         self._heartbeat = None
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:

@@ -137,10 +137,9 @@ class Resume(Callback):
         if self._checkpoint.get(_PLATEAUS_DUE):
             inside.step_plateaus_of_epoch(trainer)
         inside.load_positions(trainer)
-        loop = trainer.fit_loop
-        if not loop.restarting:
+        if not trainer.fit_loop.restarting:
             return
-        if loop.epoch_loop.batch_progress.current.ready == 0:
+        if inside.is_between_epochs(trainer):
             # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
             inside.begin_with_new_epoch(trainer)
             return

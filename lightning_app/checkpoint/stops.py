@@ -26,7 +26,6 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.checkpoint.heartbeat import Heartbeat, largest
-from lightning_app.inside import follow, give_back
 
 LIMIT_S = 1800.0  # as long as a process group waits, by default
 WORD_BYTES = 8
@@ -46,8 +45,7 @@ class AgreedStop(Callback):
         if trainer.world_size == 1 or not dist.is_initialized():
             return
         self._wish = 0
-        for method in ("on_run_start", "on_advance_start", "on_advance_end"):
-            follow(trainer.fit_loop, method, lambda: self._ask(trainer))
+        inside.around_epochs(trainer, lambda: self._ask(trainer))
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,9 +56,8 @@ class AgreedStop(Callback):
         self._heartbeat = Heartbeat(trainer.strategy.root_device)
         has_board = trainer.num_nodes == 1 and sys.platform != "win32"
         self._board = Board(limit_s) if has_board else None
-        loop = trainer.fit_loop.epoch_loop
-        follow(loop.val_loop, "run", self._note_validation)
-        follow(loop, "on_advance_end", lambda: self._after_step(trainer))
+        inside.after_validation(trainer, self._note_validation)
+        inside.after_step(trainer, lambda: self._after_step(trainer))
         # The first to read `should_stop` after the step's hooks.
         inside.before_step_values(trainer, lambda: self._settle(trainer))
 
@@ -79,7 +76,7 @@ class AgreedStop(Callback):
 
     def _settle(self, trainer: Trainer) -> None:
         """After a step: make of what this rank has set what all ranks know."""
-        batch = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        batch = inside.num_batches_done(trainer)
         wish = trainer.should_stop
         if self._board is not None:
             self._board.note(batch, wish)
@@ -100,10 +97,7 @@ class AgreedStop(Callback):
         self._leave(trainer)
 
     def _leave(self, trainer: Trainer) -> None:
-        loop = trainer.fit_loop
-        give_back(loop, "on_run_start", "on_advance_start", "on_advance_end")
-        give_back(loop.epoch_loop, "on_advance_end")
-        give_back(loop.epoch_loop.val_loop, "run")
+        inside.leave_moments(trainer)
         inside.leave_step_values(trainer)
         self._board = self._heartbeat = None
 

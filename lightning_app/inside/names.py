@@ -49,8 +49,11 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "_restarting",
         "_results",
         "_should_accumulate",
+        "batch_progress",
+        "done",
         "on_advance_end",
         "reset",
+        "update_lr_schedulers",
     ),
     "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward",),
     "fit_loop.epoch_loop.val_loop": (

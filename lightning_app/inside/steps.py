@@ -42,14 +42,49 @@ def num_accumulated(trainer: Trainer) -> int:
     return (trainer.fit_loop.epoch_loop.batch_idx + 1) % every
 
 
-def count_batch(trainer: Trainer) -> None:
-    """Count the running batch, as Lightning does at its end, and as fetched the next."""
-    if optimizer_steps(trainer):
-        trainer.fit_loop.epoch_loop._batches_that_stepped += 1
-    fetcher = trainer.fit_loop._data_fetcher
+def begin_next_step(trainer: Trainer) -> None:
+    """What the training loop does between two steps, as far as steps depend on it."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     assert fetcher is not None
+    progress = loop.batch_progress
+    progress.increment_processed()
+    progress.increment_completed()
+    if trainer.lr_scheduler_configs:
+        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+    if optimizer_steps(trainer):
+        loop._batches_that_stepped += 1
     fetcher.fetched += 1
     trainer._logger_connector._first_loop_iter = False  # else what is logged begins anew
+    progress.increment_ready()
+    progress.increment_started()
+    progress.is_last_batch = progress.current.ready == trainer.num_training_batches
+
+
+def num_batches_done(trainer: Trainer) -> int:
+    """How many batches training has done in all, by their last hooks."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.completed
+
+
+def ends_epoch(trainer: Trainer) -> bool:
+    """Whether the epoch ends with the batch that is done."""
+    return trainer.fit_loop.epoch_loop.done
+
+
+def is_between_epochs(trainer: Trainer) -> bool:
+    """Whether no batch of the epoch has begun."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0
+
+
+def has_validated_in_epoch(trainer: Trainer) -> bool:
+    """Whether the epoch has begun, and a validation with it or before it."""
+    loop = trainer.fit_loop.epoch_loop
+    return not is_between_epochs(trainer) and loop.val_loop.batch_progress.total.ready > 0
+
+
+def optimizer_progress(trainer: Trainer) -> Any:
+    """The counts of steps and of `zero_grad`, in automatic optimization."""
+    return trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer
 
 
 def is_told_to_stop(trainer: Trainer) -> bool:

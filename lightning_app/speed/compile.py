@@ -4,15 +4,14 @@ What is compiled is the forward of each outermost module with parameters; the Li
 them stays as it is, because `self.log` cannot be compiled. Hooks on the modules run outside of what
 is compiled, so sizes are noted as without it. A module that is in evaluation mode runs as it is.
 
-While a run goes on, each such module has a `forward` of its own, which it gives back at the end:
-the one thing that is written into a user's object, because the user asks for it. torch's public
-way, `nn.Module.compile`, writes into the module too, cannot be taken back, and compiles hooks too,
-also in evaluation.
+Nothing is put into a module: its calls are answered for the time of a run. torch's public way,
+`nn.Module.compile`, writes into the module, cannot be taken back, and compiles hooks too, also in
+evaluation.
 
-Not covered: `dp`, whose replicas torch.compile does not know; CUDA graphs.
+Not covered: `dp`, whose replicas torch.compile does not know; CUDA graphs; a `forward` that is
+called by its name, which runs as it is.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +23,14 @@ from typing_extensions import override
 
 from lightning_app.modules import called_modules, say
 from lightning_app.strategies import DataParallelStrategy
+from lightning_app.strategies.module_calls import ModuleCalls
 
 
 class CompiledForward(Callback):
-    """Compiles the model's modules when training starts, and gives their forward back."""
+    """Compiles the model's modules for the time of a training."""
 
     def __init__(self) -> None:
-        self._compiled: list[nn.Module] = []
+        self._calls = ModuleCalls()
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -39,9 +39,8 @@ class CompiledForward(Callback):
                 "--compile: torch.compile cannot compile the replicas of `--strategy dp`; use "
                 "`--strategy ddp`"
             )
-        self._compiled = called_modules(pl_module)
-        for module in self._compiled:
-            vars(module)["forward"] = OwnForward(module)
+        self._calls = ModuleCalls(answers={m: _compiled(m) for m in called_modules(pl_module)})
+        self._calls.follow()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,49 +48,27 @@ class CompiledForward(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._give_back()
+        self._leave()
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._give_back()
+        self._leave()
 
-    def _give_back(self) -> None:
-        for module in self._compiled:
-            _give_forward_back(module)
-        self._compiled = []
-
-
-class OwnForward:
-    """Stands for a module's forward: compiled in training, as it is in evaluation.
-
-    Args:
-        module: Whose forward it is.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.forward: Callable[..., Any] = module.forward
-        self.was_replaced = "forward" in vars(module)  # and is not that of the module's class
-        functools.update_wrapper(self, self.forward)
-        self._module, self._compiled = module, torch.compile(self.forward)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module's forward makes of the arguments."""
-        return (self._compiled if self._module.training else self.forward)(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy of the module, or one that is saved and loaded, has its own forward, as it was.
-        return _same, (self.forward,)
+    def _leave(self) -> None:
+        self._calls.stop()
+        self._calls = ModuleCalls()
 
 
-def _same(forward: Callable[..., Any]) -> Callable[..., Any]:
-    return forward
+def _compiled(module: nn.Module) -> Callable[..., Any]:
+    """What answers a module's calls: its forward, compiled in training, as it is in evaluation."""
+    known = module.forward
+    compiled = torch.compile(known)
 
+    def answer(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Lightning lets a step stand for the forward of the model itself, under a wrapper.
+        forward = module.forward
+        return (compiled if module.training and forward == known else forward)(*args, **kwargs)
 
-def _give_forward_back(module: nn.Module) -> None:
-    own = vars(module).get("forward")
-    if isinstance(own, OwnForward):
-        del vars(module)["forward"]
-        if own.was_replaced:
-            vars(module)["forward"] = own.forward
+    return answer

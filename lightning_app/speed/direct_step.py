@@ -77,8 +77,7 @@ class DirectStep(Callback):
         from lightning_app.inside.quick_logs import look_up_once
 
         look_up_once()
-        loop = trainer.fit_loop.epoch_loop.automatic_optimization
-        inside.put(loop, "run", _direct_run(trainer, pl_module))
+        inside.put_step_runner(trainer, _direct_run(trainer, pl_module))
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,7 +95,7 @@ class DirectStep(Callback):
         from lightning_app.inside.quick_logs import look_up_each_time
 
         look_up_each_time()
-        inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
+        inside.give_step_runner_back(trainer)
 
 
 def can_step_directly(trainer: Trainer, pl_module: LightningModule) -> bool:
@@ -140,9 +139,7 @@ class _IsDirect:
 
 def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., dict[str, Any]]:
     strategy = trainer.strategy
-    progress = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer
-    loop = trainer.fit_loop.epoch_loop.automatic_optimization
-    usual = loop.run
+    progress, usual = inside.optimizer_progress(trainer), inside.step_runner(trainer)
     is_direct = _IsDirect(trainer, pl_module)
     weigh: Callable[[Tensor], Tensor] = getattr(strategy, "weigh", lambda loss: loss)
 
@@ -150,7 +147,7 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
         # Callbacks may set all of these in mid-run.
         accumulates_or_clips = trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val
         if accumulates_or_clips or inside.skips_backward(trainer) or not is_direct():
-            return usual(optimizer, batch_idx, kwargs)  # type: ignore[arg-type]
+            return usual(optimizer, batch_idx, kwargs)
         output: dict[str, Any] | None = None
 
         def closure() -> Tensor | None:

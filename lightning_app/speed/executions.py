@@ -92,8 +92,7 @@ class StepsPerExecution(Callback):
         self._begins_at_logs = any(has_hook(o, "on_train_batch_start") for o in owners)
         saves = [inside.saved_every(c) for c in callbacks if isinstance(c, ModelCheckpoint)]
         self._saved_every = [steps for steps in saves if steps]
-        loop = trainer.fit_loop.epoch_loop.automatic_optimization
-        run_step = loop.run
+        run_step = inside.step_runner(trainer)
         results = inside.training_results(trainer)
         listeners = [
             c.on_step_end  # type: ignore[attr-defined]
@@ -115,10 +114,10 @@ class StepsPerExecution(Callback):
                     break
                 for listener in listeners:
                     listener(trainer, outputs)
-                _next_step(trainer)
+                inside.begin_next_step(trainer)
             return outputs
 
-        inside.put(loop, "run", run)
+        inside.put_step_runner(trainer, run)
 
     def _tell(self, what: str) -> None:
         line = f"--steps_per_execution {self.steps}: {what}"
@@ -148,13 +147,13 @@ class StepsPerExecution(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
+        inside.give_step_runner_back(trainer)
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        inside.give_back(trainer.fit_loop.epoch_loop.automatic_optimization, "run")
+        inside.give_step_runner_back(trainer)
 
     def _num_next(self, trainer: Trainer) -> int:
         """How many batches the next execution takes."""
@@ -201,18 +200,3 @@ def _made_in(owner: object, name: str) -> str:
 def _stops(trainer: Trainer) -> bool:
     """Whether a step was the last; ranks that are processes agree on that after an execution."""
     return inside.is_told_to_stop(trainer) and trainer.world_size == 1
-
-
-def _next_step(trainer: Trainer) -> None:
-    """What the training loop does between two steps, as far as steps depend on it."""
-    loop = trainer.fit_loop.epoch_loop
-    progress = loop.batch_progress
-    progress.increment_processed()
-    progress.increment_completed()
-    if trainer.lr_scheduler_configs:
-        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-        loop.update_lr_schedulers("step", update_plateau_schedulers=True)
-    inside.count_batch(trainer)
-    progress.increment_ready()
-    progress.increment_started()
-    progress.is_last_batch = progress.current.ready == trainer.num_training_batches

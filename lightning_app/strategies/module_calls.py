@@ -2,10 +2,10 @@
 
 A hook on a module goes wherever the module goes: into its copies, its pickles, its scripts. So
 calls are followed in `nn.Module.__call__`, which is another function in the meantime. What follows
-them listens to those of some modules, and may have a step's calls of outermost modules answered by
-someone else, hooks around them included: these run in the usual `__call__`, around the module's
-`forward`. To let them run once, where the call is made, only the `forward` within is replaced, and
-for that one call.
+them listens to those of some modules, and may have others answered: those of a step's outermost
+modules, or of some modules. Hooks run in the usual `__call__`, around the module's `forward`. To
+let them run once, where the call is made, only the `forward` within is replaced, and for that one
+call.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +21,7 @@ Answer = Callable[[Module, tuple[Any, ...], dict[str, Any]], Any]
 Listener = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 
 _answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
+_answers: dict[int, Answer] = {}  # of all followers
 _followers: list["ModuleCalls"] = []
 _usual: Callable[..., Any] = Module.__call__
 
@@ -34,14 +35,20 @@ class ModuleCalls:
 
     Args:
         listeners: Called after each call of their modules.
+        answers: Stand for the `forward` of their modules.
 
     Attributes:
         modules: Those that are listened to; kept here, so that nothing else gets their `id`.
         listeners: By the modules' `id`: a metric's hash is one of all that it holds.
     """
 
-    def __init__(self, listeners: Mapping[Module, Listener] | None = None) -> None:
-        self.modules = tuple(listeners or ())
+    def __init__(
+        self,
+        listeners: Mapping[Module, Listener] | None = None,
+        answers: Mapping[Module, Answer] | None = None,
+    ) -> None:
+        self.modules = (*(listeners or ()), *(answers or ()))
+        self._answers = {id(module): each for module, each in (answers or {}).items()}
         self.listeners = {id(module): each for module, each in (listeners or {}).items()}
 
     def follow(self) -> None:
@@ -52,11 +59,14 @@ class ModuleCalls:
             Module.__call__ = _call  # type: ignore[method-assign]
         if self not in _followers:
             _followers.append(self)
+            _answers.update(self._answers)
 
     def stop(self) -> None:
         """End; once is enough, and twice does no harm."""
         if self in _followers:
             _followers.remove(self)
+            for number in self._answers:
+                _answers.pop(number, None)
             if not _followers and Module.__call__ is _call:  # else another stands around it
                 Module.__call__ = _usual  # type: ignore[method-assign]
 
@@ -78,7 +88,7 @@ def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:
     """What `nn.Module.__call__` is in the meantime."""
     if torch.compiler.is_compiling():  # by the user's own `torch.compile`
         return _usual(module, *args, **kwargs)
-    answer = _answer.get()
+    answer = _answers.get(id(module)) or _answer.get()
     if answer is None or next(module.parameters(), None) is None:
         output = _usual(module, *args, **kwargs)
     else:

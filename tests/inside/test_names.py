@@ -27,7 +27,7 @@ IMPORTED = set(
 IMPORTED |= set(re.findall(r"^    (_[A-Z]\w+),$", INSIDE, re.MULTILINE))
 # Public words, that occur everywhere: they are looked for on an object alone.
 WORDS = {
-    *("iterators", "optim_progress", "reset", "run"),
+    *("done", "iterators", "optim_progress", "reset", "run"),
     *("on_advance_end", "on_advance_start", "on_epoch_end", "on_run_start"),
     *("_computed", "_forward_cache", "_update_count"),  # of torchmetrics
 }

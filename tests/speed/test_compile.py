@@ -5,13 +5,14 @@ import shutil
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch._dynamo.utils import counters
 
-from lightning_app.speed.compile import CompiledForward, OwnForward
+from lightning_app.speed.compile import CompiledForward
 from tests.runs import assert_same, fit
 from tests.user_modules import Shuffled, Submodule
 
@@ -40,25 +41,40 @@ def test_a_compiled_model_takes_the_same_steps(
     )
     assert counters["stats"]["unique_graphs"] >= 1
     assert_same(compiled, fit("single_device", 1, _model(), Shuffled(), max_epochs=2))
-    assert "forward" not in vars(model.body), "the model is given back as it was"
 
 
-def test_a_copy_has_weights_and_a_forward_of_its_own() -> None:
-    model, patched = _model(), _model()
-    own = patched.body.forward
-    vars(patched.body)["forward"] = own
+def test_the_modules_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+
+    def spy(forward: Any) -> Any:
+        def compiled(*args: Any) -> Any:
+            called.append(forward)
+            return forward(*args)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", spy)
+    model, x = _model(), torch.ones(2, 5)
+    known, before = model.body.forward, dict(vars(model.body))
     callback, trainer = CompiledForward(), Trainer(accelerator="cpu", logger=False)
-    for each in (model, patched):
-        callback.on_fit_start(trainer, each)
-        assert isinstance(each.body.forward, OwnForward)
-        for copy in (deepcopy(each.body), pickle.loads(pickle.dumps(each.body))):
-            assert not isinstance(copy.forward, OwnForward)
-            for parameter in copy.parameters():
-                torch.nn.init.zeros_(parameter)
-            assert copy(torch.ones(2, 5)).count_nonzero() == 0
-        callback.teardown(trainer, each, "fit")
-    assert "forward" not in vars(model.body)
-    assert vars(patched.body)["forward"] == own
+    callback.on_fit_start(trainer, model)
+    model.body(x)
+    assert (vars(model.body), called) == (before, [known])
+
+    for copy in (deepcopy(model.body), pickle.loads(pickle.dumps(model.body))):
+        for parameter in copy.parameters():
+            torch.nn.init.zeros_(parameter)
+        assert copy(x).count_nonzero() == 0
+    model.body.eval()(x)
+    model.body.train().forward = lambda x: x  # type: ignore[method-assign]
+    assert model.body(x) is x
+    del model.body.forward
+    assert called == [known]
+
+    callback.teardown(trainer, model, "fit")
+    model.body(x)
+    assert called == [known]
+    pickle.dumps(callback)
 
 
 def _model() -> Submodule:
