@@ -1,6 +1,7 @@
 """This project's flags, and those that are read in more than one place."""
 
 import re
+from collections.abc import Sequence
 from importlib import import_module
 from pydoc import locate
 from typing import Any
@@ -17,103 +18,92 @@ from lightning_app.errors import UsageError
 from lightning_app.limits import WAIT_S
 from lightning_app.telemetry.shapes import LogShapes
 
+# Name, type, default, help.
+_RUN_FLAGS: Sequence[tuple[str, Any, Any, str]] = (
+    (
+        "weights_from",
+        str | None,
+        None,
+        "A checkpoint or a saved state_dict: a new run begins with its weights.",
+    ),
+    (
+        "save_every_s",
+        PositiveFloat | None,
+        None,
+        "Save a checkpoint within an epoch, too, every so many seconds.",
+    ),
+    (
+        "start_timeout_s",
+        PositiveFloat,
+        WAIT_S,
+        "Seconds to wait for the processes of all ranks when the run starts.",
+    ),
+    (
+        "step_timeout_s",
+        PositiveFloat | None,
+        None,
+        "Seconds to wait for another rank once the first step is done (600 if not given).",
+    ),
+    (
+        "requeue",
+        bool,
+        False,
+        "Have Slurm queue the job again once SIGUSR1 or SIGUSR2 has saved and stopped it.",
+    ),
+    (
+        "steps_per_execution",
+        PositiveInt,
+        1,
+        "Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
+    ),
+    ("plain_steps", bool, False, "Take Lightning's own way in every step, which takes longer."),
+    ("compile", bool, False, "Compile the model's modules by torch.compile, for training."),
+    ("data_on_device", bool, False, "Keep all training samples on the device, collated once."),
+    (
+        "virtual_ranks",
+        PositiveInt | None,
+        None,
+        "Compute as this many ranks would, to the same bits on as many devices or fewer.",
+    ),
+    (
+        "on_nonfinite_loss",
+        Choice,
+        "stop",
+        "What to do once the training loss is NaN or infinite: stop, warn or ignore.",
+    ),
+    (
+        "monitor",
+        str | None,
+        None,
+        "The metric that chooses the best checkpoint; the validation's loss if not given.",
+    ),
+    (
+        "mode",
+        Mode | None,
+        None,
+        "Whether a lower or a higher value of --monitor is better: min or max.",
+    ),
+    (
+        "run_name",
+        str | None,
+        None,
+        "The run's name in TensorBoard, and its folder's; version_N if not given.",
+    ),
+    (
+        "log_shapes",
+        LogShapes | None,
+        None,
+        "Which steps' sizes the console shows: every, change (those seen first) or off.",
+    ),
+)
+
 
 def add_run_flags(parser: LightningArgumentParser) -> None:
     """The flags that are this project's own, beside those of Trainer, model and data."""
-    parser.add_argument(
-        "--weights_from",
-        type=str | None,
-        default=None,
-        help="A checkpoint or a saved state_dict: a new run begins with its weights.",
-    )
-    parser.add_argument(
-        "--save_every_s",
-        type=PositiveFloat | None,
-        default=None,
-        help="Save a checkpoint within an epoch, too, every so many seconds.",
-    )
-    parser.add_argument(
-        "--start_timeout_s",
-        type=PositiveFloat,
-        default=WAIT_S,
-        help="Seconds to wait for the processes of all ranks when the run starts.",
-    )
-    parser.add_argument(
-        "--step_timeout_s",
-        type=PositiveFloat | None,
-        default=None,
-        help="Seconds to wait for another rank once the first step is done (600 if not given).",
-    )
-    parser.add_argument(
-        "--requeue",
-        type=bool,
-        default=False,
-        help="Have Slurm queue the job again once SIGUSR1 or SIGUSR2 has saved and stopped it.",
-    )
-    _allow_bare(parser, "--requeue", True)
-    parser.add_argument(
-        "--steps_per_execution",
-        type=PositiveInt,
-        default=1,
-        help="Optimizer steps in one iteration of the Trainer's loop: faster for small models.",
-    )
-    parser.add_argument(
-        "--plain_steps",
-        type=bool,
-        default=False,
-        help="Take Lightning's own way in every step, which takes longer.",
-    )
-    _allow_bare(parser, "--plain_steps", True)
-    parser.add_argument(
-        "--compile",
-        type=bool,
-        default=False,
-        help="Compile the model's modules by torch.compile, for training.",
-    )
-    _allow_bare(parser, "--compile", True)
-    parser.add_argument(
-        "--data_on_device",
-        type=bool,
-        default=False,
-        help="Keep all training samples on the device, collated once.",
-    )
-    _allow_bare(parser, "--data_on_device", True)
-    parser.add_argument(
-        "--virtual_ranks",
-        type=PositiveInt | None,
-        default=None,
-        help="Compute as this many ranks would, to the same bits on as many devices or fewer.",
-    )
-    parser.add_argument(
-        "--on_nonfinite_loss",
-        type=Choice,
-        default="stop",
-        help="What to do once the training loss is NaN or infinite: stop, warn or ignore.",
-    )
-    parser.add_argument(
-        "--monitor",
-        type=str | None,
-        default=None,
-        help="The metric that chooses the best checkpoint; the validation's loss if not given.",
-    )
-    parser.add_argument(
-        "--mode",
-        type=Mode | None,
-        default=None,
-        help="Whether a lower or a higher value of --monitor is better: min or max.",
-    )
-    parser.add_argument(
-        "--run_name",
-        type=str | None,
-        default=None,
-        help="The run's name in TensorBoard, and its folder's; version_N if not given.",
-    )
-    parser.add_argument(
-        "--log_shapes",
-        type=LogShapes | None,
-        default=None,
-        help="Which steps' sizes the console shows: every, change (those seen first) or off.",
-    )
+    for name, kind, default, text in _RUN_FLAGS:
+        parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+        if kind is bool:
+            _allow_bare(parser, f"--{name}", True)
 
 
 def add_short_flags(parser: LightningArgumentParser) -> None:
