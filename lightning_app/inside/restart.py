@@ -6,6 +6,7 @@ from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch import Trainer
 
 from lightning_app.inside.loaders import sharding_of
+from lightning_app.inside.logged import after_epoch_hooks, leave_epochs
 from lightning_app.inside.loops import follow, give_back
 
 
@@ -86,8 +87,16 @@ def begin_with_next_step(trainer: Trainer, ends_step: bool) -> None:
 
 
 def end_epoch_as_usual(trainer: Trainer) -> None:
-    """Have the epoch that is continued end as any other, with a step of plateau schedulers."""
-    trainer.fit_loop._restarting = False
+    """Have the epoch that is continued end as any other, with a step of plateau schedulers.
+
+    Until then `trainer.fit_loop.restarting` is as Lightning has it, for those who ask.
+    """
+
+    def end() -> None:
+        if trainer.training:  # and not a validation within the epoch
+            trainer.fit_loop._restarting = False
+
+    after_epoch_hooks(trainer, end)
 
 
 def step_plateaus_of_epoch(trainer: Trainer) -> None:
@@ -107,8 +116,9 @@ def keep_reload_epochs(trainer: Trainer) -> None:
 
 
 def forget_restart(trainer: Trainer) -> None:
-    """Undo `begin_with_next_step`, if it has not come to it."""
+    """Undo `begin_with_next_step`, if it has not come to it, and `end_epoch_as_usual`."""
     give_back(trainer.fit_loop.epoch_loop, "reset")
+    leave_epochs(trainer)
 
 
 def has_all_batches(trainer: Trainer) -> bool:
