@@ -35,6 +35,7 @@ from lightning_app.inside.logged import (
     renew,
     results,
     set_value_of_step,
+    take_for_global,
     training_results,
     value_of_step,
 )
@@ -153,6 +154,7 @@ __all__ = [
     "skips_backward",
     "step_number",
     "step_plateaus_of_epoch",
+    "take_for_global",
     "takes_loaders_in_turn",
     "takes_one_loader",
     "tell_epoch",
