@@ -163,7 +163,9 @@ def _nearest(told: re.Match[str]) -> str:
     words = [word for word in listed if re.fullmatch(r"(?=.*[a-z])[\w-]+", word)]
     words = [word for word in words if not isinstance(getattr(builtins, word, None), type)]
     alike = difflib.get_close_matches(told[2].lower(), words, n=2)
-    return f"{told[1]}: did you mean {' or '.join(alike)}? It must be {told[3]}" if alike else told[0]
+    return (
+        f"{told[1]}: did you mean {' or '.join(alike)}? It must be {told[3]}" if alike else told[0]
+    )
 
 
 def _plain(line: str) -> str:
