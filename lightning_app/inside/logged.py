@@ -115,7 +115,7 @@ def add_result(trainer: Trainer, key: str, how: dict[str, Any], is_tensor: bool)
 
 
 def take_for_global(result: Any) -> None:
-    """Have Lightning know that an entry's value is that of all ranks: none is to be put together."""
+    """Have Lightning know that an entry's value is that of all ranks already."""
     result.meta.sync = _Sync(fn=_Sync.no_op, _should=True)
 
 

@@ -54,8 +54,8 @@ class EpochValues:
     def at_end(self, trainer: Trainer) -> dict[str, float]:
         """The values of an epoch, at its end.
 
-        What was logged per step alone is the last step's; what was not logged since the epoch before
-        has ended, as of a validation that does not come with each, is not this one's.
+        What was logged per step alone is the last step's. What was not logged since the epoch
+        before has ended, as of a validation that does not come with each, is not this one's.
         """
         metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
         others = {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
