@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed import HashStore
+import torch.distributed as dist
 
 from lightning_app.cli import refusals
 from lightning_app.telemetry.dashboard import RunLogger
@@ -219,7 +219,7 @@ def test_an_error_that_another_rank_has_not_printed_is_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(refusals, "HEARSAY_S", 0.1)
-    store = HashStore()
+    store = dist.HashStore()  # type: ignore[attr-defined]
     assert not refusals._is_printed(store, "a")
     assert not refusals._is_printed(store, "b")  # another error
     assert not refusals._is_printed(store, "a")  # the first has ended before it could
