@@ -116,7 +116,7 @@ def add_result(trainer: Trainer, key: str, how: dict[str, Any], is_tensor: bool)
 
 def take_for_global(result: Any) -> None:
     """Have Lightning know that an entry's value is that of all ranks already."""
-    result.meta.sync = _Sync(fn=_Sync.no_op, _should=True)
+    result.meta.sync = _Sync(_should=True)  # by nothing
 
 
 def put_values_of(trainer: Trainer, dataloader_idx: int) -> None:
