@@ -27,7 +27,7 @@ b { color: #8fd18f }
 div { background: white; padding: 8px 7px; font: 15px sans-serif }
 img { display: block }
 </style>
-<pre><b>$ python train.py --devices 2 --strategy ddp --accelerator cpu --model.lr 0.01</b>%s</pre>
+<pre><b>$ python train.py --devices 2 --strategy ddp</b>%s</pre>
 <div>Loss<img src="chart_0.png"><img src="chart_1.png"></div>"""
 
 

@@ -1,5 +1,7 @@
 """What the user got wrong, said in one line: the value, what is allowed, the remedy."""
 
+import builtins
+import difflib
 import re
 import sysconfig
 import traceback
@@ -144,6 +146,7 @@ def one_line(message: str) -> str:
         r"^ambiguous option: (--\w+) could match (--\w+),.*", r"\1: did you mean \2?", line
     )
     line = re.sub(r"^Unexpected config: *(.*)", _no_mapping, line)
+    line = re.sub(r"^(--[\w.]+ ([\w-]+)): it must be (.*)", _nearest, line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
     return _plain(f"{line}; `{command()} --help all` lists every flag" if unknown else line)
@@ -152,6 +155,17 @@ def one_line(message: str) -> str:
 def _no_mapping(told: re.Match[str]) -> str:
     found = told[1] if told[1] and not told[1].startswith("#") else "empty"
     return f"--config is {found}: a config has names and values, as in `trainer: {{max_epochs: 1}}`"
+
+
+def _nearest(told: re.Match[str]) -> str:
+    """Which of the words that are allowed was meant by one that is not."""
+    listed = re.split(r",? or |, ", told[3])
+    words = [word for word in listed if re.fullmatch(r"(?=.*[a-z])[\w-]+", word)]
+    words = [word for word in words if not isinstance(getattr(builtins, word, None), type)]
+    alike = difflib.get_close_matches(told[2].lower(), words, n=2)
+    return (
+        f"{told[1]}: did you mean {' or '.join(alike)}? It must be {told[3]}" if alike else told[0]
+    )
 
 
 def _plain(line: str) -> str:

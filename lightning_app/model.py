@@ -65,7 +65,7 @@ class LinearModule(LightningModule):
         if not _is_optimizer(optimizer):
             known = [name for name in dir(torch.optim) if _is_optimizer(name)]
             raise ValueError(f"optimizer is {optimizer!r}: use one of {', '.join(known)}")
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(ignore="log_shapes", logger=False)
         self.lr, self.optimizer = lr, optimizer
         self.net = Linear(input_size, output_size)
         try:

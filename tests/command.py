@@ -50,7 +50,8 @@ def outlives(group: int, seconds: float) -> bool:
 
 def without_waits(stderr: str) -> str:
     """The lines but for those that say that a rank waits: on a slow machine one may say so."""
-    return re.sub(r"train\.py: (rank \d+ waits|waiting) for .*\bfor at most .*\n", "", stderr)
+    waits = r"[\w.-]+: (rank \d+ waits|waiting) for .*\bfor at most .*\n"
+    return re.sub(waits, "", stderr)
 
 
 def transcript(stdout: str) -> list[str]:

@@ -105,12 +105,14 @@ class Forks:
 _of_this_thread = threading.local()
 
 
-def train(*args: str, cwd: Path, timeout_s: float = 90) -> Outcome:
+def train(
+    *args: str, cwd: Path, timeout_s: float = 90, env: Mapping[str, str | None] | None = None
+) -> Outcome:
     """Run `python train.py *args` in a folder; its whole process group ends with it."""
     if not hasattr(_of_this_thread, "forks"):
         _of_this_thread.forks = Forks(Path(tempfile.mkdtemp()))
         atexit.register(_of_this_thread.forks.close)
-    ended = _of_this_thread.forks.run(*args, cwd=cwd, limit_s=timeout_s)
+    ended = _of_this_thread.forks.run(*args, cwd=cwd, limit_s=timeout_s, env=env)
     assert not ended.is_left, "train.py left processes behind"
     return Outcome(ended.status, ended.stdout, without_waits(ended.stderr))
 

@@ -1,7 +1,6 @@
 """The best checkpoint, by any metric: the one that is asked for, or else a good guess."""
 
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.strategies.telling import TellOnce
 
 Mode = Literal["min", "max"]
 USUAL = "val/loss"
@@ -62,7 +62,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._asked = monitor
         self._stand_in = ""
         self._seen: object = None  # the value that has been compared, or is of an epoch before
-        self._has_told = False
+        self._tell = TellOnce()
         mode = mode or better(monitor or USUAL)
         if mode is None:
             raise ValueError(f"--monitor {monitor}: tell which is better by --mode min | max")
@@ -128,10 +128,15 @@ class BestCheckpoint(ModelCheckpoint):
             self._settle(*found)
             if self.monitor != USUAL:
                 self._tell(
-                    trainer,
                     f"The best checkpoint is that of the {'low' if self.mode == 'min' else 'high'}"
-                    f"est {self.monitor}; --monitor NAME chooses another metric",
+                    f"est {self.monitor}; --monitor NAME chooses another metric"
                 )
+        elif names := ", ".join(names_of_validation(trainer)):
+            self._tell(
+                f"No best checkpoint is kept, as no name tells what is better of {names}: choose "
+                "one by --monitor NAME --mode min | max",
+                "no best",
+            )
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,15 +160,10 @@ class BestCheckpoint(ModelCheckpoint):
         elif self._asked is not None and not is_old:
             names = ", ".join(trainer.callback_metrics)
             self._tell(
-                trainer,
                 f"--monitor {self.monitor}: no value of this name was logged yet, so no best "
                 f"checkpoint is kept; there is: {names}",
+                "no best",
             )
-
-    def _tell(self, trainer: Trainer, line: str) -> None:
-        if trainer.is_global_zero and not self._has_told:
-            self._has_told = True
-            print(line, file=sys.stderr)
 
 
 def names_of_validation(trainer: Trainer) -> list[str]:

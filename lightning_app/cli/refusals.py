@@ -1,5 +1,6 @@
 """What ends a run in one line, and how ranks tell it once."""
 
+import hashlib
 import os
 import socket
 import sys
@@ -170,8 +171,26 @@ def tell_traceback(error: Exception) -> int:
         cause = f"{type(error).__name__}: {first_line(error)}"
         liveness.tell_own(cause)
         liveness.write_error_file(cause, text)
-        print(f"{where()}:\n{text}", end="", file=sys.stderr)
+        key = f"error on {socket.gethostname()}: {hashlib.sha256(text.encode()).hexdigest()}"
+        if _is_printed(store, key):
+            print(f"{where()}: the same error: {cause}", file=sys.stderr)
+        else:
+            print(f"{where()}:\n{text}", end="", file=sys.stderr, flush=True)
+            liveness.in_time(lambda: store.set(f"{key} is printed", ""), liveness.STORE_S)
     return 1
+
+
+def _is_printed(store: Any, key: str) -> bool:
+    """Whether another rank of this host has printed the same: the first that asks is to do it.
+
+    The others do it themselves if it has not in time, and so may have ended before it could.
+    """
+
+    def asked() -> bool:
+        is_first = store.add(key, 1) == 1
+        return not is_first and _wait(lambda: store.check([f"{key} is printed"]), HEARSAY_S)
+
+    return bool(liveness.in_time(asked, HEARSAY_S + liveness.STORE_S))
 
 
 _ENDED = (

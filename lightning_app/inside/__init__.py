@@ -35,6 +35,7 @@ from lightning_app.inside.logged import (
     renew,
     results,
     set_value_of_step,
+    take_for_global,
     training_results,
     value_of_step,
 )
@@ -176,6 +177,7 @@ __all__ = [
     "step_number",
     "step_plateaus_of_epoch",
     "step_runner",
+    "take_for_global",
     "takes_loaders_in_turn",
     "takes_one_loader",
     "tell_epoch",

@@ -114,6 +114,11 @@ def add_result(trainer: Trainer, key: str, how: dict[str, Any], is_tensor: bool)
     return metric
 
 
+def take_for_global(result: Any) -> None:
+    """Have Lightning know that an entry's value is that of all ranks already."""
+    result.meta.sync = _Sync(_should=True)  # by nothing
+
+
 def put_values_of(trainer: Trainer, dataloader_idx: int) -> None:
     """Make a loader's values the Trainer's metrics, on a rank that had nothing of the loader."""
     collection: Any = results(trainer)

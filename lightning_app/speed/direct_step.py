@@ -191,7 +191,7 @@ def _tell_of_no_loss(world_size: int) -> None:
     if world_size > 1:
         raise MisconfigurationException(
             f"training_step returned no loss, and one of {world_size} processes cannot skip a "
-            "step: return it"
+            "step: return the loss times 0"
         )
     Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt in this step")
 

@@ -6,10 +6,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.io import run_folder
 from lightning_app.modules import say
 from lightning_app.telemetry.describe import describe_layout
-from lightning_app.telemetry.metrics import of_epoch
+from lightning_app.telemetry.metrics import EpochValues, is_of_coverage
 from lightning_app.telemetry.progress import RunProgress, epoch_of
 
 
@@ -18,6 +19,7 @@ class Console(Callback):
 
     def __init__(self) -> None:
         self._trained = False
+        self._values = EpochValues()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -25,12 +27,19 @@ class Console(Callback):
         say(pl_module, describe_layout(trainer))
 
     @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._values.validated(trainer)
+
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = self._values.at_end(trainer).items()
         if trainer.progress_bar_callback is None or isinstance(
             trainer.progress_bar_callback, RunProgress
         ):
-            values = "  ".join(f"{name} {value:.4g}" for name, value in of_epoch(trainer).items())
-            say(pl_module, f"{epoch_of(trainer)}  step {trainer.global_step}  {values}")
+            # A coverage of 0 is as it should be.
+            shown = ((name, value) for name, value in found if value or not is_of_coverage(name))
+            values = "".join(f"  {name} {value:.4g}" for name, value in shown)
+            say(pl_module, f"{epoch_of(trainer)}  step {trainer.global_step}{values}")
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -38,9 +47,17 @@ class Console(Callback):
         if isinstance(trainer.logger, TensorBoardLogger):
             runs = os.path.dirname(folder).removeprefix("./")
             say(pl_module, f"Saved in {folder}. To see it: tensorboard --logdir {runs}")
+        elif path := last_saved(trainer):
+            say(pl_module, f"Saved {path}")
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._trained and trainer.is_global_zero:
             limits = f"max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}"
             print(f"Nothing to train: the run is at its end, or has no batches ({limits})")
+
+
+def last_saved(trainer: Trainer) -> str | None:
+    """The run's last checkpoint; `None` if it keeps none."""
+    kept = (c.last_good for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint))
+    return next(kept, None)

@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 
 from lightning_app import inside
+from lightning_app.checkpoint.best import names_of_validation
 from lightning_app.modules import tensors_of
 
 _BY_STEP_AND_EPOCH = ("_step", "_epoch")  # Lightning's names for two values of one metric
@@ -40,11 +41,36 @@ def latest(trainer: Trainer, *, without: Container[str] = ()) -> dict[str, float
     return {name: numbers[name] for name in in_order(numbers)}
 
 
-def of_epoch(trainer: Trainer) -> dict[str, float]:
-    """Those of an epoch, at its end: what was logged per step alone is the last step's."""
-    metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
-    of_last_step = {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
-    return latest(trainer, without=of_last_step)
+class EpochValues:
+    """What each epoch has brought, in the order it matters."""
+
+    def __init__(self) -> None:
+        self._has_validated = False
+
+    def validated(self, trainer: Trainer) -> None:
+        """Take note of a validation that has ended."""
+        self._has_validated = not trainer.sanity_checking
+
+    def at_end(self, trainer: Trainer) -> dict[str, float]:
+        """The values of an epoch, at its end.
+
+        What was logged per step alone is the last step's. What was not logged since the epoch
+        before has ended, as of a validation that does not come with each, is not this one's.
+        """
+        metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
+        others = {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
+        results = inside.training_results(trainer).values()
+        unused = [entry.meta.name for entry in results if entry.has_reset]
+        others |= {name + end for name in unused for end in ("", *_BY_STEP_AND_EPOCH)}
+        if not self._has_validated:
+            others |= set(names_of_validation(trainer))
+        self._has_validated = False
+        return latest(trainer, without=others)
+
+
+def is_of_coverage(name: str) -> bool:
+    """Whether a value tells what an epoch has missed or repeated."""
+    return name.startswith("coverage/")
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -57,4 +83,4 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def _rank(name: str) -> tuple[bool, bool, bool]:
-    return name.startswith("coverage/"), "loss" not in name.lower(), "train" not in name.lower()
+    return is_of_coverage(name), "loss" not in name.lower(), "train" not in name.lower()

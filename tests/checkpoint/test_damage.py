@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from lightning_app.checkpoint.io import find_checkpoint, is_whole, load
@@ -47,6 +48,22 @@ def test_flipped_bits(num_flips: int, checkpoint: Path, content: Any, tmp_path: 
             num_taken += 1
             assert _same(load(newest, weights_only=True), content), bit
     assert 0 < num_taken < num_flips  # where it does not matter; where it does
+
+
+def test_the_newest_of_runs_with_and_without_a_logger(checkpoint: Path, tmp_path: Path) -> None:
+    csv = CSVLogger(str(tmp_path / "csv"))
+    for second, folder in enumerate((".", "lightning_logs/a", "csv/lightning_logs/b"), start=1):
+        path = tmp_path / folder / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        shutil.copy(checkpoint, path)
+        os.utime(path, (second, second))
+        usual = tmp_path / ("." if second == 1 else "lightning_logs/a") / "checkpoints/last.ckpt"
+        assert find_checkpoint("last", str(tmp_path)) == str(usual)
+        last = path if second == 3 else usual  # with none of its own, the usual
+        assert find_checkpoint("last", str(tmp_path), csv) == str(last)
+    os.utime(tmp_path / "checkpoints/last.ckpt", (4, 4))
+    assert find_checkpoint("last", str(tmp_path)) == str(tmp_path / "checkpoints/last.ckpt")
+    assert find_checkpoint("last", str(tmp_path), csv) == str(path)
 
 
 def test_nothing_makes_is_whole_raise(tmp_path: Path) -> None:

@@ -19,6 +19,11 @@ from tests.forking import train
 ERRORS = {
     "--no_such_flag 1": "unrecognized arguments: --no_such_flag 1",
     "--strategy nope": "--strategy nope: it must be auto, ddp,",
+    "--strategy dpp": "--strategy dpp: did you mean dp or ddp? It must be auto, ddp,",
+    "--precision bf16-mix": "--precision bf16-mix: did you mean bf16-mixed or 16-mixed?",
+    "--log_shapes Evry": "--log_shapes Evry: did you mean every? It must be every, change, off",
+    "--devices atuo": "--devices atuo: did you mean auto? It must be a positive number",
+    "--max_epochs inf": "--max_epochs inf: it must be int",
     "--devices 0": "--devices 0: it must be a positive number",
     "--devices -3": "--devices -3: it must be a positive number",
     "--devices abc": "--devices abc: it must be a positive number",
@@ -100,7 +105,8 @@ REFUSED = {
         "LBFGS decides by the loss, which differs between the 2 processes"
     ),
     "--strategy ddp --devices 2 --model tests.user_modules.LossForgotten": (
-        "training_step returned no loss, and one of 2 processes cannot skip a step"
+        "training_step returned no loss, and one of 2 processes cannot skip a step: "
+        "return the loss times 0"
     ),
     "--strategy dp --devices 2 --model tests.user_modules.Functional": (
         "Functional.training_step calls no module that has parameters"

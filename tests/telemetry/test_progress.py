@@ -1,5 +1,6 @@
 """What a person sees while it trains: on the bar, and line by line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from lightning_app.model import LinearModule
 from lightning_app.speed.executions import StepsPerExecution
 from lightning_app.telemetry.console import Console
 from lightning_app.telemetry.coverage import Coverage
+from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.metrics import in_order
 from lightning_app.telemetry.progress import RunProgress
+from tests.events import scalars
 from tests.runs import fit
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -71,8 +74,42 @@ def test_the_bar_shows_the_run(
     lines = [line for line in capsys.readouterr().out.splitlines() if " step " in line]
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert lines[1].split("  ")[2].startswith("train/loss ")
-    assert "coverage/missing 0" in lines[1]
+    assert "coverage" not in lines[1]  # nothing is missing
     assert "own" not in lines[1]  # it is the last step's, and would stand beside the epoch's means
+
+
+class Seldom(OnTheBar):
+    """Logs something in the first epoch alone."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        loss = super().training_step(batch)
+        if self.current_epoch == 0:
+            self.log("first", loss, on_step=True, on_epoch=True)
+        return loss
+
+
+def test_an_epochs_line_has_what_the_epoch_has_brought(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(
+        "single_device",
+        1,
+        Seldom(log_shapes="off"),
+        callbacks=[Console()],
+        logger=RunLogger(str(tmp_path)),
+        max_epochs=4,
+        check_val_every_n_epoch=2,
+        num_sanity_val_steps=1,
+    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    names = [re.findall(r"  ([a-z/0-9]+) ", line)[1:] for line in lines]
+    validated = ["train/loss", "val/loss", "val/mae", "val/r2"]
+    assert names == [["train/loss", "first"], validated, ["train/loss"], validated]
+    curves = scalars(tmp_path / "lightning_logs" / "version_0")
+    assert list(curves["at_epoch_end/first"]) == [3]
+    assert list(curves["at_epoch_end/val/loss"]) == [7, 15]
+    assert list(curves["at_epoch_end/train/loss"]) == [3, 7, 11, 15]
 
 
 def test_the_bar_comes_to_its_end_by_executions_of_several_steps(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ class PartLogs:
             if metric is None:
                 is_tensor = first.value is not None
                 metric = inside.add_result(self._trainer, key, first.how, is_tensor)
+                inside.take_for_global(metric)
             elif metric.is_tensor and inside.is_first_batch(self._trainer):
                 metric.reset()  # as `self.log` does where an epoch begins
             if first.value is None:

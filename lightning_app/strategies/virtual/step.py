@@ -114,7 +114,7 @@ def loss_in(output: Any) -> Tensor:
     if not isinstance(loss, Tensor):
         raise MisconfigurationException(
             "--virtual_ranks: training_step returned no loss, and one virtual rank cannot skip a "
-            "step: return it"
+            "step: return the loss times 0"
         )
     return loss
 

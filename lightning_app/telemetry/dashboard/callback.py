@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_app.checkpoint.best import names_of_validation
 from lightning_app.masking import masked
 from lightning_app.own_part import own_part
 from lightning_app.processes.collectives import gather_objects
@@ -27,7 +26,7 @@ from lightning_app.telemetry.dashboard.charts import FIRST, charts
 from lightning_app.telemetry.dashboard.graph import GraphRecorder, Node
 from lightning_app.telemetry.dashboard.logger import RunLogger
 from lightning_app.telemetry.describe import describe_layout, run_name
-from lightning_app.telemetry.metrics import of_epoch
+from lightning_app.telemetry.metrics import EpochValues, is_of_coverage
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
 
 if TYPE_CHECKING:
@@ -56,7 +55,8 @@ class Dashboard(Callback):
         self._coverage = [0, 0, 0]  # epochs, samples that they missed, that they visited again
         self._tags: set[str] = set()  # that the charts' layout was made for
         self._graph: GraphRecorder | None = None
-        self._described = self._has_validated = False
+        self._described = False
+        self._values = EpochValues()
         self._last_step = 0  # at the end of the last epoch
 
     @override
@@ -118,7 +118,7 @@ class Dashboard(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._has_validated = not trainer.sanity_checking
+        self._values.validated(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,10 +149,8 @@ class Dashboard(Callback):
 
         Both are sorted by name: the sizes of batches would come before the losses.
         """
-        values = {k: v for k, v in of_epoch(trainer).items() if not k.startswith("coverage/")}
-        if not self._has_validated:
-            values = {k: v for k, v in values.items() if k not in names_of_validation(trainer)}
-        self._has_validated = False
+        found = self._values.at_end(trainer).items()
+        values = {name: value for name, value in found if not is_of_coverage(name)}
         if trainer.global_step == self._last_step:
             return  # an epoch of no steps
         self._last_step = trainer.global_step

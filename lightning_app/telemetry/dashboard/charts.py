@@ -1,7 +1,7 @@
 """The Custom Scalars tab: one layout for every run, whatever its layout and its metrics.
 
-TensorBoard merges the layouts of all runs: charts that are alike come once. It colours a chart's
-lines by run, so what belongs to training and to validation have charts of their own.
+TensorBoard merges the layouts of all runs: charts that are alike come once. So a chart is made for
+names, and not for the tags of a run: those of a metric in training, validation and test share one.
 """
 
 import re
@@ -11,18 +11,18 @@ Chart = list[str | list[str]]
 
 FIRST = "at_epoch_end/"  # what matters, by a name that the page sorts first
 _OURS = rf"({FIRST[:-1]}|batch_size|workload|coverage)/|epoch$|lr-|hp_metric$"
-_LOSS = r".*[lL]oss"
-_TRAIN, _VAL, _TEST = r".*[tT]rain", r".*[vV]al", r".*[tT]est"
-_TRAINING_LOSS = rf"(?!{FIRST})(?={_LOSS})(?!{_VAL}|{_TEST})"
-_METRIC = rf"(?!{_OURS}|{_LOSS})"
+_LOSS = r".*([lL]oss|[cC]ross_?[eE]ntropy|nll|NLL|bce|BCE)"
+_STAGE = r"([tT]rain(ing)?|[vV]al(id(ation)?)?|[tT]est)"
+_BEFORE, _AFTER = rf"({_STAGE}[/_.-])?", rf"([/_.-]{_STAGE})?"
+_LOADER = r"(/dataloader_idx_\d+)?$"
+_OF_STEPS = rf".*_step{_LOADER}"
+_METRIC = rf"{_BEFORE}(?P<name>.+?){_AFTER}(_epoch)?{_LOADER}"
 # Which tags share a chart, as regular expressions, by its category and its title.
-_CHARTS = {
-    ("Loss", "training"): rf"(?!.*_step$){_TRAINING_LOSS}",
-    ("Loss", "validation"): rf"(?!{FIRST})(?={_LOSS})(?={_VAL})",
-    ("Loss", "training, single steps"): rf"(?=.*_step$){_TRAINING_LOSS}",
-    ("Metrics", "validation"): rf"{_METRIC}(?={_VAL})",
-    ("Metrics", "training"): rf"{_METRIC}(?={_TRAIN})(?!{_VAL})",
-    ("Metrics", "others"): rf"{_METRIC}(?!{_TRAIN}|{_VAL})",
+_LOSSES = {
+    ("Loss", "each epoch"): rf"(?!{FIRST})(?!{_OF_STEPS})(?={_LOSS})",
+    ("Loss", "single steps"): rf"(?!{FIRST})(?={_OF_STEPS})(?={_LOSS})",
+}
+_OTHERS = {
     ("Workload", "samples per second"): r"workload/samples_per_s$",
     ("Workload", "share of the time spent waiting for data"): r"workload/data_wait_share$",
     ("Coverage", "samples missed or visited again"): r"coverage/",
@@ -37,7 +37,17 @@ def charts(tags: Iterable[str]) -> dict[str, dict[str, Chart]]:
     """
     tags = list(tags)
     categories: dict[str, dict[str, Chart]] = {}
-    for (category, title), pattern in _CHARTS.items():
+    for (category, title), pattern in (_LOSSES | _of_metrics(tags) | _OTHERS).items():
         if any(re.match(pattern, tag) for tag in tags):
             categories.setdefault(category, {})[title] = ["Multiline", [pattern]]
     return categories
+
+
+def _of_metrics(tags: Iterable[str]) -> dict[tuple[str, str], str]:
+    """A chart for each metric."""
+    values = (tag for tag in tags if not re.match(f"{_OURS}|{_LOSS}|{_OF_STEPS}", tag))
+    names = {match["name"] for tag in values if (match := re.match(_METRIC, tag))}
+    return {
+        ("Metrics", name): rf"{_BEFORE}{re.escape(name)}{_AFTER}(_epoch)?{_LOADER}"
+        for name in sorted(names)
+    }

@@ -145,7 +145,7 @@ REFUSED = [
     ("Normalized", "Shuffled", "norm is a SyncBatchNorm"),
     ("Before", "Shuffled", "Before.on_before_batch_transfer gets a whole batch"),
     ("Synced", "Shuffled", "mean has dist_sync_on_step=True"),
-    ("Forgets", "Shuffled", "training_step returned no loss"),
+    ("Forgets", "Shuffled", "cannot skip a step: return the loss times 0"),
     ("Hooked", "Shuffled", "each part: remove the hook, or run without --virtual_ranks"),
     ("Submodule", "Stream", "NumberStream is an IterableDataset"),
     ("Submodule", "Two", "takes its batch of several loaders at once"),

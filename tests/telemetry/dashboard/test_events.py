@@ -234,21 +234,25 @@ def test_charts_show_what_is_logged_whatever_its_name() -> None:
         "at_epoch_end/val_loss",
         "train_f1_step",
     ]
+    tags += ["valid/cross_entropy", "val_loss_step", "train_loss_epoch", "acc/train", "valid/Top1"]
+    tags += ["valid/ppl", "val/f1_epoch", "test/f1/dataloader_idx_0", "train_acc_top5", "validity"]
+    losses = ["train/loss", "val_loss", "test_loss", "valid/cross_entropy", "train_loss_epoch"]
     assert matches(charts(tags), tags) == {
-        "Loss: training": ["train/loss"],
-        "Loss: validation": ["val_loss"],
-        "Loss: training, single steps": ["train/loss_step"],
-        "Metrics: validation": ["val_acc"],
-        "Metrics: training": ["train_f1", "train_f1_step"],
-        "Metrics: others": ["temperature"],
+        "Loss: each epoch": losses,
+        "Loss: single steps": ["train/loss_step", "val_loss_step"],
+        "Metrics: Top1": ["valid/Top1"],
+        "Metrics: acc": ["val_acc", "acc/train"],
+        "Metrics: acc_top5": ["train_acc_top5"],
+        "Metrics: f1": ["train_f1", "val/f1_epoch", "test/f1/dataloader_idx_0"],
+        "Metrics: ppl": ["valid/ppl"],
+        "Metrics: temperature": ["temperature"],
+        "Metrics: validity": ["validity"],
         "Workload: samples per second": ["workload/samples_per_s"],
     }
-    few = charts(["train/loss"])  # a chart is the same in all runs: the page then shows it once
-    assert few == {
-        "Loss": {
-            title: chart for title, chart in charts(tags)["Loss"].items() if title == "training"
-        }
-    }
+    # A chart is the same in all runs: the page then shows it once.
+    few = charts(["train/loss", "test_acc"])
+    assert few["Loss"] == {"each epoch": charts(tags)["Loss"]["each epoch"]}
+    assert few["Metrics"] == {"acc": charts(tags)["Metrics"]["acc"]}
 
 
 def test_the_card_tells_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
