@@ -156,6 +156,8 @@ class BestCheckpoint(ModelCheckpoint):
         is_old = value is not None and value is self._seen  # there was no validation since
         self._seen = value
         if trainer.strategy.reduce_boolean_decision(value is not None and not is_old):
+            # Of a model that steps its optimizers by itself, Lightning counts no steps.
+            self._last_global_step_saved = -1
             super().on_train_epoch_end(trainer, pl_module)
         elif self._asked is not None and not is_old:
             names = ", ".join(trainer.callback_metrics)

@@ -62,6 +62,12 @@ def end_step(progress: dict[str, Any]) -> bool:
     return bool(pending)
 
 
+def num_learnt(progress: dict[str, Any]) -> int:
+    """How many batches a run had learnt."""
+    learnt: int = progress["epoch_loop.batch_progress"]["total"]["processed"]
+    return learnt
+
+
 def _is_validating(trainer: Trainer, counts: dict[str, int]) -> bool:
     """Whether a validation of the training runs, and has not come to its end."""
     # Counts alone do not tell: after one of a stream that a step iterates they differ for good.

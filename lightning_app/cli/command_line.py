@@ -24,6 +24,7 @@ from lightning_app import inside
 from lightning_app.callbacks import callbacks as run_callbacks
 from lightning_app.checkpoint.input import check_progress, read_checkpoint
 from lightning_app.checkpoint.io import AtomicCheckpointIO
+from lightning_app.checkpoint.progress import num_learnt
 from lightning_app.checkpoint.weights import begin_with, check_model
 from lightning_app.cli.beginning import Beginning
 from lightning_app.cli.callback_flags import as_list, has_one
@@ -178,7 +179,7 @@ class CommandLine(LightningCLI):
             if another_rank_told(error):
                 discard_empty_run(self.trainer)
                 raise SystemExit(2) from None
-            has_stepped = self.trainer.global_step != self._begins_at
+            has_stepped = inside.num_batches_learnt(self.trainer) != self._begins_at
             line = refusal(error, self._own("ckpt_path"), has_stepped)
             line = line or self._beginning.refusal(error)
             line = line or about_optimizer(error, self._own("optimizer"), self._own("lr_scheduler"))
@@ -203,7 +204,10 @@ class CommandLine(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         if asked.enable_progress_bar is None and not has_one(ProgressBar, asked.callbacks):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        if asked.enable_model_summary is None and not has_one(ModelSummary, asked.callbacks):
+        # The summary runs a model that has an example, and so draws what that draws.
+        has_example = getattr(self.model, "example_input_array", None) is not None
+        has_summary = has_example or has_one(ModelSummary, asked.callbacks)
+        if asked.enable_model_summary is None and not has_summary:
             kwargs["enable_model_summary"] = False
         if asked.logger is None or asked.logger is True:
             continues = self._own("ckpt_path") if self._chosen == "fit" else None
@@ -237,7 +241,7 @@ class CommandLine(LightningCLI):
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is not None and self._chosen == "fit":
             check_progress(self._own("ckpt_path"), checkpoint, self.trainer)
-            self._begins_at = checkpoint["global_step"]
+            self._begins_at = num_learnt(checkpoint["loops"]["fit_loop"])
         if path := self._own("weights_from"):
             begin_with(self.trainer, self.model, path, self._trusted)
 

@@ -86,7 +86,7 @@ NEEDED_LATER: Mapping[str, Sequence[str]] = {
         "has_reset",
         "is_tensor",
     ),
-    "model_checkpoint": ("_every_n_train_steps",),
+    "model_checkpoint": ("_every_n_train_steps", "_last_global_step_saved"),
     "module": ("_current_fx_name",),
     "single_device": ("_root_device",),
     "ddp": (

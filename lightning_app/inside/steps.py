@@ -29,6 +29,11 @@ def step_number(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_loop._batches_that_stepped + 1
 
 
+def last_step(trainer: Trainer) -> int:
+    """The step, from 0, that loggers are given with what is logged as an epoch ends."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+
+
 def optimizer_steps(trainer: Trainer) -> bool:
     """Whether the optimizer steps after the running batch; else its gradients are accumulated."""
     return not trainer.fit_loop.epoch_loop._should_accumulate()
@@ -64,6 +69,13 @@ def begin_next_step(trainer: Trainer) -> None:
 def num_batches_done(trainer: Trainer) -> int:
     """How many batches training has done in all, by their last hooks."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.completed
+
+
+def num_batches_learnt(trainer: Trainer) -> int:
+    """How many batches training has learnt in all, with those before a checkpoint."""
+    counts: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    learnt: int = counts.processed
+    return learnt
 
 
 def ends_epoch(trainer: Trainer) -> bool:

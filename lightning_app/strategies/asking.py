@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 
 from lightning_app import inside
 
-SIZES = {"world_size", "num_devices", "get_world_size"}
+SIZES = {"world_size", "num_devices", "get_world_size", "device_ids", "num_processes", "num_nodes"}
 RANKS = {"global_rank", "get_rank"}  # by which data is split; a model asks for them to print, say
 FUNCTIONS = {"get_world_size", "get_rank"}  # whose names tell enough; a fleet, too, has devices
 OWNERS = {"trainer", "strategy"}
@@ -30,11 +30,13 @@ INSTALLED = ("site-packages", "dist-packages")  # which the user cannot change
 
 
 def asks_for_devices(trainer: Trainer) -> list[str]:
-    """The methods of the model, the data that is run over, and its samplers that ask, in words."""
+    """The methods of model, callbacks, data that is run over, and its samplers that ask."""
     parts = ("dataset", "dataset.dataset", "sampler", "batch_sampler")  # the second of a `Subset`
     data = [trainer.datamodule]  # type: ignore[attr-defined]
     data += [_part(loader, path) for loader in inside.running_loaders(trainer) for path in parts]
-    found = [*_asking(trainer.lightning_module, SIZES)]
+    found: list[str] = []
+    for owner in (trainer.lightning_module, *trainer.callbacks):  # type: ignore[attr-defined]
+        found += _asking(owner, SIZES)
     for owner in data:
         found += _asking(owner, SIZES | RANKS)
     return list(dict.fromkeys(found))  # of several loaders
@@ -58,7 +60,7 @@ def _asking(owner: object, names: set[str]) -> Iterator[str]:
             code = getattr(inspect.unwrap(function), "__code__", None)
             if not isinstance(code, CodeType) or is_installed(code):
                 continue
-            used = set(names_in(code))
+            used = {*names_in(code), *code.co_varnames}  # a callback is given the Trainer
             asked = names & used & (FUNCTIONS if not OWNERS & used else names)
             if asked and GATHERS not in used:
                 yield f"{cls.__name__}.{name} asks for {min(asked)}"

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from typing_extensions import override
 
 from lightning_app import strategies
-from lightning_app.inside import give_back, is_in_step, put
+from lightning_app.inside import give_back, is_in_step, last_step, put
 from lightning_app.own_part import own_part
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.global_batch import run_seed
@@ -188,7 +188,7 @@ class Coverage(Callback):
         trainer.callback_metrics.update({tag: torch.tensor(n) for tag, n in metrics.items()})
         is_flat = not (missing or repeated)  # a line that tells nothing
         loggers = (each for each in trainer.loggers if not (is_flat and isinstance(each, Smooths)))
-        log(trainer, metrics, trainer.global_step - 1, loggers)
+        log(trainer, metrics, last_step(trainer), loggers)
 
     @override
     def on_save_checkpoint(

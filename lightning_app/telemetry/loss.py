@@ -62,14 +62,12 @@ class LossLogger(Callback):
         self._last: Tensor | None = None  # this rank's loss of a step that was not looked at
         self._mean = EpochMean()
         self._strategy: Any = None
-        self._step = 0  # that of the batch before
         self._finite = FiniteLoss(on_nonfinite)
         self._saved_in: int | None = None  # the epoch of the checkpoint that is continued
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._strategy = trainer.strategy
-        self._step = trainer.global_step
         saved_in, self._saved_in = self._saved_in, None
         if saved_in not in (None, trainer.current_epoch):
             self._mean = EpochMean()  # its epoch had come to its end, but for the hooks
@@ -90,13 +88,11 @@ class LossLogger(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.on_step_end(trainer, outputs)
-        step = trainer.global_step
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         number = inside.step_number(trainer)
         is_log_step = every and (number == 1 or number % every == 0)  # 1 shows where it began
         if is_log_step and inside.optimizer_steps(trainer):
-            self._log_step(trainer, has_stepped=step != self._step)  # else accumulates by hand
-        self._step = step
+            self._log_step(trainer)
 
     @override
     def on_save_checkpoint(
@@ -128,7 +124,7 @@ class LossLogger(Callback):
         value = _whole(total / weight, trainer)
         if meta is None:
             trainer.callback_metrics[TAG] = torch.tensor(value, dtype=torch.float64)
-        log(trainer, {TAG: value}, trainer.global_step - 1)
+        log(trainer, {TAG: value}, inside.last_step(trainer))
 
     def _look(self, trainer: Trainer) -> Tensor | None:
         """The last step's loss over all ranks, which has to be finite; all have to call this."""
@@ -145,16 +141,16 @@ class LossLogger(Callback):
         totals, weights = zip(*all_objects(self._mean.sums()), strict=True)
         return sum(totals), sum(weights)
 
-    def _log_step(self, trainer: Trainer, has_stepped: bool) -> None:
+    def _log_step(self, trainer: Trainer) -> None:
         loss = self._look(trainer)  # on all ranks, whatever they have stepped
         is_own = any(_logged_as(trainer, tag) for tag in (TAG, TAG_OF_STEP))
-        if loss is None or is_own or not has_stepped:
+        if loss is None or is_own:
             return
         value = _whole(float(loss), trainer)
         # For the progress display and for checkpoints: as what is logged per step and per epoch.
         known = torch.tensor(value, dtype=torch.float64)
         trainer.callback_metrics.update({TAG: known, TAG_OF_STEP: known})
-        log(trainer, {TAG_OF_STEP: value}, trainer.global_step - 1)
+        log(trainer, {TAG_OF_STEP: value}, inside.step_number(trainer) - 1)
 
 
 def _whole(loss: float, trainer: Trainer) -> float:

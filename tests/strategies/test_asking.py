@@ -29,6 +29,11 @@ class Model:
         return int(self.trainer.global_rank)
 
 
+class Scales:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> float:
+        return 0.1 * len(trainer.device_ids)
+
+
 class Split(Samples):
     trainer: Any
 
@@ -39,10 +44,13 @@ class Split(Samples):
 def test_each_kind_of_method_is_looked_at() -> None:
     loaders = [DataLoader(Samples(4)), *[DataLoader(Subset(Split(4), [0, 1]))] * 2]
     loop = SimpleNamespace(_combined_loader=SimpleNamespace(flattened=loaders))
-    trainer: Any = SimpleNamespace(lightning_module=Model(), datamodule=None, _active_loop=loop)
+    trainer: Any = SimpleNamespace(
+        lightning_module=Model(), datamodule=None, callbacks=[Scales()], _active_loop=loop
+    )
     assert asks_for_devices(trainer) == [
         "Model.size asks for world_size",
         "Model.kept asks for world_size",
         "Model.of_class asks for world_size",
+        "Scales.on_train_start asks for device_ids",
         "Split.own_part asks for global_rank",
     ]

@@ -1,5 +1,6 @@
 """`train/loss` is logged once, by the model where it does, and by the project where it does not."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from lightning_app.checkpoint.best import BestCheckpoint
 from lightning_app.speed.executions import StepsPerExecution
 from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit
@@ -89,6 +91,42 @@ class Whole(Shuffled):
 def test_batches_that_nobody_asked_for_count_by_their_samples(data: LightningDataModule) -> None:
     run = fit("single_device", 1, LogsMean(), data, max_epochs=1)
     assert run.metrics["train/loss"] == pytest.approx(run.metrics["mean"], rel=1e-12)
+
+
+class StepsByHand(Submodule):
+    """Steps an optimizer of which Lightning counts no steps, as SAM's recipes do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        optimizer.zero_grad()
+        loss = mse_loss(self.body(batch[0]), batch[1])
+        self.manual_backward(loss)
+        optimizer.step()
+        self.log("own", loss, on_step=True, on_epoch=True)
+        return loss
+
+    @override
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("val/loss", mse_loss(self.body(batch[0]), batch[1]))
+
+
+def test_steps_are_those_that_lightning_tells_loggers(tmp_path: Path) -> None:
+    best = BestCheckpoint()
+    flags: dict[str, Any] = {"default_root_dir": tmp_path, "callbacks": [best]}
+    flags["enable_checkpointing"] = True
+    run = fit("single_device", 1, StepsByHand(), Shuffled(), max_epochs=3, **flags)
+    assert list(run.curves["train/loss"]) == list(run.curves["own_epoch"]) == [5, 11, 17]
+    assert run.curves["train/loss"] == pytest.approx(run.curves["own_epoch"], rel=1e-6)
+    own = list(run.curves["own_step"])
+    assert list(run.curves["train/loss_step"]) == [0, *own]  # which shows where it began
+    assert best.best_model_score == min(run.curves["val/loss"].values())
+    assert tmp_path in Path(best.best_model_path).parents
+    assert Path(best.best_model_path).exists()
 
 
 class StepsApart(Submodule):

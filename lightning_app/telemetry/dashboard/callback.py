@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.masking import masked
 from lightning_app.own_part import own_part
 from lightning_app.processes.collectives import gather_objects
@@ -57,7 +58,7 @@ class Dashboard(Callback):
         self._graph: GraphRecorder | None = None
         self._described = False
         self._values = EpochValues()
-        self._last_step = 0  # at the end of the last epoch
+        self._last_step = -1  # at the end of the last epoch
 
     @override
     def on_save_checkpoint(
@@ -98,7 +99,7 @@ class Dashboard(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step == 0 and _writer(trainer) is not None:
+        if inside.step_number(trainer) == 1 and _writer(trainer) is not None:
             self._graph = GraphRecorder(pl_module)
 
     def _end_graph(self) -> dict[str, Node]:
@@ -151,11 +152,12 @@ class Dashboard(Callback):
         """
         found = self._values.at_end(trainer).items()
         values = {name: value for name, value in found if not is_of_coverage(name)}
-        if trainer.global_step == self._last_step:
+        step = inside.last_step(trainer)
+        if step == self._last_step:
             return  # an epoch of no steps
-        self._last_step = trainer.global_step
+        self._last_step = step
         first = {FIRST + name: value for name, value in list(values.items())[:MAX_FIRST]}
-        trainer.logger.log_metrics(first, trainer.global_step - 1)  # type: ignore[union-attr]
+        trainer.logger.log_metrics(first, step)  # type: ignore[union-attr]
 
     def _lay_out(self, trainer: Trainer, writer: "SummaryWriter", tags: set[str]) -> None:
         """Lay out the charts of what is logged, and of what is new since."""
@@ -168,7 +170,7 @@ class Dashboard(Callback):
 
         if self._splits:
             splits = {split: n for split, (*_, n) in self._splits.items()}
-            add_picture(writer, splits, trainer.global_step - 1)
+            add_picture(writer, splits, inside.last_step(trainer))
 
     def _describe(
         self, trainer: Trainer, pl_module: LightningModule, writer: "SummaryWriter"
