@@ -21,13 +21,13 @@ def num_rows(batch: Any, num_asked: int) -> int:
         with time first `(T, B, …)`.
     """
     first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
-    if isinstance(first, Tensor) and first.ndim and len(first) == num_asked:
+    if isinstance(first, Tensor) and first.ndim and first.size(0) == num_asked:
         return num_asked  # the usual case, at once
     if is_list_of_samples(batch, num_asked, least=MANY):
         return num_asked
     tensors = [tensor for tensor in _tensors(batch) if tensor.ndim]
-    lengths = {len(tensor) for tensor in tensors}
-    is_time_first = all(t.ndim > 1 and t.shape[1] == num_asked for t in tensors)
+    lengths = {tensor.size(0) for tensor in tensors}  # a nested one has no `len`
+    is_time_first = all(not t.is_nested and t.ndim > 1 and t.shape[1] == num_asked for t in tensors)
     return num_asked if len(lengths) != 1 or is_time_first else lengths.pop()
 
 

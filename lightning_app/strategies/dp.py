@@ -108,7 +108,7 @@ class DataParallelStrategy(SingleDeviceStrategy):
         return super().process_dataloader(dataloader)
 
     def _note_batch(self, rows: Rows, batch: Any) -> None:
-        lengths = {len(tensor) for tensor in tensors_in(batch) if tensor.ndim}
+        lengths = {tensor.size(0) for tensor in tensors_in(batch) if tensor.ndim}
         sizes = self._sizes_asked() or lengths  # a stream's batch tells by its tensors
         if len(sizes) == 1:
             rows.note_batch(batch, sizes.pop(), self._stacks_samples)

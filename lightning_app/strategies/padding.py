@@ -17,7 +17,7 @@ Shapes: TypeAlias = tuple[int, list[tuple[int, ...]]]  # of a part: its samples,
 def shapes_of(batch: Any, num_samples: int) -> Shapes:
     """What other ranks have to know of a rank's batch; nothing of one that is a list of samples."""
     tensors = () if is_list_of_samples(batch, num_samples, least=MANY) else tensors_in(batch)
-    return num_samples, [tuple(tensor.shape) for tensor in tensors]
+    return num_samples, [tuple(tensor.shape) for tensor in tensors if not tensor.is_nested]
 
 
 def padded_apart(ranks: Sequence[Shapes]) -> list[int]:

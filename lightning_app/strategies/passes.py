@@ -198,7 +198,8 @@ class Pass:
                 self.announce()
                 yield group
         self.shard = None
-        shards.round_ended(self)
+        if not self.skips_idle:  # an evaluation's end is asked for by some ranks alone
+            shards.round_ended(self)
 
     def _grouped(self, batches: Iterator[Any]) -> Iterator[Any]:
         assert self.shards.group_size is not None

@@ -72,9 +72,9 @@ class Rows(TorchFunctionMode):
 
     def _note(self, value: Any, stacked: bool, is_field: bool = True) -> None:
         if isinstance(value, Tensor):
-            has_rows = value.ndim > 0 and len(value) == self.size
+            has_rows = not value.is_nested and value.ndim > 0 and len(value) == self.size
             # Time steps first, and as many as samples?
-            is_doubtful = not stacked and value.shape[1:2] == (self.size,)
+            is_doubtful = has_rows and not stacked and value.shape[1:2] == (self.size,)
             self.mark(value, ROWS if has_rows and not is_doubtful else MIXED)
         elif _has_entries(value, self.size) and (is_field or not isinstance(value[0], Tensor)):
             self._lists[id(value)] = value
@@ -135,7 +135,8 @@ class Rows(TorchFunctionMode):
         if first >= 0 and not others:
             return first
         sources = [tensor for tensor, kind in zip(inputs, kinds, strict=True) if kind == ROWS]
-        if not sources or output.ndim == 0 or len(output) != self.size:
+        has_nested = any(tensor.is_nested for tensor in (output, *inputs))
+        if not sources or has_nested or output.ndim == 0 or len(output) != self.size:
             return MIXED
         for source in sources:
             if _share_storage(output, source):
@@ -158,7 +159,7 @@ def _has_entries(values: Any, size: int) -> bool:
     if type(values) not in (list, tuple) or len(values) != size or not size:
         return False
     tensors = list(tensors_in(values))
-    return not tensors or any(tensor.ndim == 0 or len(tensor) != size for tensor in tensors)
+    return not tensors or any(tensor.ndim == 0 or tensor.size(0) != size for tensor in tensors)
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:

@@ -68,6 +68,10 @@ def scatter(
     def parts(value: Any) -> list[Any]:
         nonlocal num_split
         if isinstance(value, Tensor):
+            if value.is_nested:
+                raise NotSplit(
+                    "a nested tensor cannot be split; to have it split, make it in `forward`"
+                )
             kind = rows.kind(value)
             if kind == ROWS:
                 num_split += 1
@@ -194,6 +198,8 @@ class Gather:
 
     def _tensor(self, tensors: list[Tensor]) -> Tensor:
         first = tensors[0]
+        if first.is_nested:
+            raise NotJoined("it returns a nested tensor")
         dim = self._batch_dim([tensor.shape for tensor in tensors])
         if dim is not None:
             joined = torch.cat(tensors, dim)

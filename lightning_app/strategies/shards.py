@@ -6,6 +6,7 @@ draws the earlier ones again. The position is saved in checkpoints.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from types import NoneType
 from typing import Any
 
@@ -107,8 +108,8 @@ class Shards:
     @property
     def full_size(self) -> int | None:
         """The batch size that the user has chosen; `None` where the sampler does not tell."""
-        size: int | None = self.loader.batch_size or getattr(self.sampler, "batch_size", None)
-        return size
+        size = self.loader.batch_size or getattr(self.sampler, "batch_size", None)
+        return int(size) if isinstance(size, Integral) else None
 
     @property
     def place(self) -> int:
@@ -203,7 +204,10 @@ class Shards:
                     f"the checkpoint has no position in the data: its {name!r} is "
                     f"{state.get(name)!r:.40}; to use only its weights: --weights_from"
                 )
-        for name, size in self._sizes().items():
+        sizes = self._sizes()
+        if needs_replay(self.sampler):  # it may have as many as its passes before have left it
+            del sizes["batches"]
+        for name, size in sizes.items():
             if state[name] != size and 0 < state["position"] < (state["batches"] or 0):
                 raise MisconfigurationException(
                     f"the checkpoint is {state['position']} batches into an epoch of "

@@ -112,9 +112,9 @@ class SizeRecorder:
 
 
 def _first_shape(values: Any) -> Shape | None:
-    """The shape of the first tensor with a batch dimension in a collection."""
+    """The shape of the first tensor with a batch dimension in a collection, that is not nested."""
     if isinstance(values, Tensor):
-        return tuple(values.shape) or None
+        return None if values.is_nested else tuple(values.shape) or None
     if isinstance(values, dict):
         values = values.values()
     elif not isinstance(values, (list, tuple)):

@@ -41,3 +41,10 @@ BATCHES: dict[str, tuple[Any, int, int]] = {  # a batch, the samples asked for, 
 def test_how_many_samples_a_batch_has(name: str) -> None:
     batch, num_asked, num_samples = BATCHES[name]
     assert num_rows(batch, num_asked) == num_samples
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_have_samples(layout: torch.layout) -> None:
+    nested = torch.nested.as_nested_tensor([x(2, 3), x(5, 3)], layout=layout)
+    assert num_rows(nested, 2) == num_rows((nested, x(2)), 3) == 2

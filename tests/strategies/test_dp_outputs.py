@@ -76,6 +76,7 @@ def test_outputs_are_joined(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert not capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
@@ -84,6 +85,7 @@ def test_outputs_are_joined(name: str, capsys: pytest.CaptureFixture[str]) -> No
         (lambda net, x: (net(x), object()), "its replicas return objects that cannot be joined"),
         (lambda net, x: str(net(x).sum().item()), "its replicas return strs that cannot be"),
         (lambda net, x: nn.utils.rnn.pack_sequence([net(x)]), "PackedSequences that cannot be"),
+        (lambda net, x: torch.nested.as_nested_tensor(net(x)), "it returns a nested tensor"),
     ],
 )
 def test_outputs_that_cannot_be_joined_are_refused(forward: Any, message: str) -> None:

@@ -59,6 +59,13 @@ def around(net: nn.Module, x: Tensor, other: Tensor) -> Tensor:
     return attention(net(x), net(other))
 
 
+nested = torch.nested.as_nested_tensor
+
+
+def unnested(net: nn.Module, x: Tensor) -> Tensor:
+    return torch.stack(net(x).unbind())
+
+
 labels = torch.arange(B).flip(0) % 3
 
 DOUBTFUL: dict[str, tuple[Callable[..., Any], Step]] = {
@@ -82,10 +89,17 @@ DOUBTFUL: dict[str, tuple[Callable[..., Any], Step]] = {
     ),
     "the number of samples": (lambda n, x, num: n(x) / num, lambda m, b: m(b, len(b))),
     "NumPy": (lambda n, x, w: n(x) * w.sum(), lambda m, b: m(b, b.numpy())),
+    "nested": (unnested, lambda m, b: m(nested(list(b.split(2))))),
+    "jagged": (unnested, lambda m, b: m(nested(list(b.split(2)), layout=torch.jagged))),
+    "nested beside rows": (
+        lambda n, x, w: n(x) * w,
+        lambda m, b: m(b, nested(list(b)).unbind()[0]),
+    ),
     "numbers": (lambda n, x, w: n(x) * sum(w), lambda m, b: m(b, b[:, 0].tolist())),
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_what_may_have_no_row_for_each_sample_runs_in_one_piece(
     name: str, capsys: pytest.CaptureFixture[str]

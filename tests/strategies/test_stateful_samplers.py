@@ -4,9 +4,11 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Sampler,
 )
@@ -41,7 +43,17 @@ class InPlace(Counting):
         return iter(self.order)
 
 
-@pytest.mark.parametrize("sampler", [Counting, InPlace])
+class Shrinking(Counting):
+    """Has fewer samples in each pass, and in the third a batch less."""
+
+    def __len__(self) -> int:
+        return 23 - self.num_passes
+
+    def __iter__(self) -> Iterator[int]:
+        yield from list(super().__iter__())[: len(self)]
+
+
+@pytest.mark.parametrize("sampler", [Counting, InPlace, Shrinking])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_sampler_with_a_state_goes_on_pass_by_pass(sampler: Any, num_workers: int) -> None:
     def loader() -> DataLoader[int]:
@@ -72,6 +84,31 @@ def test_a_sampler_with_a_state_goes_on_pass_by_pass(sampler: Any, num_workers: 
     goes_on = view(loader())
     goes_on.load_state_dict(ended.state_dict())
     assert epochs(goes_on, 2, 4) == whole[2:]
+
+
+class OfSize(BatchSampler):
+    """Tells a batch size of its own."""
+
+    def __init__(self, batch_size: Any) -> None:
+        super().__init__(numbers(23), 5, drop_last=False)
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([[0, 1], [2, 3, 4]])
+
+    def __len__(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize(("told", "size"), [([2, 3], None), (np.int64(3), 3), ("3", None)])
+def test_a_batch_size_of_any_type_leaves_a_position(told: Any, size: int | None) -> None:
+    stopped = view(DataLoader(numbers(23), batch_sampler=OfSize(told)))
+    next(iter(stopped))
+    state = stopped.state_dict()
+    assert (type(state["samples a batch"]), state["samples a batch"]) == (type(size), size)
+    goes_on = view(DataLoader(numbers(23), batch_sampler=OfSize(told)))
+    goes_on.load_state_dict(state)
+    assert read(goes_on) == [[2, 3, 4]]
 
 
 def test_an_own_generator_goes_on_as_under_torch() -> None:

@@ -131,6 +131,12 @@ CASES: dict[str, Case] = {
         data_args={"length": 41},
         right=on(["dp2"], SameOr("dp")),
     ),
+    "nested tensors": Case(
+        "shapes.TakesNested",
+        "shapes.Nested",
+        data_args={"length": 41},
+        right=on(["dp2"], SameOr("a nested tensor cannot be split")),
+    ),
     "GRU with a first state": Case(
         "shapes.Recurrent",
         "shapes.Sequences",

@@ -76,7 +76,8 @@ def _noting(kind: type, function: Callable[..., Any], calls: list[str]) -> Calla
 def describe(value: Any) -> str:
     """A value's type, and the shapes of the tensors in it."""
     if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}"
+        shape = f"({value.size(0)}, nested)" if value.is_nested else tuple(value.shape)
+        return f"{str(value.dtype).removeprefix('torch.')}{shape}"
     if value is None or isinstance(value, (bool, int, str)):
         return repr(value)
     if isinstance(value, Trainer):

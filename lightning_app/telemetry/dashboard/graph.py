@@ -64,7 +64,7 @@ class GraphRecorder:
             return  # those that it has called are shown
         outputs = list(_tensors(output))
         sources = [source for given in _tensors((args, kwargs)) for source in self._sources(given)]
-        shape = list(outputs[0].shape) if outputs else []
+        shape = list(outputs[0].shape) if outputs and not outputs[0].is_nested else []
         self.nodes[name] = Node(type(module).__name__, list(dict.fromkeys(sources)), shape)
         for made in outputs:
             if made.grad_fn is None:

@@ -99,6 +99,31 @@ class Packed(Regression):
         return nn.functional.mse_loss(self.head(hidden[-1]), y)
 
 
+class Nested(Sequences):
+    """Sequences as nested tensors, in both of torch's layouts."""
+
+    def collate(self, samples):
+        x, y = zip(*samples, strict=True)
+        return [
+            torch.nested.as_nested_tensor(list(x)),
+            torch.nested.as_nested_tensor(list(x), layout=torch.jagged),
+            torch.stack(y),
+        ]
+
+
+class TakesNested(Regression):
+    """A mean over each sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 1)
+
+    def loss(self, batch):
+        strided, jagged, y = batch
+        means = [[one.mean(0) for one in self(x).unbind()] for x in (strided, jagged)]
+        return sum(nn.functional.mse_loss(torch.stack(rows), y) for rows in means)
+
+
 class OverPaddedTime(Regression):
     """A mean over time, padded places among it."""
 
