@@ -83,7 +83,7 @@ class BatchMeans:
             if num_added <= 0 or followed.is_by_batch is False:
                 continue
             added = [now - before for now, before in zip(_sums(metric), start, strict=True)]
-            if followed.is_by_batch is None and shard.size > 1:
+            if followed.is_by_batch is None and shard.size > 1 and added[1]:  # leaves NaN out
                 is_one_number = num_added == 1 and float(added[1]) in (1, full_size)
                 followed.is_by_batch = is_one_number
             followed.parts.add(shard.size / shard.global_size)

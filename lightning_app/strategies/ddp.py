@@ -161,7 +161,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
             with self._step(hook, shard, args[0] if args else None):
                 output = step(*args, **kwargs)
             part = self._weight.value / self.world_size
-            self._logs.after_step(hook, shard, self._full_size(), told, part)
+            self._logs.after_step(hook, shard, size, self._full_size(), told, part)
             if not shard.size:
                 inside.results(self._trainer).batch_size = 0  # for what later hooks log
             return output

@@ -27,6 +27,7 @@ from lightning_app.strategies.loss_graph import why_no_mean
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
 from lightning_app.strategies.padding import is_fast, padded_apart, shapes_of, tell_of_encoder
+from lightning_app.strategies.refused import sums_told
 from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
@@ -150,18 +151,20 @@ class FirstSteps:
     def watch_spare(self, shard: Shard, world_size: int) -> Iterator[None]:
         """Tell of what keeps count in a training step that ranks without samples run as well."""
         lengths = dict(_lists(self._model))
-        yield
+        sums: dict[str, None] = {}
+        with sums_told(lambda: sums.update({f"all_reduce in {self._step}": None})):
+            yield
         lists = [name for name, length in _lists(self._model) if length > lengths.get(name, 0)]
         hooks = [
             f"{type(owner).__name__}.on_train_batch_end"
             for owner in (self._model, *self._model.trainer.callbacks)  # type: ignore[attr-defined]
             if has_hook(owner, "on_train_batch_end") and not _is_known(owner.on_train_batch_end)
         ]
-        if lists or hooks:
+        if may_count := [*sums, *lists, *hooks]:
             self._tell(
                 f"a training batch of {shard.global_size} leaves some of {world_size} processes "
                 "without samples: they run it as well, with weight 0, so that "
-                f"{_listed(lists + hooks)} may count its samples again: use drop_last=True, or "
+                f"{_listed(may_count)} may count its samples again: use drop_last=True, or "
                 "another batch size",
                 subject="spare",
             )

@@ -91,10 +91,10 @@ class GlobalBatch(DirectTransfer, Strategy):
         shards = self._current_shards()
         if not shards or shards[0].is_ready_made:  # the loader has not asked for so many samples
             size = (num_rows(args[0], 0) if args else 0) or 1
-        elif len(shards) == 1 and self._has_one_loader():
-            size = self._tell_size(self._trainer, args[0], shards[0])
         else:
-            size = shards[0].global_size
+            size = shards[0].global_size  # whatever rows they are in
+            if len(shards) == 1 and self._has_one_loader():
+                self._tell_size(self._trainer, args[0], shards[0])
         if hook == "training_step":
             self.step_weight = size
         return step(*args, **kwargs)

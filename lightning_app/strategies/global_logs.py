@@ -73,6 +73,7 @@ class GlobalLogs:
         self,
         hook: str,
         shard: Shard,
+        rows: int,
         full_size: int | None,
         mean_over: float | None,
         part: float,
@@ -82,6 +83,7 @@ class GlobalLogs:
         Args:
             hook: The step's name.
             shard: What it was given.
+            rows: The samples that its batch was taken to have.
             full_size: Samples of a full global batch; `None` if this is not known.
             mean_over: What the model's means are over in this shard; `None`: its samples.
             part: What the mean of the shard counts in that of the batch, from 0 to 1.
@@ -106,12 +108,14 @@ class GlobalLogs:
                 mean = self._means.setdefault(key, RankMean(full_size))
                 start = (0.0, 0.0) if value is None else (value, weight)
                 end = (metric.value, metric.cumulated_batch_size)
-                mean.add(start, end, shard, mean_over)
+                mean.add(start, end, shard, rows, mean_over)
                 given = end[1] - start[1]
+                if mean_over == 0:  # NaN, maybe, which no later value could be told from
+                    metric.value = torch.full_like(end[0], float(start[0]))
             # Lightning forgets what was logged before when an epoch's first value comes.
             logged = inside.value_of_step(metric)
             if logged is not None and logged is not cache and hook == "training_step":
-                self._steps.note(key, metric, shard.size, mean_over, given, full_size)
+                self._steps.note(key, metric, rows, mean_over, given, full_size)
         if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)  # before they are put together

@@ -34,7 +34,8 @@ class LossWeight:
         """Make it that of a step.
 
         Args:
-            hook: The step's name; in training all ranks have to call this.
+            hook: The step's name; in training, and where each has a sample, all ranks have to
+                call this.
             shard: What the step is given.
             size: How many samples the batch turned out to have.
             mean_over: What the model's means are over in this shard; `None`: its samples.
@@ -42,21 +43,19 @@ class LossWeight:
         Raises:
             MisconfigurationException: If the batch has fewer samples than the loader asked for.
         """
-        if mean_over is None:
-            if size < shard.size:
-                raise MisconfigurationException(
-                    f"rank {self._rank}: the batch has {size} of the {shard.size} samples asked "
-                    "for, so the weight of its loss is not known: leave samples out in the data "
-                    "set, not in collate_fn, or give the number by a method "
-                    f"`{MEAN_OVER}(batch)` of the model"
-                )
-            self.value = shard.loss_weight(self._world_size)
-        elif hook != "training_step":  # where a rank without samples cannot be asked
-            self.value = shard.loss_weight(self._world_size)
-        else:
+        if mean_over is None and size < shard.size:
+            raise MisconfigurationException(
+                f"rank {self._rank}: the batch has {size} of the {shard.size} samples asked for, "
+                "so the weight of its loss is not known: leave samples out in the data set, not in "
+                f"collate_fn, or give the number by a method `{MEAN_OVER}(batch)` of the model"
+            )
+        self.value = shard.loss_weight(self._world_size)
+        can_ask = hook == "training_step" or shard.global_size >= self._world_size  # all ranks
+        if mean_over is not None and can_ask:
             own = mean_over if shard.size else 0.0
             total = float(self._sum(torch.tensor([own], dtype=torch.float64)))
-            self.value = own * self._world_size / total if total else 0.0
+            if total:  # else the loss is NaN, or what the model makes of nothing, as on one device
+                self.value = own * self._world_size / total
 
     def weigh_loss(self, loss: Tensor, model: LightningModule) -> Tensor:
         """The loss to call `backward` of, whose gradients the ranks average.

@@ -1,6 +1,5 @@
 """Means over an epoch, of which each rank has a part: pure arithmetic."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +22,9 @@ class PartOfMean:
         constant: The weight that was passed in every step, if it may be that of a whole batch;
             else 0.
         is_sure: It is not so by chance, as in one batch whose parts have as many labels each.
-        are_sizes: Each step's weight was the number of its samples.
+        are_sizes: Each step's weight was the number of its samples, or of the rows of its batch.
         batches: Where the model tells what its means are over: for each batch, by its number, the
-            sum over these, how many they are, and the batch's samples.
+            mean over these, how many they are, and the rank's rows.
     """
 
     total: float = 0.0
@@ -56,7 +55,12 @@ class RankMean:
         self._least, self._most, self._are_sizes = float("inf"), 0.0, True
 
     def add(
-        self, start: tuple[Any, Any], end: tuple[Any, Any], shard: Shard, mean_over: float | None
+        self,
+        start: tuple[Any, Any],
+        end: tuple[Any, Any],
+        shard: Shard,
+        rows: int,
+        mean_over: float | None,
     ) -> None:
         """Add what a step has added.
 
@@ -64,10 +68,12 @@ class RankMean:
             start: Weighted sum and weights before the step.
             end: The same after it.
             shard: What the step was given.
+            rows: The samples that its batch was taken to have.
             mean_over: What the model's means are over in this shard; `None`: its samples.
         """
         # Looked at later, many at once: on a GPU it would wait for the device each time.
-        self._notes.append((*start, *end, shard.size, shard.global_size, mean_over, shard.number))
+        of_shard = shard.size, shard.global_size, rows, shard.number
+        self._notes.append((*start, *end, *of_shard, mean_over))
         if len(self._notes) >= MAX_NOTES:
             self._fold()
 
@@ -75,9 +81,11 @@ class RankMean:
         notes, self._notes = self._notes, []
         if not notes:
             return
-        rows = torch.tensor([[float(x) for x in note[:6]] for note in notes], dtype=torch.float64)
+        rows = torch.tensor([[float(x) for x in note[:7]] for note in notes], dtype=torch.float64)
         totals, weights = rows[:, 2] - rows[:, 0], rows[:, 3] - rows[:, 1]
-        sizes, parts = rows[:, 4], rows[:, 4] / rows[:, 5]
+        parts = rows[:, 4] / rows[:, 5]
+        # A single row may be that of all samples, one behind the other: it is no part of a batch.
+        sizes = torch.where(rows[:, 6] == 1, rows[:, 4], rows[:, 6])
         part = self._part
         part.total += float(totals.sum())
         part.weight += float(weights.sum())
@@ -88,10 +96,9 @@ class RankMean:
         self._most = max(self._most, float(weights.max()))
         self._are_sizes &= bool((weights == sizes).all())
         for value, note in zip((totals / weights).tolist(), notes, strict=True):
-            *_, global_size, mean_over, number = note
+            *_, num_rows, number, mean_over = note
             if mean_over is not None:
-                total = value * mean_over if mean_over else 0.0  # not NaN, the mean of nothing
-                part.batches[number] = (total, mean_over, global_size)
+                part.batches[number] = (value, mean_over, num_rows)
 
     def part(self, num_steps: int) -> PartOfMean:
         """What is to be sent.
@@ -125,16 +132,22 @@ def merge(parts: list[PartOfMean]) -> tuple[float, float]:
 
 def _merge_batches(parts: list[PartOfMean], constant: float) -> tuple[float, float]:
     """Each batch's mean over what the model says, and over batches by a constant, or by samples."""
-    totals: Counter[int] = Counter()
-    counts: Counter[int] = Counter()
-    weights: dict[int, float] = {}
+    batches: dict[int, list[tuple[float, float, int]]] = {}
     for part in parts:
-        for number, (total, count, size) in part.batches.items():
-            totals[number] += total  # type: ignore[assignment]
-            counts[number] += count  # type: ignore[assignment]
-            weights[number] = constant or size
-    means = {number: totals[number] / counts[number] for number in weights if counts[number]}
-    return sum(weights[n] * mean for n, mean in means.items()), sum(weights[n] for n in means)
+        for number, own in part.batches.items():
+            batches.setdefault(number, []).append(own)
+    total = weight = 0.0
+    for ranks in batches.values():
+        size = constant or sum(rows for *_, rows in ranks)
+        total, weight = total + size * _mean_of_batch(ranks), weight + size
+    return total, weight
+
+
+def _mean_of_batch(ranks: list[tuple[float, float, int]]) -> float:
+    # A mean over nothing is NaN on that rank; on all of them it is that on one device, too.
+    pairs = [(value, count) for value, count, _ in ranks if count]
+    pairs = pairs or [(value, rows) for value, _, rows in ranks]
+    return sum(value * n for value, n in pairs) / sum(n for _, n in pairs)
 
 
 def outside_of_steps(total: float, weight: float) -> PartOfMean:

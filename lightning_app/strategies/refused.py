@@ -18,12 +18,18 @@ from lightning_app import inside
 from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.alone import COLLECTIVES, Alone, before
 from lightning_app.strategies.loader import step_over_iterator
+from lightning_app.strategies.means import tells_of_weighted_means
 from lightning_app.strategies.sharding import Shard
 
 GATHERS = ("all_gather", "all_gather_into_tensor")
 # The modules that gather unequal parts rightly, and those between them and a process group.
 RIGHT = {SyncBatchNorm.__module__, Metric.__module__, all_objects.__module__}
-BETWEEN = ("torch.distributed", "torchmetrics.utilities", "lightning_utilities.", Alone.__module__)
+BETWEEN = (
+    *("torch.distributed", "torch.overrides", "torchmetrics.utilities", "lightning_utilities."),
+    *(Alone.__module__, tells_of_weighted_means.__module__),
+)
+
+LIBRARIES = ("torch.", "torchmetrics.", "lightning")  # this project's own, too
 
 
 def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:
@@ -189,7 +195,7 @@ def alike_where_gathered(tell: Callable[[], None]) -> Iterator[None]:
     """
 
     def check(group: object, outputs: Any, inputs: Any, *others: Any) -> None:
-        if group is not dist.group.WORLD or _gathers_for() in RIGHT:  # by some ranks; rightly
+        if group is not dist.group.WORLD or _calls_for() in RIGHT:  # by some ranks; rightly
             return
         tell()
         for tensor in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
@@ -202,7 +208,25 @@ def alike_where_gathered(tell: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def _gathers_for() -> str:
+@contextmanager
+def sums_told(tell: Callable[[], None]) -> Iterator[None]:
+    """Have it told where a step sums up by torch's own function, and not a library for it.
+
+    Args:
+        tell: Is called.
+    """
+
+    def check(group: object, tensors: Any, options: Any = None, *others: Any) -> None:
+        operation = getattr(options, "reduceOp", dist.ReduceOp.SUM)
+        is_sum = operation == dist.ReduceOp.SUM or operation == dist.ReduceOp.AVG
+        if is_sum and not _calls_for().startswith(LIBRARIES):
+            tell()
+
+    with before(dist.ProcessGroup, "allreduce", check):
+        yield
+
+
+def _calls_for() -> str:
     """The module whose code has called a process group."""
     frame = sys._getframe(2)  # what has called `check`
     while frame.f_back and frame.f_globals.get("__name__", "").startswith(BETWEEN):

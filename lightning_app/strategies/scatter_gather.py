@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lightning_app.strategies.rows import MIXED, ROWS, Rows, tensors_in
 from lightning_app.strategies.sharding import chunk_sizes
-from lightning_app.strategies.structure import children, rebuild
+from lightning_app.strategies.structure import rebuild, replaceable
 
 CONSTANTS = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device, type)
 
@@ -82,7 +82,7 @@ def scatter(
         if rows.is_by_sample(value):
             num_split += 1
             return [_to(value[i:j], d) for (i, j), d in zip(bounds, devices, strict=True)]
-        inner = None if isinstance(value, PackedSequence) else children(value)
+        inner = None if isinstance(value, PackedSequence) else replaceable(value)
         if inner is not None:
             if len(inner) == rows.size and not any(True for _ in tensors_in(inner)):
                 raise NotSplit(
@@ -121,7 +121,7 @@ def _doubt(tensor: Tensor, kind: int | None) -> str:
 def _to(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
-    inner = children(value)
+    inner = replaceable(value)
     return value if inner is None else rebuild(value, [_to(each, device) for each in inner])
 
 
@@ -166,7 +166,7 @@ class Gather:
             return self._array(outputs)
         if isinstance(first, Distribution):
             return self._distribution(outputs)
-        parts = [children(output) for output in outputs]
+        parts = [replaceable(output) for output in outputs]
         inner = [part for part in parts if part is not None]
         if len(inner) < len(outputs) or isinstance(first, PackedSequence):
             if isinstance(first, CONSTANTS) and all(output == first for output in outputs):

@@ -53,7 +53,7 @@ class StepValues:
         Args:
             key: Of what is logged.
             metric: Lightning's entry for it.
-            size: Samples in the shard.
+            size: Samples that the shard's batch was taken to have.
             mean_over: What the model's means are over in it; `None`: its samples.
             weight: What was passed as `batch_size`; `None` if this is not known.
             full_size: Samples of a full global batch; `None` if this is not known.

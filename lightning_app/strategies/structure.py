@@ -1,6 +1,7 @@
 """Collections as modules take and give them: what is in one, and another like it."""
 
 import copy
+from collections import UserDict
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -17,8 +18,17 @@ def children(value: Any) -> list[Any] | None:
     return None
 
 
+def replaceable(value: Any) -> list[Any] | None:
+    """As `children`; `None` also for what `rebuild` cannot make another of.
+
+    A mapping of another kind may check what is put into it, or share it with its copy.
+    """
+    is_other = isinstance(value, Mapping) and not isinstance(value, (dict, UserDict))
+    return None if is_other else children(value)
+
+
 def rebuild(like: Any, values: Sequence[Any]) -> Any:
-    """A collection of the same type and names, with other values, in the order of `children`."""
+    """A collection of the same type and names, with other values, in the order of `replaceable`."""
     if type(like) is dict:
         return dict(zip(like, values, strict=True))
     if isinstance(like, Mapping):

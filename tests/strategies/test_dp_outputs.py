@@ -1,8 +1,9 @@
 """What modules of every kind return under `dp`: joined, or refused in a line."""
 
-from collections import OrderedDict
+from collections import OrderedDict, UserDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -55,6 +56,7 @@ def model_output(y: Tensor) -> ModelOutput:
 
 OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Any]]] = {
     "frozen dataclass": (lambda y: Frozen(y, "name"), lambda o: o.mean * len(o.name)),
+    "user's dictionary": (lambda y: UserDict({"y": y}), lambda o: o["y"]),
     "named tuple": (lambda y: Named(y, [y, 2 * y]), lambda o: [o.mean, *o.parts]),
     "model output": (model_output, lambda o: [o.logits, o["logits"]]),
     "array": (lambda y: (y, y.detach().numpy()), lambda o: [o[0], torch.from_numpy(o[1])]),
@@ -83,6 +85,7 @@ def test_outputs_are_joined(name: str, capsys: pytest.CaptureFixture[str]) -> No
         (lambda net, x: net(x).sum(0), r"it returns a tensor \(4,\) without a row for each"),
         (lambda net, x: net(x).repeat(2, 1), "without a row for each sample"),
         (lambda net, x: (net(x), object()), "its replicas return objects that cannot be joined"),
+        (lambda net, x: MappingProxyType({"y": net(x)}), "mappingproxys that cannot be joined"),
         (lambda net, x: str(net(x).sum().item()), "its replicas return strs that cannot be"),
         (lambda net, x: nn.utils.rnn.pack_sequence([net(x)]), "PackedSequences that cannot be"),
         (lambda net, x: torch.nested.as_nested_tensor(net(x)), "it returns a nested tensor"),

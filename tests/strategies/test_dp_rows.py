@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -88,6 +89,10 @@ DOUBTFUL: dict[str, tuple[Callable[..., Any], Step]] = {
         lambda m, b: m(b, torch.ones(B, B).double().tril()),
     ),
     "the number of samples": (lambda n, x, num: n(x) / num, lambda m, b: m(b, len(b))),
+    "a mapping that takes nothing": (
+        lambda n, inputs: n(inputs["x"]).cumsum(1),
+        lambda m, b: m(MappingProxyType({"x": b})),
+    ),
     "NumPy": (lambda n, x, w: n(x) * w.sum(), lambda m, b: m(b, b.numpy())),
     "nested": (unnested, lambda m, b: m(nested(list(b.split(2))))),
     "jagged": (unnested, lambda m, b: m(nested(list(b.split(2)), layout=torch.jagged))),

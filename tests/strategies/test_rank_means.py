@@ -1,5 +1,7 @@
 """Means over an epoch of which each rank has a part are those of one device."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,7 +45,7 @@ def over_ranks(
             before = (total, weights)
             total, weights, steps = total + passed * value, weights + passed, steps + 1
             told = float(counts.sum()) if weight.startswith("told") else None
-            mean.add(before, (total, weights), shard, told)
+            mean.add(before, (total, weights), shard, len(own), told)
         parts.append(mean.part(steps))
     merged, weights = merge([part for part in parts if part.weight])
     return merged / weights
@@ -89,7 +91,7 @@ def test_numbers_that_are_alike_in_one_batch_by_chance_count_as_they_are() -> No
     parts = []
     for start, stop, value in ((0, 3, 5.0), (3, 5, 2.0)):  # 4 labels in each part
         mean = RankMean(5)
-        mean.add((0.0, 0.0), (4 * value, 4.0), Shard(range(5), start, stop), None)
+        mean.add((0.0, 0.0), (4 * value, 4.0), Shard(range(5), start, stop), stop - start, None)
         parts.append(mean.part(1))
     assert merge(parts) == (4 * (5.0 + 2.0), 8)
 
@@ -113,11 +115,33 @@ def test_what_the_model_tells_weighs_within_batches_and_samples_between_them() -
         assert alike == pytest.approx(sum(means) / 3, rel=1e-12)
 
 
-def test_a_batch_that_counts_nothing_is_left_out() -> None:
-    mean = RankMean()
-    mean.add((0.0, 0.0), (6.0, 2.0), Shard(range(4), 0, 2, number=0), 0.0)
-    mean.add((6.0, 2.0), (16.0, 4.0), Shard(range(4), 0, 2, number=1), 2.0)
-    assert merge([mean.part(2)]) == (4 * 5.0, 4)
+def test_a_batch_that_counts_nothing_counts_as_the_model_has_it() -> None:
+    counts = (0.0, 0.0), (2.0, 0.0)  # of two batches, on each of two ranks
+    for values, expected in (((3.0, 3.0), (3 * 3 + 3 * 5) / 6), ((math.nan, 3.0), math.nan)):
+        parts = []
+        for rank in (0, 1):
+            mean, size = RankMean(), 2 - rank
+            second = 5.0 if rank == 0 else math.nan  # of nothing, on a rank among others
+            for number, value in enumerate((values[rank], second)):
+                shard = Shard(range(3), 2 * rank, 2 + rank, number=number)
+                mean.add((0.0, 0.0), (size * value, size), shard, size, counts[number][rank])
+            parts.append(mean.part(2))
+        total, weight = merge(parts)
+        assert total / weight == pytest.approx(expected, nan_ok=True)
+
+
+def test_rows_that_are_not_samples_count_within_batches_and_between_them() -> None:
+    rows, counts, values = ((5, 2), (3, 8)), ((1.0, 2.0), (3.0, 0.5)), ((1.0, 4.0), (9.0, 16.0))
+    parts = []
+    for rank in (0, 1):
+        mean = RankMean()
+        for number in (0, 1):
+            n, value = rows[number][rank], values[number][rank]
+            shard = Shard(range(3), 2 * rank, 2 + rank, number=number)
+            mean.add((0.0, 0.0), (n * value, n), shard, n, counts[number][rank])
+        parts.append(mean.part(2))
+    means = (1 * 1 + 2 * 4) / 3, (3 * 9 + 0.5 * 16) / 3.5
+    assert merge(parts) == pytest.approx((7 * means[0] + 11 * means[1], 18))
 
 
 def test_what_is_logged_around_the_steps_counts_as_it_is() -> None:

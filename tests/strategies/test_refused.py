@@ -13,7 +13,13 @@ from torch.nn.modules._functions import SyncBatchNorm
 from torchmetrics import MeanMetric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_app.strategies.refused import alike_where_gathered, check_sync_batchnorm
+from lightning_app.strategies import DDPStrategy
+from lightning_app.strategies.means import tells_of_weighted_means
+from lightning_app.strategies.refused import (
+    alike_where_gathered,
+    check_sync_batchnorm,
+    sums_told,
+)
 from lightning_app.strategies.sharding import Shard
 
 
@@ -38,7 +44,8 @@ def test_what_gathers_unequal_parts_rightly_is_left_alone(tmp_path: Path) -> Non
     )
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        with alike_where_gathered(lambda: told.append(1)):
+        watched = tells_of_weighted_means("A.training_step", 1, print)  # stands in between
+        with alike_where_gathered(lambda: told.append(1)), watched:
             metric(torch.ones(1))
             of_batchnorm()
             assert told == []
@@ -47,3 +54,19 @@ def test_what_gathers_unequal_parts_rightly_is_left_alone(tmp_path: Path) -> Non
     finally:
         dist.destroy_process_group()
     assert told == [1] * 3  # of the shapes and of the values
+
+
+def test_only_sums_of_the_users_are_told(tmp_path: Path) -> None:
+    told: list[int] = []
+    strategy = DDPStrategy(parallel_devices=[torch.device("cpu")])
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        watched = tells_of_weighted_means("A.training_step", 1, print)
+        with sums_told(lambda: told.append(1)), watched:
+            dist.all_reduce(torch.ones(1), dist.ReduceOp.MAX)
+            strategy.reduce(torch.ones(1), reduce_op="sum")  # as of `self.log(…, sync_dist=True)`
+            assert told == []
+            dist.all_reduce(torch.ones(1))
+    finally:
+        dist.destroy_process_group()
+    assert told == [1]

@@ -64,6 +64,9 @@ CASES: dict[str, Case] = {
     "dropout": Case("modules.DropsOut", right=on(["dp2", *SEVERAL], SameOr("random numbers"))),
     "noise in a test": _told("test_step draws random", "modules.DrawsInTest", subcommand="test"),
     "mixup by numpy": Case("modules.MixesUp", right=on(SEVERAL, SameOr("random numbers"))),
+    "sums up codes, a rank idle": _told(
+        "so that all_reduce in SumsUpCodes.", "means.SumsUpCodes", data_args={"length": 41}
+    ),
     "codebook in a buffer": Case("modules.Codebook", right=on(SEVERAL, SameOr("writes codes"))),
     "frozen BatchNorm": Case("shapes.FrozenNorm", flags=EPOCHS, right=AT_EPOCHS_START),
     "BatchNorm frozen once": Case("shapes.FrozenOnce", flags=EPOCHS),

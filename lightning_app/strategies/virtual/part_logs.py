@@ -96,7 +96,8 @@ class PartLogs:
                 self._set_object(metric, objects.get(key))
             else:
                 numbers = [i for _, i in own]
-                shares = [(mean_over or sizes)[i] for i in numbers]
+                over = mean_over if mean_over and any(mean_over) else sizes
+                shares = [over[i] for i in numbers]
                 of_parts = [sizes[i] for i in numbers], shares, full_size
                 _add([logged for logged, _ in own], metric, *of_parts)
             inside.renew(metric)

@@ -114,11 +114,12 @@ class Runner:
 
     def _shares(self, split: Split, told: dict[int, float | None]) -> Shares:
         """What each part counts in the mean of the step."""
-        if not hasattr(self._model, MEAN_OVER):
-            return [split.part_size(part) / split.size for part in split.filled]
-        counts = {part: n for own in self.exchange.gather(told) for part, n in own.items()}
-        numbers = [counts[part] or 0.0 for part in split.filled]
-        return [n / sum(numbers) if n else 0.0 for n in numbers]
+        numbers = [float(split.part_size(part)) for part in split.filled]
+        if hasattr(self._model, MEAN_OVER):
+            counts = {part: n for own in self.exchange.gather(told) for part, n in own.items()}
+            over = [counts[part] or 0.0 for part in split.filled]
+            numbers = over if any(over) else numbers  # else NaN, or what the model makes of nothing
+        return [n / sum(numbers) for n in numbers]
 
     def _new_gradients(self) -> Gradients:
         refused.check_parameters(self._model)
@@ -192,7 +193,10 @@ class Runner:
 
     def _log(self, notes: list[Note], done: Done, split: Split) -> None:
         told = [note.mean_over for note in notes if note.mean_over is not None]
-        sizes = [float(note.num_samples) for note in notes]
+        # A single row may be that of all samples, one behind the other: it is no part of a batch.
+        asked = map(split.part_size, split.filled)
+        rows = [note.num_samples for note in notes]
+        sizes = [float(n if n > 1 else size) for n, size in zip(rows, asked, strict=True)]
         logged = [note.logged for note in notes]
         self._logs.merge(logged, sizes, split.full_size, told or None, done.objects)
         inside.results(self._trainer).batch_size = split.size  # for what later hooks log
