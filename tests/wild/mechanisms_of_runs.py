@@ -70,7 +70,7 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     "weight averaging goes on": Mechanism("checkpoint.resume._is_swa", broken.no, "stopped", "SWA"),
     "gradients by hand are waited for": Mechanism(
-        "checkpoint.by_hand.count_by_hand", broken.nothing, "stopped", "manual accumulation"
+        "checkpoint.resume.count_by_hand", broken.nothing, "stopped", "manual accumulation"
     ),
     "what nobody saves is told": Mechanism(
         "checkpoint.resume._what_is_lost",
