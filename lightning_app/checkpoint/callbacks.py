@@ -7,6 +7,7 @@ other weights in the place of the run's. What follows the last of it, at the end
 epoch, is added to Lightning's loops for the time of a run.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -16,12 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.checkpoint.best import BestCheckpoint
+from lightning_app.checkpoint.by_hand import num_accumulated
 from lightning_app.checkpoint.finite import (
     HOW_TO_GO_ON,
     Choice,
@@ -30,7 +33,7 @@ from lightning_app.checkpoint.finite import (
     non_finite,
 )
 from lightning_app.checkpoint.heartbeat import Heartbeat, largest_of_all
-from lightning_app.checkpoint.io import last_path
+from lightning_app.checkpoint.io import continued_from, last_path
 from lightning_app.checkpoint.loadable import what_is_refused
 from lightning_app.processes.signals import (
     SIGNALS,
@@ -86,17 +89,17 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
         self._path = last_path(trainer)  # before another callback makes a `last.ckpt` there
+        _check_others(trainer, self._path)
         self._spoilt = non_finite(pl_module)
-        self.last_good = str(trainer.ckpt_path) if trainer.ckpt_path else None
+        self.last_good = continued_from(trainer)
         self._saved_s = time.monotonic()
         self._heartbeat = Heartbeat(trainer.strategy.root_device)
         inside.after_step(trainer, lambda: self._after_step(trainer))
         inside.after_epoch(trainer, lambda: self._after_epoch(trainer))
 
     def _after_step(self, trainer: Trainer) -> None:
-        # Gradients that are still accumulated would be lost; what ends an epoch belongs to it.
-        is_pending = not inside.optimizer_steps(trainer) or inside.ends_epoch(trainer)
-        if any(self._agree()) and not is_pending:
+        # What ends an epoch belongs to it; gradients that are accumulated would be lost.
+        if any(self._agree()) and not (inside.ends_epoch(trainer) or _accumulates(trainer)):
             self._act(trainer)
 
     def _after_epoch(self, trainer: Trainer) -> None:
@@ -193,6 +196,32 @@ class LastCheckpoint(Checkpoint):
                     "which runs whatever code the file names",
                     file=sys.stderr,
                 )
+
+
+def _check_others(trainer: Trainer, path: str) -> None:
+    """Refuse another `last.ckpt` in the place of the run's, from which it could not be continued.
+
+    Raises:
+        MisconfigurationException: A callback is to write one.
+    """
+    folder = os.path.dirname(os.path.realpath(path))
+    for callback in trainer.checkpoint_callbacks:
+        if not isinstance(callback, ModelCheckpoint) or not callback.save_last:
+            continue
+        is_link = callback.save_last == "link"
+        is_there = os.path.realpath(callback.dirpath or "") == folder
+        is_called_so = callback.CHECKPOINT_NAME_LAST.startswith("last")
+        if is_there and is_called_so and (is_link or callback.save_weights_only):
+            how = "save_last='link'" if is_link else "save_last=True, save_weights_only=True"
+            raise MisconfigurationException(
+                f"{type(callback).__name__}({how}) would write in the place of the run's own "
+                f"{os.path.basename(path)}: give it a dirpath"
+            )
+
+
+def _accumulates(trainer: Trainer) -> bool:
+    """Whether any rank waits for an optimizer step: by hand, it may step by a loss of its own."""
+    return bool(largest_of_all([num_accumulated(trainer)], trainer.strategy.root_device)[0])
 
 
 def _not_lightnings(handler: Any, trainer: Trainer) -> list[Any]:

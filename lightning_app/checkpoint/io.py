@@ -26,6 +26,7 @@ _HPARAMS = (
     LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
     LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
 )
+_OF_SEARCHES = (".lr_find_", ".scale_batch_size_")  # for a learning rate, for a batch size
 _SHARDED = ("meta.pt", ".metadata", "latest")  # one of them is written last into a folder
 
 
@@ -128,6 +129,13 @@ def run_folder(trainer: Trainer) -> str:
     return result
 
 
+def continued_from(trainer: Trainer) -> str | None:
+    """The checkpoint that a run goes on from; not one that a search makes for itself."""
+    path = str(trainer.ckpt_path or "")
+    is_searchs = os.path.basename(path).startswith(_OF_SEARCHES)
+    return None if is_searchs else path or None
+
+
 def last_path(trainer: Trainer) -> str:
     """Where a run that begins keeps its last checkpoint: all ranks have to ask for it.
 
@@ -137,7 +145,7 @@ def last_path(trainer: Trainer) -> str:
     folder = os.path.join(run_folder(trainer), FOLDER)
     names = (LAST if number == 0 else f"last-v{number}.ckpt" for number in count())
     paths = (os.path.join(folder, name) for name in names)
-    continued = trainer.ckpt_path and os.path.realpath(trainer.ckpt_path)
+    continued = os.path.realpath(continued_from(trainer) or "")
     is_taken = get_filesystem(folder).exists
     path = next(p for p in paths if os.path.realpath(p) == continued or not is_taken(p))
     result: str = trainer.strategy.broadcast(path)

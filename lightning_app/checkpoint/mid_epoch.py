@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from torchmetrics import MaxMetric, Metric, MetricCollection, MetricTracker, MinMetric
 
 from lightning_app import inside
+from lightning_app.checkpoint.by_hand import num_accumulated
 
 
 def gathered_so_far(trainer: Trainer) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def gathered_so_far(trainer: Trainer) -> dict[str, Any]:
     return {
         "metrics": metrics,  # whether their states are saved, by their names
         "over_epochs": list(_over_epochs(trainer)),
-        "num_accumulated": inside.num_accumulated(trainer),
+        "num_accumulated": num_accumulated(trainer),
         "num_ranks": _num_ranks(),
     }
 
@@ -39,17 +40,21 @@ def what_is_lost(gathered: dict[str, Any]) -> Iterator[str]:
             "object, and each process loads them, so in this epoch they do not count each sample "
             "once"
         )
-    if number := gathered.get("num_accumulated"):
-        yield (
-            "it was saved while gradients were accumulated, which a checkpoint does not hold: the "
-            f"next step is without those of {number} batches"
-        )
 
 
 def begins_anew(gathered: dict[str, Any]) -> Iterator[str]:
     """What goes over all epochs and is not in the checkpoint, in words."""
     if names := gathered.get("over_epochs"):
         yield f"{', '.join(names)}: it is not saved without `persistent(True)`, so it begins anew"
+
+
+def gradients_lost(gathered: dict[str, Any]) -> Iterator[str]:
+    """Of how many batches, in words; by hand they are also accumulated over an epoch's end."""
+    if number := gathered.get("num_accumulated"):
+        yield (
+            "it was saved while gradients were accumulated, which a checkpoint does not hold: the "
+            f"next step is without those of {number} batches"
+        )
 
 
 def _over_epochs(trainer: Trainer) -> Iterator[str]:

@@ -7,7 +7,7 @@ put right here. What they cannot take up is told in one line.
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelPruning,
     ProgressBar,
+    StochasticWeightAveraging,
 )
 from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -27,7 +28,15 @@ from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.checkpoint.mid_epoch import begins_anew, gathered_so_far, what_is_lost
+from lightning_app.checkpoint.by_hand import count_by_hand
+from lightning_app.checkpoint.io import continued_from
+from lightning_app.checkpoint.mid_epoch import (
+    begins_anew,
+    gathered_so_far,
+    gradients_lost,
+    what_is_lost,
+)
+from lightning_app.checkpoint.optimizers import check_optimizers, trained_by
 from lightning_app.checkpoint.progress import (
     end_step,
     plateaus_are_due,
@@ -44,8 +53,6 @@ _EPOCH_MEANS = "epoch_means"
 _GATHERED = "gathered_so_far"
 _METRICS = "callback_metrics"
 _SWITCHES = "switches"
-_ADDED_LATER = ("differentiable",)  # by torch, to an optimizer's defaults
-_OF_SWA = "SWALR"
 _TRAINED_BY = "trained_by"
 _OWN = (
     *("event_files", _NOTHING_PENDING, _PLATEAUS_DUE, _EPOCH_MEANS, _GATHERED),
@@ -75,7 +82,6 @@ class Resume(Callback):
         self._numbers: list[int] = []  # of optimizers and schedulers in it
         self._has_position = False  # in the data, the checkpoint
         self._ends_step = False  # it was saved in a hook of a step that had more behind it
-        self._has_begun = False  # training
 
     @override
     def on_save_checkpoint(
@@ -89,7 +95,7 @@ class Resume(Callback):
         metrics = inside.metrics_to_save(trainer)  # plateau schedulers go by them
         own[_PLATEAUS_DUE] = plateaus_are_due(trainer, progress, metrics)
         in_training = put_right(trainer, progress)
-        own[_TRAINED_BY] = _trained_by(trainer)
+        own[_TRAINED_BY] = trained_by(trainer)
         own[_NOTHING_PENDING] = in_training  # a step that has not ended is done again
         own[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         own[_GATHERED] = gathered_so_far(trainer)
@@ -105,7 +111,7 @@ class Resume(Callback):
     ) -> None:
         if trainer.state.fn != "fit":
             return  # for its weights
-        if self._has_begun:  # one that a search for a learning rate has put back
+        if continued_from(trainer) is None:  # what a search has put back
             return
         if checkpoint["global_step"]:
             _check_searches(trainer)
@@ -119,17 +125,17 @@ class Resume(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._has_begun = True
+        count_by_hand(trainer)
         if self._checkpoint and trainer.strategy.lightning_restore_optimizer:
-            self._check_optimizers(trainer)
+            check_optimizers(trainer, self._checkpoint.get(_TRAINED_BY), self._numbers)
         event_files = self._checkpoint.get("event_files")
         if isinstance(trainer.logger, RewindsFiles) and trainer.is_global_zero and event_files:
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
         self._put_metrics(trainer)
-        lost: Iterable[str] = ()
+        gathered = self._checkpoint.get(_GATHERED) or {}
+        lost = list(gradients_lost(gathered))
         if self._checkpoint and trainer.global_step:
-            gathered = self._checkpoint.get(_GATHERED) or {}
-            lost = (*_what_is_lost(trainer), *begins_anew(gathered))
+            lost += (*_what_is_lost(trainer), *begins_anew(gathered))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         if self._checkpoint:
@@ -143,6 +149,9 @@ class Resume(Callback):
             # Saved between two epochs. With `max_steps`, Lightning takes it for one in mid-epoch.
             inside.begin_with_new_epoch(trainer)
             return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if _is_swa(callback, trainer):
+                callback.on_train_epoch_start(trainer, pl_module)
         if self._ends_step or self._checkpoint.get(_NOTHING_PENDING):
             inside.begin_with_next_step(trainer, self._ends_step)
         inside.end_epoch_as_usual(trainer)
@@ -159,35 +168,7 @@ class Resume(Callback):
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         inside.forget_restart(trainer)  # a run may be told to stop before its first step
-        self._checkpoint, self._has_begun = {}, False
-
-    def _check_optimizers(self, trainer: Trainer) -> None:
-        """Refuse the states of other optimizers and schedulers, which torch takes for these."""
-        now, saved = _trained_by(trainer), self._checkpoint.get(_TRAINED_BY)
-        lacks = (
-            f"no {name} for {type(optimizer).__name__}"
-            for optimizer in trainer.optimizers
-            if not hasattr(type(optimizer), "param_groups")  # another's, as Lookahead gives them
-            for group in optimizer.param_groups
-            for name in optimizer.defaults
-            if name not in group and name not in _ADDED_LATER
-        )
-        numbers = [len(names) for names in now.values()]
-        if saved is not None and not _are_alike(saved, now):
-            why = f"it was trained by {_in_words(saved)}, and this run has {_in_words(now)}"
-        elif missing := next(lacks, None):
-            why = f"it has {missing}"
-        elif saved is None and numbers != self._numbers:
-            why = "it has {} optimizers and {} schedulers, and this run has {} and {}".format(
-                *self._numbers, *numbers
-            )
-        else:
-            return
-        path = trainer.ckpt_path
-        raise MisconfigurationException(
-            f"--ckpt_path {path}: saved with another optimizer: {why}; use the "
-            f"same, or, to use only its weights: --weights_from {path}"
-        )
+        self._checkpoint = {}
 
     def _what_is_not_taken_up(self, trainer: Trainer) -> Iterator[str]:
         for loader in inside.training_loaders(trainer):
@@ -256,26 +237,6 @@ def _what_is_lost(trainer: Trainer) -> Iterator[str]:
         yield f"{', '.join(names)}: a MetricTracker saves nothing, so its history begins anew"
 
 
-def _trained_by(trainer: Trainer) -> dict[str, list[str]]:
-    """The classes of the optimizers and the schedulers."""
-    schedulers = (config.scheduler for config in trainer.lr_scheduler_configs)
-    return {
-        "optimizers": [type(optimizer).__name__ for optimizer in trainer.optimizers],
-        "lr_schedulers": [type(scheduler).__name__ for scheduler in schedulers],
-    }
-
-
-def _are_alike(saved: dict[str, list[str]], now: dict[str, list[str]]) -> bool:
-    """Whether states can be taken up; SWA puts a scheduler of its own in the place of others."""
-    if any(_OF_SWA in names["lr_schedulers"] for names in (saved, now)):
-        return saved["optimizers"] == now["optimizers"]
-    return saved == now
-
-
-def _in_words(names: dict[str, list[str]]) -> str:
-    return " and ".join(", ".join(kinds) for kinds in names.values() if kinds) or "none"
-
-
 def _logged_per_epoch(trainer: Trainer) -> set[str]:
     """What the model has logged of the epoch's batches so far, to be put together at its end."""
     results = inside.training_results(trainer).values()
@@ -289,5 +250,16 @@ def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:
     for owner in owners:
         is_ours = type(owner).__module__.startswith("lightning_app.")
         only_shows = isinstance(owner, (ProgressBar, LearningRateMonitor))
-        if has_hook(owner, "on_train_epoch_start") and not (is_ours or only_shows):
+        needs_nothing = is_ours or only_shows or _is_swa(owner, trainer)
+        if has_hook(owner, "on_train_epoch_start") and not needs_nothing:
             yield owner
+
+
+def _is_swa(owner: Any, trainer: Trainer) -> bool:
+    """Whether this is Lightning's averaging: its hook makes its scheduler, and bears to run twice.
+
+    Not in its epoch of batch statistics, within which `last.ckpt` is not saved.
+    """
+    hook = getattr(getattr(owner, "on_train_epoch_start", None), "__func__", None)
+    is_swa = hook is StochasticWeightAveraging.on_train_epoch_start
+    return is_swa and trainer.current_epoch <= owner.swa_end

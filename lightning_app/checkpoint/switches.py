@@ -1,6 +1,7 @@
-"""What is set in a model beside its weights: modules in eval mode, parameters that rest."""
+"""What is set in a model beside its weights: eval mode, parameters and statistics that rest."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import nn
 
@@ -13,15 +14,24 @@ def switches(module: nn.Module, with_modes: bool) -> dict[str, list[str]]:
         with_modes: Whether the modules' modes are its own, and not those of a validation.
 
     Returns:
-        The names of the parameters that rest, and those of the modules in eval mode.
+        The names of the parameters that rest, those of the modules that keep no running statistics
+        (`BaseFinetuning` has them rest as well), and those of the modules in eval mode.
     """
-    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
-    if not with_modes:
-        return {"frozen": frozen}
-    return {
-        "eval": [name for name, part in module.named_modules() if not part.training],
-        "frozen": frozen,
+    found = {
+        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
+        "untracked": [name for name, part in _tracking(module) if not part.track_running_stats],
     }
+    if with_modes:
+        found["eval"] = [name for name, part in module.named_modules() if not part.training]
+    return found
+
+
+def _tracking(module: nn.Module) -> list[tuple[str, Any]]:
+    return [
+        (name, part)
+        for name, part in module.named_modules()
+        if isinstance(getattr(part, "track_running_stats", None), bool)
+    ]
 
 
 def set_switches(module: nn.Module, saved: dict[str, list[str]]) -> Iterator[str]:
@@ -29,6 +39,7 @@ def set_switches(module: nn.Module, saved: dict[str, list[str]]) -> Iterator[str
     for key, parts, attribute, what in (
         ("eval", module.named_modules(), "training", "in training or evaluation mode"),
         ("frozen", module.named_parameters(), "requires_grad", "trained or frozen"),
+        ("untracked", _tracking(module), "track_running_stats", "with running statistics or none"),
     ):
         if (names := saved.get(key)) is None:
             continue

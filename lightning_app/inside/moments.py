@@ -18,6 +18,11 @@ def after_step(trainer: Trainer, act: Callable[[], None]) -> None:
     follow(trainer.fit_loop.epoch_loop, "on_advance_end", act)
 
 
+def after_step_by_hand(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Have something called after each training step of manual optimization, before its hooks."""
+    follow(trainer.fit_loop.epoch_loop.manual_optimization, "run", act)
+
+
 def after_epoch(trainer: Trainer, act: Callable[[], None]) -> None:
     """Have something called after the last of a training epoch, its schedulers and all."""
     follow(trainer.fit_loop, "on_advance_end", act)
@@ -35,10 +40,11 @@ def after_validation(trainer: Trainer, act: Callable[[], None]) -> None:
 
 
 def leave_moments(trainer: Trainer) -> None:
-    """Undo `after_step`, `after_epoch`, `around_epochs` and `after_validation`."""
+    """Undo `after_step` and the like, `after_epoch`, `around_epochs` and `after_validation`."""
     loop = trainer.fit_loop
     give_back(loop, "on_run_start", "on_advance_start", "on_advance_end")
     give_back(loop.epoch_loop, "on_advance_end")
+    give_back(loop.epoch_loop.manual_optimization, "run")
     give_back(loop.epoch_loop.val_loop, "run")
 
 

@@ -56,6 +56,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "update_lr_schedulers",
     ),
     "fit_loop.epoch_loop.automatic_optimization": ("_skip_backward",),
+    "fit_loop.epoch_loop.manual_optimization": ("run",),
     "fit_loop.epoch_loop.val_loop": (
         "_evaluation_step",
         "_last_val_dl_reload_epoch",

@@ -40,7 +40,7 @@ def optimizer_steps(trainer: Trainer) -> bool:
 
 
 def num_accumulated(trainer: Trainer) -> int:
-    """How many batches the optimizer has not stepped for, after a batch, or in its validation."""
+    """How many batches automatic optimization has not stepped for, after one or in validation."""
     if trainer.state.fn != "fit" or optimizer_steps(trainer):
         return 0
     every = trainer.accumulate_grad_batches

@@ -93,6 +93,22 @@ class ByHand(Scheduled):
         return loss
 
 
+class AccumulatesByHand(ByHand):
+    """Steps at every third batch, and at an epoch's last."""
+
+    at_end = True
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        loss, optimizer = Scheduled.training_step(self, batch), self.optimizers()
+        self.manual_backward(loss / 3)
+        is_end = self.at_end and self.trainer.is_last_batch
+        if is_end or not (self.trainer.fit_loop.epoch_loop.batch_idx + 1) % 3:
+            optimizer.step()  # type: ignore[union-attr]
+            optimizer.zero_grad()  # type: ignore[union-attr]
+        return loss
+
+
 class Freezes(Scheduled):
     """Has its bias rest from the second epoch on."""
 
@@ -105,6 +121,7 @@ MODELS = {
     "average": Averaged,
     "freezing": Freezes,
     "by hand": ByHand,
+    "accumulated by hand": AccumulatesByHand,
     "by its step": Watched,
     "by its epoch": Watched,
 }

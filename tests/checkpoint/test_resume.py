@@ -80,6 +80,7 @@ LAST_CASES = {
     "plateau": ("plateau epoch", {}),
     "plateau by each epoch": ("by its epoch", {}),
     "one cycle": ("one cycle", {"val_check_interval": 0.5}),
+    "accumulated by hand": ("accumulated by hand", {}),
     "own average": ("average", {"val_check_interval": 0.5}),
     "averaging callback": ("averaging callback", {"val_check_interval": 0.5}),
 }

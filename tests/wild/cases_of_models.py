@@ -274,9 +274,7 @@ CASES: dict[str, Case] = {
     ),
     # Manual optimization and steps left out.
     "manual optimization": Case("optimizing.Manual"),
-    "manual accumulation": Case(
-        "optimizing.ManualAccumulation", data_args={"batch_size": 9}, leave_out=("stopped",)
-    ),
+    "manual accumulation": Case("optimizing.ManualAccumulation", data_args={"batch_size": 9}),
     "training_step returns None": Case(
         "optimizing.Skips", right=on(SEVERAL, Refused("returned no loss"))
     ),

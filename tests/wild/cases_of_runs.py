@@ -61,12 +61,7 @@ CASES: dict[str, Case] = {
     "own average": Case("optimizing.OwnAverage"),
     "swaps an average in": Case(REGRESSION, flags=callbacks("optimizing.SwapsAverage")),
     "EMAWeightAveraging": Case(REGRESSION, flags={**EPOCHS, **callbacks(EMA)}),
-    "SWA": Case(
-        REGRESSION,
-        flags={**EPOCHS, **callbacks(SWA)},
-        stop_at=3,
-        right=on(["stopped"], SameOr("on_train_epoch_start of StochasticWeightAveraging")),
-    ),
+    "SWA": Case(REGRESSION, flags={**EPOCHS, **callbacks(SWA)}, stop_at=3),
     # Schedules and decisions.
     "AdamW": Case("optimizing.Adam"),
     "OneCycleLR": Case("optimizing.OneCycle", "basic.ShuffledByItself"),

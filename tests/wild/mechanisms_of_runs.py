@@ -66,7 +66,11 @@ MECHANISMS: dict[str, Mechanism] = {
         "checkpoint.resume.Resume._what_is_not_taken_up",
         lambda self, trainer: iter(()),
         "stopped",
-        "epoch means over a stop; metrics over a stop; a switch set as the epoch starts; SWA",
+        "epoch means over a stop; metrics over a stop; a switch set as the epoch starts",
+    ),
+    "weight averaging goes on": Mechanism("checkpoint.resume._is_swa", broken.no, "stopped", "SWA"),
+    "gradients by hand are waited for": Mechanism(
+        "checkpoint.resume.count_by_hand", broken.nothing, "stopped", "manual accumulation"
     ),
     "what nobody saves is told": Mechanism(
         "checkpoint.resume._what_is_lost",

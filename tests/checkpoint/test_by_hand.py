@@ -1,0 +1,99 @@
+"""Gradients that a model accumulates by hand are counted, and told where they are lost."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_app.checkpoint.by_hand import num_accumulated
+from lightning_app.checkpoint.resume import Resume
+from lightning_app.data import RandomDataModule
+from tests.checkpoint.saving import AccumulatesByHand, ByHand, Scheduled
+from tests.runs import fit
+
+
+class StepsPast(AccumulatesByHand):
+    """Steps an optimizer that the Trainer does not count, and clears gradients before the next."""
+
+    at_end = False
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        loss, (optimizer,) = Scheduled.training_step(self, batch), self.trainer.optimizers
+        if self.trainer.fit_loop.epoch_loop.batch_idx % 3 == 0:
+            optimizer.zero_grad()
+        loss.backward()
+        if self.trainer.fit_loop.epoch_loop.batch_idx % 3 == 2:
+            optimizer.step()
+        return loss
+
+
+class Rarely(StepsPast):
+    """Goes backward, and steps, with every fourth batch alone."""
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        if self.trainer.fit_loop.epoch_loop.batch_idx % 4 == 0:
+            ByHand.training_step(self, batch)
+
+
+class LeavesTwo(AccumulatesByHand):
+    """Takes the gradients of an epoch's last two batches over into the next."""
+
+    at_end = False
+
+
+class Accumulated(Callback):
+    """Notes how many batches a checkpoint would lack, as batches and validations end."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.numbers.append(num_accumulated(trainer))
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.numbers.append(num_accumulated(trainer))
+
+
+class EndsWith(Callback):
+    """Saves at the first epoch's end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.current_epoch:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        (AccumulatesByHand, [1, 2, 0, 1, 2, 0, 1, 0, 0]),
+        (LeavesTwo, [1, 2, 0, 1, 2, 0, 1, 2, 2]),
+        (StepsPast, [1, 2, 0, 1, 2, 0, 1, 2, 2]),
+        (Rarely, [0] * 9),
+    ],
+)
+def test_gradients_are_accumulated_by_hand(
+    kind: type[Scheduled], numbers: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noted, path = Accumulated(), tmp_path / "kept.ckpt"
+
+    def train(ckpt_path: str | None, *more: Callback) -> None:
+        data = RandomDataModule(length=50, batch_size=7, val_length=30)  # 8 batches
+        model, callbacks = kind("by hand"), [Resume(), *more]
+        flags: dict[str, Any] = {"max_epochs": 2, "logger": False, "callbacks": callbacks}
+        fit("single_device", 1, model, data, ckpt_path, **flags)
+
+    train(None, noted, EndsWith(path))
+    assert noted.numbers[:9] == numbers  # of batches, and of the validation
+    train(str(path))
+    lost = f"without those of {numbers[-1]} batches"
+    assert (lost in capsys.readouterr().err) == bool(numbers[-1])
