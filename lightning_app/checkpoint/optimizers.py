@@ -1,7 +1,11 @@
-"""Whether a checkpoint's states are of the optimizers and schedulers that a run has."""
+"""Whether a checkpoint has states, and of the optimizers and schedulers that a run has."""
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_app.hooks import has_hook
 
 TrainedBy = dict[str, list[str]]
 _ADDED_LATER = ("differentiable",)  # by torch, to an optimizer's defaults
@@ -15,6 +19,23 @@ def trained_by(trainer: Trainer) -> TrainedBy:
         "optimizers": [type(optimizer).__name__ for optimizer in trainer.optimizers],
         "lr_schedulers": [type(scheduler).__name__ for scheduler in schedulers],
     }
+
+
+def kept_aside(trainer: Trainer) -> list[str]:
+    """The model's attributes that are optimizers or schedulers, and in no checkpoint.
+
+    Not of a model that puts something into checkpoints by itself, which may be these.
+    """
+    model = trainer.lightning_module
+    if has_hook(model, "on_save_checkpoint"):
+        return []
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    parts = [part for whole in schedulers for part in getattr(whole, "_schedulers", ())]
+    parts += [part for whole in trainer.optimizers for part in vars(whole).values()]
+    saved = {id(owner) for owner in (*trainer.optimizers, *schedulers, *parts)}
+    kinds = (Optimizer, LRScheduler)
+    owned = vars(model).items()
+    return [name for name, own in owned if isinstance(own, kinds) and id(own) not in saved]
 
 
 def check_optimizers(trainer: Trainer, saved: TrainedBy | None, saved_numbers: list[int]) -> None:

@@ -36,7 +36,7 @@ from lightning_app.checkpoint.mid_epoch import (
     gradients_lost,
     what_is_lost,
 )
-from lightning_app.checkpoint.optimizers import check_optimizers, trained_by
+from lightning_app.checkpoint.optimizers import check_optimizers, kept_aside, trained_by
 from lightning_app.checkpoint.progress import (
     end_step,
     plateaus_are_due,
@@ -134,7 +134,7 @@ class Resume(Callback):
         self._put_metrics(trainer)
         gathered = self._checkpoint.get(_GATHERED) or {}
         lost = list(gradients_lost(gathered))
-        if self._checkpoint and trainer.global_step:
+        if self._checkpoint:
             lost += (*_what_is_lost(trainer), *begins_anew(gathered))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
@@ -235,6 +235,12 @@ def _what_is_lost(trainer: Trainer) -> Iterator[str]:
         )
     if names := [name for name, m in model.named_modules() if isinstance(m, MetricTracker)]:
         yield f"{', '.join(names)}: a MetricTracker saves nothing, so its history begins anew"
+    if names := kept_aside(trainer):
+        yield (
+            f"{', '.join(names)} of {type(model).__name__}: configure_optimizers does not return "
+            "it, so it is in no checkpoint and begins anew: return it, or save it in "
+            "on_save_checkpoint"
+        )
 
 
 def _logged_per_epoch(trainer: Trainer) -> set[str]:

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import (
 )
 from torch.nn.utils import prune
 from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, SequentialLR
 from torchmetrics import MaxMetric, MetricCollection, SumMetric
 from typing_extensions import override
 
@@ -271,10 +272,13 @@ class Wraps(LinearModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        return Around(SGD(self.parameters(), lr=0.02, momentum=0.9))
+        self.base = SGD(self.parameters(), lr=0.02, momentum=0.9)
+        return Around(self.base)
 
 
-def test_an_optimizer_with_the_groups_of_another_goes_on(tmp_path: Path) -> None:
+def test_an_optimizer_with_the_groups_of_another_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "kept.ckpt"
 
     def train(ckpt_path: str | None, *callbacks: Callback) -> Run:
@@ -282,3 +286,30 @@ def test_an_optimizer_with_the_groups_of_another_goes_on(tmp_path: Path) -> None
         return fit("single_device", 1, model, None, ckpt_path, max_steps=8, callbacks=more)
 
     assert train(None, SaveAt(6, path)).metrics.keys() == train(str(path)).metrics.keys()
+    assert "begins anew" not in capsys.readouterr().err
+
+
+class KeepsScheduler(LinearModule):
+    """Keeps two schedulers in attributes, of which it returns one, within another."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        base = SGD(self.parameters(), lr=0.02)
+        self.by_hand, self.returned = LambdaLR(base, float), LambdaLR(base, float)
+        last = LambdaLR(base, float)
+        return [base], [SequentialLR(base, [self.returned, last], [2])]
+
+
+def test_a_scheduler_that_is_not_saved_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "kept.ckpt"
+    for ckpt_path, *callbacks in ((None, SaveAt(2, path)), (str(path),)):
+        model = KeepsScheduler(log_shapes="off")
+        capsys.readouterr()
+        more = [*callbacks, Resume()]
+        fit("single_device", 1, model, None, ckpt_path, max_steps=4, callbacks=more)
+        told = [line for line in capsys.readouterr().err.splitlines() if "begins anew" in line]
+        assert [line.split(":")[1] for line in told] == (
+            [" by_hand of KeepsScheduler"] if ckpt_path else []
+        )
