@@ -24,7 +24,7 @@ class StepsPast(AccumulatesByHand):
         loss, (optimizer,) = Scheduled.training_step(self, batch), self.trainer.optimizers
         if self.trainer.fit_loop.epoch_loop.batch_idx % 3 == 0:
             optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.trainer.fit_loop.epoch_loop.batch_idx % 3 == 2:
             optimizer.step()
         return loss

@@ -33,7 +33,7 @@ class Normed(Scheduled):
 
     @override
     def training_step(self, batch: Any) -> Any:
-        return super().training_step([self.backbone(batch[0]), batch[1]])
+        return super().training_step((self.backbone(batch[0]), batch[1]))
 
     @override
     def configure_optimizers(self) -> Any:
@@ -45,14 +45,14 @@ class Thaws(BaseFinetuning):
 
     @override
     def freeze_before_training(self, pl_module: LightningModule) -> None:
-        self.freeze(pl_module.backbone, train_bn=False)  # type: ignore[arg-type]
+        self.freeze(pl_module.backbone, train_bn=False)
 
     @override
     def finetune_function(
         self, pl_module: LightningModule, epoch: int, optimizer: Optimizer
     ) -> None:
         if epoch == 1:
-            self.unfreeze_and_add_param_group(pl_module.backbone, optimizer)  # type: ignore[arg-type]
+            self.unfreeze_and_add_param_group(pl_module.backbone, optimizer)
 
 
 def train(model: LightningModule, ckpt_path: Path | None, *callbacks: Callback, **more: Any) -> Run:

@@ -289,14 +289,19 @@ def test_an_optimizer_with_the_groups_of_another_goes_on(
     assert "begins anew" not in capsys.readouterr().err
 
 
+def steady(epoch: int) -> float:
+    """What a learning rate is multiplied with."""
+    return 1.0
+
+
 class KeepsScheduler(LinearModule):
     """Keeps two schedulers in attributes, of which it returns one, within another."""
 
     @override
     def configure_optimizers(self) -> Any:
         base = SGD(self.parameters(), lr=0.02)
-        self.by_hand, self.returned = LambdaLR(base, float), LambdaLR(base, float)
-        last = LambdaLR(base, float)
+        self.by_hand, self.returned = LambdaLR(base, steady), LambdaLR(base, steady)
+        last = LambdaLR(base, steady)
         return [base], [SequentialLR(base, [self.returned, last], [2])]
 
 
