@@ -1,7 +1,7 @@
 """Tells, in the first steps of each kind, what makes numbers depend on the number of devices.
 
 That is by their nature so of random numbers, which each process draws for its own shard, and of
-what a step keeps of its shard: in buffers, as BatchNorm its statistics, or a number elsewhere.
+what a step keeps of its shard: in buffers, as BatchNorm its statistics, or in plain attributes.
 """
 
 import math
@@ -32,9 +32,10 @@ from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
 NUM_STEPS = 10  # that are looked at
+MOST_VALUES = 10**6  # of a plain tensor that is looked at
 NUM_NAMED = 2  # buffers, attributes, methods
 
-Prints = dict[str, tuple[float, float]]  # of each buffer two sums, by its name
+Prints = dict[str, tuple[float, float]]  # of each tensor or number two sums, by its name
 
 
 class FirstSteps:
@@ -68,7 +69,7 @@ class FirstSteps:
             return
         self._num_watched[hook] += 1
         model = type(self._model).__name__
-        states, numbers = random_states([self._device]), dict(_numbers(self._model))
+        states, before = random_states([self._device]), _plain_prints(self._model, shard.size)
         previous, at_its_end = self._after
         if shard.number == 1 and previous == hook and at_its_end != states:
             self._tell(
@@ -87,7 +88,8 @@ class FirstSteps:
                 subject="random",
             )
         if hook == "training_step":
-            own = _prints(self._model, numbers), shapes_of(batch, shard.size)
+            prints = _prints(self._model, before, shard.size)
+            own = prints, shapes_of(batch, shard.size)
             ranks = [rank for rank in all_objects(own if shard.size else None) if rank is not None]
             self._tell_of_buffers(differing([prints for prints, _ in ranks]))
             self._tell_of_padding(padded_apart([shapes for _, shapes in ranks]))
@@ -219,28 +221,39 @@ def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:
     return [state.numpy().tobytes() for state in of_torch], random.getstate(), of_numpy
 
 
-def _prints(model: LightningModule, before: dict[str, Any]) -> Prints:
-    prints = {}
-    numbers = {
-        name: torch.as_tensor(value)
-        for name, value in _numbers(model)
-        if before.get(name) is not value  # the step has set it
+def _prints(model: LightningModule, before: Prints, num_samples: int) -> Prints:
+    """Of the buffers, and of the plain attributes that a step has written."""
+    buffers = {
+        name: _print(buffer)
+        for name, buffer in model.named_buffers()
+        if buffer.is_floating_point() and buffer.numel() and not buffer.is_sparse
     }
-    for name, buffer in [*model.named_buffers(), *numbers.items()]:
-        if buffer.is_floating_point() and buffer.numel() and not buffer.is_sparse:
-            values = buffer.detach().double()
-            prints[name] = float(values.sum()), float(values.square().sum())
-    return prints
+    after = _plain_prints(model, num_samples)
+    return buffers | {name: two for name, two in after.items() if before.get(name) != two}
 
 
-def _numbers(model: LightningModule) -> Iterator[tuple[str, Any]]:
-    """Single numbers in plain attributes, such as a running mean of the loss."""
-    for path, part in model.named_modules():
-        for name, value in vars(part).items():
-            if isinstance(part, Metric):  # its states are each rank's, until they are put together
-                continue
-            if isinstance(value, float) or (isinstance(value, Tensor) and value.numel() == 1):
-                yield f"{path}.{name}".lstrip("."), value
+def _plain_prints(model: LightningModule, num_samples: int) -> Prints:
+    """Of numbers and tensors in plain attributes, as a running mean or a queue of features."""
+    return {
+        f"{path}.{name}".lstrip("."): _print(torch.as_tensor(value))
+        for path, part in model.named_modules()
+        if not isinstance(part, Metric)  # its states are each rank's, until they are put together
+        for name, value in vars(part).items()
+        if isinstance(value, float) or (type(value) is Tensor and _may_stay(value, num_samples))
+    }
+
+
+def _may_stay(value: Tensor, num_samples: int) -> bool:
+    """Whether a tensor may be meant for the next step, and not for this one's samples alone."""
+    is_of_step = value.requires_grad or num_samples in value.shape  # as a hidden state
+    is_known = value.is_floating_point() and value.layout is torch.strided and not value.is_meta
+    is_small = 0 < value.numel() <= MOST_VALUES
+    return is_known and (value.numel() == 1 or (is_small and not is_of_step))
+
+
+def _print(tensor: Tensor) -> tuple[float, float]:
+    values = tensor.detach().double()
+    return float(values.sum()), float(values.square().sum())
 
 
 def _lists(model: LightningModule) -> Iterator[tuple[str, int]]:

@@ -188,14 +188,29 @@ def test_what_counts_in_a_step_of_fewer_samples_than_ranks_is_told(
     assert all(expected in line for line in told)
 
 
-def test_a_number_that_a_step_sets_is_looked_at(gathered: list[Any]) -> None:
-    model = Model()
-    model.running_loss, model.outputs = 0.25, torch.ones(3)  # type: ignore[assignment]
-    model.began_s = 0.125  # type: ignore[assignment] # which no step sets
+def test_numbers_and_tensors_that_a_step_writes_are_looked_at(gathered: list[Any]) -> None:
+    model: Any = Model()
+    model.running_loss, model.scalar = 0.25, torch.ones(())
+    model.began_s, model.fixed = 0.125, torch.ones(3)  # which no step writes
+    model.queue, model.mean = torch.zeros(3, 5), torch.zeros(5)
+    model.hidden, model.large = torch.zeros(1, 2, 5), torch.zeros(10**6 + 1)
     model.metric = MeanMetric()  # whose states are each rank's, until they are put together
-    with step(FirstSteps(model, CPU)):
-        model.running_loss = 0.5  # type: ignore[assignment]
-    assert gathered[0] == {**dict.fromkeys("abc", (1.0, 1.0)), "running_loss": (0.5, 0.25)}
+    with step(FirstSteps(model, CPU)):  # of two samples
+        model.running_loss = 0.5
+        model.scalar += 1
+        model.queue = torch.cat([torch.ones(2, 5), model.queue])[:3]
+        model.mean.lerp_(torch.ones(5), 0.5)
+        model.hidden = torch.ones(1, 2, 5)  # of each sample
+        model.features = torch.ones(5, requires_grad=True) * 2
+        model.large += 1
+        model.codes = torch.arange(5)
+    assert gathered[0] == {
+        **dict.fromkeys("abc", (1.0, 1.0)),
+        "running_loss": (0.5, 0.25),
+        "scalar": (2.0, 4.0),
+        "queue": (10.0, 10.0),
+        "mean": (2.5, 1.25),
+    }
 
 
 def test_after_the_first_steps_nothing_is_looked_at(

@@ -125,6 +125,7 @@ CASES: dict[str, Case] = {
         "takes `std` over the samples", "means.StandardTargets", data_args={"length": 46}
     ),
     "a running mean scales the loss": _told("writes mean, each process", "means.RunningMean"),
+    "a queue of features": _told("writes queue, each process", "means.Remembers"),
     "a mean over padded time": _told(
         "each process pads its samples to another length",
         "shapes.OverPaddedTime",

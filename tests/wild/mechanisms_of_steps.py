@@ -91,7 +91,7 @@ MECHANISMS: dict[str, Mechanism] = {
         broken.nothing,
         "ddp2",
         "BatchNorm, larger parts; dropout; mixup by numpy; codebook in a buffer; "
-        "sums up codes, a rank idle; "
+        "sums up codes, a rank idle; a queue of features; "
         "a mean over nodes; contrastive; gathers means; a metric's own value; "
         "a metric's own value of a step; "
         "validation_step_outputs; losses balanced by gradients; standard targets; "

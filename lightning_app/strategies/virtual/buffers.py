@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_app.strategies.first_steps import NUM_STEPS
+from lightning_app.strategies.first_steps import MOST_VALUES, NUM_STEPS
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.writes import differing
-
-MOST_VALUES = 10**6  # of a plain tensor that is followed
 
 Name: TypeAlias = tuple[str, str]  # a module's, and the buffer's or attribute's in it
 Result: TypeAlias = list[tuple[Name, Tensor | None, Tensor | None]]  # buffers, and their values

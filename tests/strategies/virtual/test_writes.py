@@ -7,10 +7,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_app.strategies.first_steps import NUM_STEPS
+from lightning_app.strategies.first_steps import MOST_VALUES, NUM_STEPS
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual.attributes import Attributes
-from lightning_app.strategies.virtual.buffers import MOST_VALUES, Buffers
+from lightning_app.strategies.virtual.buffers import Buffers
 
 
 def test_buffers_begin_alike_and_the_first_ranks_are_kept() -> None:

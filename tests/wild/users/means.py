@@ -224,6 +224,18 @@ class RunningMean(Regression):
         return loss / self.mean
 
 
+class Remembers(Regression):
+    """A queue of the last features, in a plain attribute, that the loss keeps away from."""
+
+    queue = None
+
+    def training_step(self, batch, batch_idx):
+        features = self.net[:2](batch[0])
+        seen = features.detach()[:2] if self.queue is None else self.queue
+        self.queue = torch.cat([features.detach(), seen])[:7]
+        return super().training_step(batch, batch_idx) + (features @ seen.T).square().mean()
+
+
 class WeighsSamples(Regression):
     """Divides by the sum of the samples' weights."""
 
