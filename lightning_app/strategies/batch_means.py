@@ -1,7 +1,7 @@
 """torchmetrics' MeanMetric where a step gives it one number, as its loss: the mean of the batch.
 
-Each rank gives it the mean of its own shard. Put together, these would all count alike, whatever
-the shards' sizes, and a batch with fewer samples than ranks would count less than the others. Here
+Each rank, or virtual rank, gives it the mean of its own shard. Put together, these would all count
+alike, whatever the shards' sizes, and a batch with fewer samples than ranks would count less. Here
 a shard's mean counts as the shard does in its batch, so that all ranks together add what one device
 adds. An object that gets a number for each sample, or sizes as weights, counts samples already, and
 is left alone.
@@ -9,7 +9,6 @@ is left alone.
 
 from dataclasses import dataclass, field
 
-import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -42,14 +41,15 @@ class _Followed:
 
 
 class BatchMeans:
-    """Follows what the steps of one rank add to the model's MeanMetrics.
+    """Follows what the steps of one process add to the model's MeanMetrics.
 
     Args:
         tell: Prints a line for the user.
+        num_parts: Into how many parts a batch is split.
     """
 
-    def __init__(self, tell: TellOnce) -> None:
-        self._tell = tell
+    def __init__(self, tell: TellOnce, num_parts: int) -> None:
+        self._tell, self._num_parts = tell, num_parts
         self._followed: dict[str, _Followed] = {}
 
     def before_step(self, model: nn.Module, is_first: bool) -> None:
@@ -87,7 +87,7 @@ class BatchMeans:
                 is_one_number = num_added == 1 and float(added[1]) in (1, full_size)
                 followed.is_by_batch = is_one_number
             followed.parts.add(shard.size / shard.global_size)
-            followed.is_uneven |= shard.size * dist.get_world_size() != shard.global_size
+            followed.is_uneven |= shard.size * self._num_parts != shard.global_size
             excess = [(1 - part) * value for value in added]
             if followed.excess is not None:
                 excess = [a + b for a, b in zip(excess, followed.excess, strict=True)]

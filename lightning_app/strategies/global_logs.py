@@ -60,7 +60,7 @@ class GlobalLogs:
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
         self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
-        self._objects = BatchMeans(self._tell)
+        self._objects = BatchMeans(self._tell, dist.get_world_size())
         self._gathered = Gathered()
 
     def before_step(self, hook: str) -> None:

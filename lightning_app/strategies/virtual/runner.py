@@ -10,7 +10,9 @@ from torch import Tensor
 
 from lightning_app import inside
 from lightning_app.strategies.alone import Alone
+from lightning_app.strategies.batch_means import BatchMeans
 from lightning_app.strategies.loss_weight import MEAN_OVER, mean_over
+from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual import refused
 from lightning_app.strategies.virtual.attributes import Attributes
@@ -56,12 +58,13 @@ class Runner:
         trainer: Whose; its model is on its device.
         tell: Tells a line.
         alone: Is told when parts run.
+        num_parts: How many virtual ranks there are.
 
     Attributes:
         exchange: Connects the processes.
     """
 
-    def __init__(self, trainer: Trainer, tell: TellOnce, alone: Alone) -> None:
+    def __init__(self, trainer: Trainer, tell: TellOnce, alone: Alone, num_parts: int) -> None:
         self._trainer, self._model = trainer, trainer.lightning_module
         self._alone = alone
         self._device = trainer.strategy.root_device
@@ -69,6 +72,7 @@ class Runner:
         self._buffers = Buffers(self._model, tell)
         self._attributes = defaultdict[str, Attributes](lambda: Attributes(self._model, tell))
         self._logs = PartLogs(trainer)
+        self._objects = BatchMeans(tell, num_parts)
         self._summed: tuple[Gradients, Flat] | None = None  # of the last training step
 
     def run(self, asked: Asked) -> Any:
@@ -76,7 +80,8 @@ class Runner:
         split = asked.split
         told = {part: mean_over(self._model, batch) for part, batch in asked.batches.items()}
         is_training, done = asked.hook == "training_step", Done()
-        shares = self._shares(split, told) if is_training else []
+        is_first = inside.is_first_batch(self._trainer)
+        shares = self._shares(split, told)
         # As each of V ranks has it, of whose gradients the mean is taken: hooks see it.
         weights = [share * split.num_parts for share in shares]
         learns = is_training and not inside.skips_backward(self._trainer)
@@ -86,7 +91,10 @@ class Runner:
             asked.begin_streams(part)
             backward = partial(self._backward, weights[part], learns) if is_training else None
             batch, size = asked.batches[part], split.part_size(part)
+            self._objects.before_step(self._model, is_first)
             run_part(self._model, asked.step, batch, part, size, told[part], backward, done)
+            shard = Shard(range(split.size), *split.bounds(part))
+            self._objects.after_step(shard, shares[part], split.full_size)
 
         world_size = self.exchange.world_size
         nodes = [whole_nodes(split.own(rank), split.filled) for rank in range(world_size)]
@@ -104,6 +112,10 @@ class Runner:
     def grown(self) -> list[str]:
         """The names of containers that steps have put something in, or taken from."""
         return list({name: None for one in self._attributes.values() for name in one.grown})
+
+    def settle(self) -> None:
+        """Have objects that were given means of parts count batches; all processes call this."""
+        self._objects.settle(self._model)
 
     def place_gradients(self) -> None:
         """Make the parameters' gradients those of the last training step, or add them."""

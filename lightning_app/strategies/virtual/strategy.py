@@ -77,7 +77,7 @@ class VirtualRanks(GlobalBatch):
         self._for_the_run.enter_context(fixed_kernels(self.root_device))
         self._for_the_run.enter_context(self._alone.guards(trainer.lightning_module))
         super().setup(trainer)
-        self._runner = Runner(trainer, self._tell, self._alone)
+        self._runner = Runner(trainer, self._tell, self._alone, self.virtual_ranks)
         if names := ", ".join(refused.hooks_of_batches(trainer)):
             self._tell(
                 f"--virtual_ranks: {names}: a batch is the list of this device's parts of it"
@@ -92,6 +92,7 @@ class VirtualRanks(GlobalBatch):
                 check_ranks_agree(model)
             are_uneven = self._trainer.training in self._have_unequal_parts
             align_states(model, are_uneven, self._tell)
+        self._runner.settle()
 
     def _epoch_hooks_ended(self) -> None:
         """Tell of values that an epoch's end hooks have logged of what this device has seen."""

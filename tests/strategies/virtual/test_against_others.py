@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from lightning_app import strategies
@@ -102,6 +103,26 @@ class Words(Submodule):
         return (self.targets(batch) != -100).sum()
 
 
+class Averages(Submodule):
+    """Gives the losses of its batches to objects that count these, not samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained, self.validated = MeanMetric(), MeanMetric()
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.trained.update(loss)
+        self.log("trained", self.trained, on_step=False, on_epoch=True)
+        return loss
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.validated.update(mse_loss(self.body(batch[0]), batch[1]))
+        self.log("validated", self.validated)
+
+
 def both(model: Any, virtual_ranks: int = 8, **flags: Any) -> tuple[Run, Run]:
     """The same run with virtual ranks and without, in float64."""
     with_ranks: Any = strategies.with_virtual_ranks("single_device", virtual_ranks)
@@ -122,6 +143,9 @@ def test_one_device_without_virtual_ranks() -> None:
     assert_same(run, plain)
     assert_same(*both(Submodule, gradient_clip_val=0.1, accumulate_grad_batches=3))
     assert_same(*both(Words))
+    run, plain = both(Averages)
+    assert run.curves.keys() >= {"trained", "validated"}
+    assert_same(run, plain, 1e-5)  # they count in float32
 
 
 class Sometimes(Submodule):
