@@ -209,7 +209,8 @@ def _check_others(trainer: Trainer, path: str) -> None:
         if not isinstance(callback, ModelCheckpoint) or not callback.save_last:
             continue
         is_link = callback.save_last == "link"
-        is_there = os.path.realpath(callback.dirpath or "") == folder
+        dirpath = callback.dirpath
+        is_there = isinstance(dirpath, str) and os.path.realpath(dirpath) == folder
         is_called_so = callback.CHECKPOINT_NAME_LAST.startswith("last")
         if is_there and is_called_so and (is_link or callback.save_weights_only):
             how = "save_last='link'" if is_link else "save_last=True, save_weights_only=True"
