@@ -27,6 +27,7 @@ from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.checkpoint.drawn import DrawnOtherwise, shared_in_training
 from lightning_app.checkpoint.mid_epoch import begins_anew, gathered_so_far, what_is_lost
 from lightning_app.checkpoint.progress import (
     end_step,
@@ -76,6 +77,7 @@ class Resume(Callback):
         self._has_position = False  # in the data, the checkpoint
         self._ends_step = False  # it was saved in a hook of a step that had more behind it
         self._has_begun = False  # training
+        self._drawn = DrawnOtherwise()
 
     @override
     def on_save_checkpoint(
@@ -129,7 +131,7 @@ class Resume(Callback):
         lost: Iterable[str] = ()
         if self._checkpoint and trainer.global_step:
             gathered = self._checkpoint.get(_GATHERED) or {}
-            lost = (*_what_is_lost(trainer), *begins_anew(gathered))
+            lost = (*_what_is_lost(trainer), *begins_anew(gathered), *shared_in_training(trainer))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         if self._checkpoint:
@@ -148,6 +150,11 @@ class Resume(Callback):
         inside.end_epoch_as_usual(trainer)
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._checkpoint and trainer.global_step:
+            self._drawn.tell_of_validation(trainer)
 
     def _put_metrics(self, trainer: Trainer) -> None:
         inside.put_metrics(trainer, self._checkpoint.pop(_METRICS, None) or {})
