@@ -64,8 +64,8 @@ def end_step(progress: dict[str, Any]) -> bool:
 
 def num_learnt(progress: dict[str, Any]) -> int:
     """How many batches a run had learnt."""
-    learnt: int = progress["epoch_loop.batch_progress"]["total"]["processed"]
-    return learnt
+    total = progress.get("epoch_loop.batch_progress", {}).get("total", {})  # another version's
+    return int(total.get("processed", 0))
 
 
 def _is_validating(trainer: Trainer, counts: dict[str, int]) -> bool:

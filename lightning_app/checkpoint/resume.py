@@ -29,6 +29,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.checkpoint.by_hand import count_by_hand
+from lightning_app.checkpoint.drawn import DrawnOtherwise, shared_in_training
 from lightning_app.checkpoint.io import continued_from
 from lightning_app.checkpoint.mid_epoch import (
     begins_anew,
@@ -82,6 +83,7 @@ class Resume(Callback):
         self._numbers: list[int] = []  # of optimizers and schedulers in it
         self._has_position = False  # in the data, the checkpoint
         self._ends_step = False  # it was saved in a hook of a step that had more behind it
+        self._drawn = DrawnOtherwise()
 
     @override
     def on_save_checkpoint(
@@ -135,7 +137,7 @@ class Resume(Callback):
         gathered = self._checkpoint.get(_GATHERED) or {}
         lost = list(gradients_lost(gathered))
         if self._checkpoint:
-            lost += (*_what_is_lost(trainer), *begins_anew(gathered))
+            lost += (*_what_is_lost(trainer), *begins_anew(gathered), *shared_in_training(trainer))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         if self._checkpoint:
@@ -157,6 +159,11 @@ class Resume(Callback):
         inside.end_epoch_as_usual(trainer)
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._checkpoint and trainer.global_step:
+            self._drawn.tell_of_validation(trainer)
 
     def _put_metrics(self, trainer: Trainer) -> None:
         inside.put_metrics(trainer, self._checkpoint.pop(_METRICS, None) or {})

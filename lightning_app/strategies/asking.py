@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 
 from lightning_app import inside
 
-SIZES = {"world_size", "num_devices", "get_world_size", "device_ids", "num_processes", "num_nodes"}
+SIZES = {"world_size", "num_devices", "get_world_size", "device_ids", "num_processes"}
 RANKS = {"global_rank", "get_rank"}  # by which data is split; a model asks for them to print, say
 FUNCTIONS = {"get_world_size", "get_rank"}  # whose names tell enough; a fleet, too, has devices
 OWNERS = {"trainer", "strategy"}
