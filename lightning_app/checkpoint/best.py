@@ -121,9 +121,11 @@ class BestCheckpoint(ModelCheckpoint):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what is logged; nothing is saved before the epoch's end."""
-        if trainer.sanity_checking or self._is_settled:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or self._is_settled:
             return
-        found: Any = trainer.strategy.broadcast(guess(names_of_validation(trainer)))
+        logged = inside.logged_in_validation(trainer)
+        known = [name for name in names_of_validation(trainer) if _without_ends(name) in logged]
+        found: Any = trainer.strategy.broadcast(guess(known))
         if found is not None:
             self._settle(*found)
             if self.monitor != USUAL:
@@ -131,7 +133,7 @@ class BestCheckpoint(ModelCheckpoint):
                     f"The best checkpoint is that of the {'low' if self.mode == 'min' else 'high'}"
                     f"est {self.monitor}; --monitor NAME chooses another metric"
                 )
-        elif names := ", ".join(names_of_validation(trainer)):
+        elif names := ", ".join(known):
             self._tell(
                 f"No best checkpoint is kept, as no name tells what is better of {names}: choose "
                 "one by --monitor NAME --mode min | max",
@@ -166,6 +168,12 @@ class BestCheckpoint(ModelCheckpoint):
                 f"checkpoint is kept; there is: {names}",
                 "no best",
             )
+
+
+def _without_ends(name: str) -> str:
+    """What a value was logged as."""
+    name = re.sub(r"/dataloader_idx_\d+$", "", name)
+    return re.sub("_(step|epoch)$", "", name)
 
 
 def names_of_validation(trainer: Trainer) -> list[str]:

@@ -52,8 +52,8 @@ def gradients_lost(gathered: dict[str, Any]) -> Iterator[str]:
     """Of how many batches, in words; by hand they are also accumulated over an epoch's end."""
     if number := gathered.get("num_accumulated"):
         yield (
-            "it was saved while gradients were accumulated, which a checkpoint does not hold: the "
-            f"next step is without those of {number} batches"
+            "the checkpoint was saved while gradients were accumulated, which it does not hold: "
+            f"the next step is without those of {number} batches"
         )
 
 

@@ -2,6 +2,7 @@
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -27,7 +28,8 @@ def kept_aside(trainer: Trainer) -> list[str]:
     Not of a model that puts something into checkpoints by itself, which may be these.
     """
     model = trainer.lightning_module
-    if has_hook(model, "on_save_checkpoint"):
+    clears_schedulers = any(isinstance(c, StochasticWeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]
+    if has_hook(model, "on_save_checkpoint") or clears_schedulers:
         return []
     schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
     parts = [part for whole in schedulers for part in getattr(whole, "_schedulers", ())]
@@ -35,7 +37,8 @@ def kept_aside(trainer: Trainer) -> list[str]:
     saved = {id(owner) for owner in (*trainer.optimizers, *schedulers, *parts)}
     kinds = (Optimizer, LRScheduler)
     owned = vars(model).items()
-    return [name for name, own in owned if isinstance(own, kinds) and id(own) not in saved]
+    given = {name: getattr(own, "_optimizer", own) for name, own in owned}  # not a wrapper of it
+    return [name for name, own in given.items() if isinstance(own, kinds) and id(own) not in saved]
 
 
 def check_optimizers(trainer: Trainer, saved: TrainedBy | None, saved_numbers: list[int]) -> None:

@@ -40,6 +40,7 @@ from lightning_app.checkpoint.mid_epoch import (
 from lightning_app.checkpoint.optimizers import check_optimizers, kept_aside, trained_by
 from lightning_app.checkpoint.progress import (
     end_step,
+    num_learnt,
     plateaus_are_due,
     put_right,
 )
@@ -115,7 +116,7 @@ class Resume(Callback):
             return  # for its weights
         if continued_from(trainer) is None:  # what a search has put back
             return
-        if checkpoint["global_step"]:
+        if num_learnt(checkpoint["loops"]["fit_loop"]):
             _check_searches(trainer)
         own = own_part(checkpoint)
         self._checkpoint = {name: own.get(name) for name in _OWN}
@@ -135,7 +136,9 @@ class Resume(Callback):
             trainer.logger.rewind(event_files)  # not before: the run may still be refused
         self._put_metrics(trainer)
         gathered = self._checkpoint.get(_GATHERED) or {}
-        lost = list(gradients_lost(gathered))
+        lost: list[str] = []
+        if not (pl_module.automatic_optimization and inside.is_between_epochs(trainer)):
+            lost += gradients_lost(gathered)
         if self._checkpoint:
             lost += (*_what_is_lost(trainer), *begins_anew(gathered), *shared_in_training(trainer))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):

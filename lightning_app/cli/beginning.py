@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.cli.refusals import is_of_another
 from lightning_app.errors import (
     UsageError,
@@ -95,7 +96,7 @@ class Beginning(Callback):
         own = [(frame.f_code.co_filename, line) for frame, line in places if is_users(frame)]
         is_in_step = any(_is_step(frame, *_STEPS) for frame, _ in places)
         is_of_form = isinstance(error, _OF_ANOTHER_FORM) and not is_of_another(error)
-        is_first = trainer.global_step == 0
+        is_first = inside.num_batches_learnt(trainer) == 0
         if not (self.random_data and own and is_in_step and is_of_form and is_first):
             return None
         file, line = own[-1]

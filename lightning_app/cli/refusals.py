@@ -171,13 +171,17 @@ def tell_traceback(error: Exception) -> int:
         cause = f"{type(error).__name__}: {first_line(error)}"
         liveness.tell_own(cause)
         liveness.write_error_file(cause, text)
-        key = f"error on {socket.gethostname()}: {hashlib.sha256(text.encode()).hexdigest()}"
+        key = f"error on {socket.gethostname()}: {_digest(text)}"
         if _is_printed(store, key):
             print(f"{where()}: the same error: {cause}", file=sys.stderr)
         else:
             print(f"{where()}:\n{text}", end="", file=sys.stderr, flush=True)
             liveness.in_time(lambda: store.set(f"{key} is printed", ""), liveness.STORE_S)
     return 1
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()  # file names in it are any
 
 
 def _is_printed(store: Any, key: str) -> bool:

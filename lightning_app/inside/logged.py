@@ -1,5 +1,6 @@
 """What `self.log` has kept, and when its means are computed."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -32,6 +33,12 @@ def logged_in_fit(trainer: Trainer) -> list[Any]:
     """What has been logged by `self.log` in training and in its validation."""
     loop = trainer.fit_loop.epoch_loop
     return [*loop._results.values(), *loop.val_loop._results.values()]
+
+
+def logged_in_validation(trainer: Trainer) -> set[str]:
+    """The names of what training's validations have logged, but for the ends they are given."""
+    logged = trainer.fit_loop.epoch_loop.val_loop._results.values()
+    return {re.sub("_(step|epoch)$", "", entry.meta.name) for entry in logged}
 
 
 @contextmanager
@@ -92,6 +99,11 @@ def before_step_values(trainer: Trainer, act: Callable[[], None]) -> None:
 def leave_step_values(trainer: Trainer) -> None:
     """Undo `before_step_values`."""
     give_back(trainer._logger_connector, "update_train_step_metrics")
+
+
+def leave_epoch_hooks(trainer: Trainer) -> None:
+    """Undo `after_epoch_hooks`."""
+    give_back(trainer._logger_connector, "on_epoch_end")
 
 
 def leave_epochs(trainer: Trainer) -> None:

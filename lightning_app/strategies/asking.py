@@ -60,7 +60,8 @@ def _asking(owner: object, names: set[str]) -> Iterator[str]:
             code = getattr(inspect.unwrap(function), "__code__", None)
             if not isinstance(code, CodeType) or is_installed(code):
                 continue
-            used = {*names_in(code), *code.co_varnames}  # a callback is given the Trainer
+            # A callback is given the Trainer.
+            used = {*names_in(code), *OWNERS.intersection(code.co_varnames)}
             asked = names & used & (FUNCTIONS if not OWNERS & used else names)
             if asked and GATHERS not in used:
                 yield f"{cls.__name__}.{name} asks for {min(asked)}"

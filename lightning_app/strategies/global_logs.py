@@ -115,7 +115,8 @@ class GlobalLogs:
             # Lightning forgets what was logged before when an epoch's first value comes.
             logged = inside.value_of_step(metric)
             if logged is not None and logged is not cache and hook == "training_step":
-                self._steps.note(key, metric, rows, mean_over, given, full_size)
+                sizes = rows, shard.size
+                self._steps.note(key, metric, sizes, mean_over, given, full_size)
         if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)  # before they are put together

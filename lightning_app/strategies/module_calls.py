@@ -151,4 +151,5 @@ def _forward_once(module: Module, answer: Answer) -> Iterator[None]:
     try:
         yield
     finally:
-        put_back()
+        if names.get("forward") is forward:  # it was not come to: a hook has failed, say
+            put_back()

@@ -1,5 +1,6 @@
 """Means over an epoch, of which each rank has a part: pure arithmetic."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +24,8 @@ class PartOfMean:
             else 0.
         is_sure: It is not so by chance, as in one batch whose parts have as many labels each.
         are_sizes: Each step's weight was the number of its samples, or of the rows of its batch.
-        batches: Where the model tells what its means are over: for each batch, by its number, the
-            mean over these, how many they are, and the rank's rows.
+        batches: Where the model tells what its means are over: for each batch, by its number and
+            turn, the mean over these, how many they are, and the weight that was passed.
     """
 
     total: float = 0.0
@@ -34,7 +35,7 @@ class PartOfMean:
     constant: float = 0.0
     is_sure: bool = False
     are_sizes: bool = False
-    batches: dict[int, tuple[float, float, int]] = field(default_factory=dict)
+    batches: dict[tuple[int, int], tuple[float, float, float]] = field(default_factory=dict)
 
 
 class RankMean:
@@ -53,6 +54,7 @@ class RankMean:
         self._part = PartOfMean()
         self._num_notes = 0
         self._least, self._most, self._are_sizes = float("inf"), 0.0, True
+        self._turns: Counter[int] = Counter()
 
     def add(
         self,
@@ -84,8 +86,9 @@ class RankMean:
         rows = torch.tensor([[float(x) for x in note[:7]] for note in notes], dtype=torch.float64)
         totals, weights = rows[:, 2] - rows[:, 0], rows[:, 3] - rows[:, 1]
         parts = rows[:, 4] / rows[:, 5]
+        totals[weights == 0] = 0.0  # not NaN, the mean of nothing
         # A single row may be that of all samples, one behind the other: it is no part of a batch.
-        sizes = torch.where(rows[:, 6] == 1, rows[:, 4], rows[:, 6])
+        is_size = (weights == rows[:, 4]) | ((weights == rows[:, 6]) & (rows[:, 6] > 1))
         part = self._part
         part.total += float(totals.sum())
         part.weight += float(weights.sum())
@@ -94,11 +97,13 @@ class RankMean:
         self._num_notes += len(notes)
         self._least = min(self._least, float(weights.min()))
         self._most = max(self._most, float(weights.max()))
-        self._are_sizes &= bool((weights == sizes).all())
-        for value, note in zip((totals / weights).tolist(), notes, strict=True):
-            *_, num_rows, number, mean_over = note
+        self._are_sizes &= bool(is_size.all())
+        means = (totals / weights).tolist()
+        for value, weight, note in zip(means, weights.tolist(), notes, strict=True):
+            *_, number, mean_over = note
             if mean_over is not None:
-                part.batches[number] = (value, mean_over, num_rows)
+                self._turns[number] += 1  # a shorter loader of several begins anew
+                part.batches[number, self._turns[number]] = (value, mean_over, weight)
 
     def part(self, num_steps: int) -> PartOfMean:
         """What is to be sent.
@@ -132,7 +137,7 @@ def merge(parts: list[PartOfMean]) -> tuple[float, float]:
 
 def _merge_batches(parts: list[PartOfMean], constant: float) -> tuple[float, float]:
     """Each batch's mean over what the model says, and over batches by a constant, or by samples."""
-    batches: dict[int, list[tuple[float, float, int]]] = {}
+    batches: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
     for part in parts:
         for number, own in part.batches.items():
             batches.setdefault(number, []).append(own)
@@ -143,7 +148,7 @@ def _merge_batches(parts: list[PartOfMean], constant: float) -> tuple[float, flo
     return total, weight
 
 
-def _mean_of_batch(ranks: list[tuple[float, float, int]]) -> float:
+def _mean_of_batch(ranks: list[tuple[float, float, float]]) -> float:
     # A mean over nothing is NaN on that rank; on all of them it is that on one device, too.
     pairs = [(value, count) for value, count, _ in ranks if count]
     pairs = pairs or [(value, rows) for value, _, rows in ranks]

@@ -25,11 +25,12 @@ GATHERS = ("all_gather", "all_gather_into_tensor")
 # The modules that gather unequal parts rightly, and those between them and a process group.
 RIGHT = {SyncBatchNorm.__module__, Metric.__module__, all_objects.__module__}
 BETWEEN = (
-    *("torch.distributed", "torch.overrides", "torchmetrics.utilities", "lightning_utilities."),
+    *("torch.distributed", "torch.overrides", "torch.autograd."),
+    *("torchmetrics.utilities", "lightning_utilities."),
     *(Alone.__module__, tells_of_weighted_means.__module__),
 )
 
-LIBRARIES = ("torch.", "torchmetrics.", "lightning")  # this project's own, too
+LIBRARIES = ("torch.", "torchmetrics.", "lightning.", "lightning_app.")
 
 
 def check_run(trainer: Trainer, world_size: int, no_batchnorm: bool) -> None:

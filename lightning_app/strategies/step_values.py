@@ -43,7 +43,7 @@ class StepValues:
         self,
         key: str,
         metric: Any,
-        size: int,
+        sizes: tuple[int, int],
         mean_over: float | None,
         weight: Any,
         full_size: int | None,
@@ -53,7 +53,7 @@ class StepValues:
         Args:
             key: Of what is logged.
             metric: Lightning's entry for it.
-            size: Samples that the shard's batch was taken to have.
+            sizes: Samples that the shard's batch was taken to have, and those of the shard.
             mean_over: What the model's means are over in it; `None`: its samples.
             weight: What was passed as `batch_size`; `None` if this is not known.
             full_size: Samples of a full global batch; `None` if this is not known.
@@ -61,7 +61,7 @@ class StepValues:
         if not metric.meta.sync.should:  # else the model has asked for the ranks' mean itself
             self._num_logged[key] += 1
             value = inside.value_of_step(metric)
-            own = size, mean_over, weight, full_size
+            own = sizes, mean_over, weight, full_size
             self._notes[key] = (self._step + 1, metric, *own, value)
 
     def end_step(self, has_samples: bool) -> None:
@@ -103,9 +103,10 @@ class StepValues:
         return [summed[r * len(own) : (r + 1) * len(own)] for r in range(world_size)]
 
     def _row(self, key: str) -> Row:
-        step, _, size, mean_over, given, full_size, value = self._notes[key]
-        num_samples = size if mean_over is None else mean_over
-        weight = float(num_samples if given is None or given == size else given)
+        step, _, sizes, mean_over, given, full_size, value = self._notes[key]
+        num_samples = sizes[0] if mean_over is None else mean_over
+        is_own = given is not None and (mean_over is None or given not in sizes)
+        weight = float(given if is_own else num_samples)
         first, are_alike = self._weights.get(key, (weight, True))
         self._weights[key] = first, are_alike and weight == first
         is_every_steps = self._num_logged[key] == self._num_own

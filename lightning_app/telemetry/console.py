@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.io import run_folder
 from lightning_app.modules import say
@@ -25,13 +26,16 @@ class Console(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = True
         say(pl_module, describe_layout(trainer))
+        inside.after_epoch_hooks(trainer, lambda: self._end_epoch(trainer))
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._values.validated(trainer)
 
-    @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _end_epoch(self, trainer: Trainer) -> None:
+        """Once the model has logged the last of an epoch."""
+        if not trainer.training:
+            return
         found = self._values.at_end(trainer).items()
         if trainer.progress_bar_callback is None or isinstance(
             trainer.progress_bar_callback, RunProgress
@@ -39,7 +43,13 @@ class Console(Callback):
             # A coverage of 0 is as it should be.
             shown = ((name, value) for name, value in found if value or not is_of_coverage(name))
             values = "".join(f"  {name} {value:.4g}" for name, value in shown)
-            say(pl_module, f"{epoch_of(trainer)}  step {trainer.global_step}{values}")
+            say(
+                trainer.lightning_module, f"{epoch_of(trainer)}  step {trainer.global_step}{values}"
+            )
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        inside.leave_epoch_hooks(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

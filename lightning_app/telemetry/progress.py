@@ -10,6 +10,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 from typing_extensions import override
 
+from lightning_app import inside
 from lightning_app.telemetry.metrics import latest
 
 BAR_WIDTH = 10  # characters
@@ -55,7 +56,7 @@ class RunProgress(RichProgressBar):
     @override
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        step = trainer.global_step
+        step = inside.step_number(trainer)
         if trainer.sanity_checking:
             return {}
         is_log_step = every and (step == 1 or step % every == 0)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 from torch._dynamo.utils import counters
+from typing_extensions import override
 
 from lightning_app.speed.compile import CompiledForward
 from tests.runs import assert_same, fit
@@ -75,6 +77,39 @@ def test_the_modules_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model.body(x)
     assert called == [known]
     pickle.dumps(callback)
+
+
+class Root(LightningModule):
+    """Has parameters of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(5, 2))
+
+    @override
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
+
+
+def test_a_step_in_the_place_of_the_forward_is_called_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda forward: forward)
+    model, x = Root(), torch.ones(2, 5)
+    callback, trainer = CompiledForward(), Trainer(accelerator="cpu", logger=False)
+    callback.on_fit_start(trainer, model)
+    own = model.forward
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        model.forward = own  # type: ignore[method-assign]
+        output: torch.Tensor = model(x) + 1
+        return output
+
+    for _ in range(2):  # as Lightning's strategies have a step called through their wrapper
+        model.forward = step  # type: ignore[method-assign]
+        assert model(x).tolist() == [[6.0, 6.0]] * 2
+        assert vars(model)["forward"] == own
+    callback.teardown(trainer, model, "fit")
 
 
 def _model() -> Submodule:

@@ -83,6 +83,7 @@ class Dashboard(Callback):
         writer = _writer(trainer)
         if writer is None:
             return
+        inside.after_epoch_hooks(trainer, lambda: self._end_epoch(trainer, pl_module))
         from lightning_app.telemetry.dashboard.entries import add_text
 
         if self._note not in self._shapes.listeners:
@@ -121,10 +122,10 @@ class Dashboard(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._values.validated(trainer)
 
-    @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _end_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Once the model has logged the last of an epoch."""
         writer = _writer(trainer)
-        if writer is None:
+        if writer is None or not trainer.training:
             return
         from lightning_app.telemetry.dashboard.entries import add_graph, add_text
 
@@ -202,6 +203,10 @@ class Dashboard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._end(trainer)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        inside.leave_epoch_hooks(trainer)
 
     def _end(self, trainer: Trainer) -> None:
         self._end_graph()
