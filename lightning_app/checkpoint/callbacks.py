@@ -206,9 +206,10 @@ def _check_others(trainer: Trainer, path: str) -> None:
     """
     folder = os.path.dirname(os.path.realpath(path))
     for callback in trainer.checkpoint_callbacks:
-        if not isinstance(callback, ModelCheckpoint) or not callback.save_last:
+        save_last = getattr(callback, "save_last", None)
+        if not isinstance(callback, ModelCheckpoint) or not save_last:
             continue
-        is_link = callback.save_last == "link"
+        is_link = save_last == "link"
         dirpath = callback.dirpath
         is_there = isinstance(dirpath, str) and os.path.realpath(dirpath) == folder
         is_called_so = callback.CHECKPOINT_NAME_LAST.startswith("last")
