@@ -63,7 +63,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "parametrized layers, a rank idle",
     ),
     "samples are counted": Mechanism(
-        "strategies.global_batch.num_rows", lambda batch, num_asked: 1, "ddp2", "time first"
+        "strategies.global_batch.num_rows",
+        lambda batch, num_asked: 1,
+        "ddp2",
+        "time first; nested tensors",
     ),
     "dropped samples are noticed": Mechanism(
         "strategies.global_batch.num_rows", broken.as_asked, "ddp2", "collate drops samples"
