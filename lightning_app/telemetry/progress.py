@@ -1,6 +1,7 @@
 """The progress bar: epochs from 1, what the run has come to, and how long it still takes."""
 
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +35,17 @@ class RunProgress(RichProgressBar):
         super().__init__(refresh_rate=20)
         self._began_s, self._began_at = time.monotonic(), 0  # at so many batches
         self._shown: dict[str, str] = {}  # what there is to show
+
+    @override
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar, which is not drawn meanwhile.
+
+        Rich finds out how many rows to clear under a lock, and writes after it: drawn by its thread
+        in between, the bar would clear the line.
+        """
+        live = None if self.progress is None else self.progress.live
+        with getattr(live, "_lock", nullcontext()):
+            super().print(*args, **kwargs)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from typing_extensions import override
@@ -138,3 +140,20 @@ def test_values_are_in_the_order_in_which_they_matter() -> None:
     names = ["val_acc", "coverage/missing", "val_loss", "f1", "f1_step", "f1_epoch", "train/loss"]
     assert in_order(names) == ["train/loss", "val_loss", "val_acc", "f1", "coverage/missing"]
     assert in_order(["train/loss", "f1", "train_loss"]) == ["train_loss", "f1"]  # one of the two
+
+
+def test_the_bar_is_not_drawn_while_a_line_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar, drawn = RunProgress(), []
+    bar.progress = progress = Progress()  # type: ignore[assignment]
+
+    def draw() -> None:
+        drawn.append(progress.live._lock.acquire(timeout=0.1))
+
+    def note(*args: Any, **kwargs: Any) -> None:
+        thread = Thread(target=draw)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(ProgressBar, "print", note)
+    bar.print("a line")
+    assert drawn == [False]
