@@ -87,7 +87,7 @@ class RankMean:
         totals, weights = rows[:, 2] - rows[:, 0], rows[:, 3] - rows[:, 1]
         parts = rows[:, 4] / rows[:, 5]
         totals[weights == 0] = 0.0  # not NaN, the mean of nothing
-        # A single row may be that of all samples, one behind the other: it is no part of a batch.
+        # A single row may hold all samples, one behind the other: it is not one of the samples.
         is_size = (weights == rows[:, 4]) | ((weights == rows[:, 6]) & (rows[:, 6] > 1))
         part = self._part
         part.total += float(totals.sum())

@@ -205,7 +205,7 @@ class Runner:
 
     def _log(self, notes: list[Note], done: Done, split: Split) -> None:
         told = [note.mean_over for note in notes if note.mean_over is not None]
-        # A single row may be that of all samples, one behind the other: it is no part of a batch.
+        # A single row may hold all samples, one behind the other: it is not one of the samples.
         asked = map(split.part_size, split.filled)
         rows = [note.num_samples for note in notes]
         sizes = [float(n if n > 1 else size) for n, size in zip(rows, asked, strict=True)]
