@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import signal
 import socket
 import sys
@@ -14,9 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from lightning_app.cli import refusals
 from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
 from tests.command import ROOT, start
@@ -192,39 +189,6 @@ def test_a_second_signal_ends_a_long_step(tmp_path: Path) -> None:
     code = exit_code("a second signal, a second or more later", signal.SIGINT)
     assert program.end(5) == code
     assert program.lines == ["train.py: stopped by a second SIGINT, at once: not saved"]
-
-
-def test_a_misconfiguration_in_a_step_is_a_bug(tmp_path: Path) -> None:
-    program = Program(*ALONE, "--model", "tests.faulty.Misconfigured", cwd=tmp_path)
-    code = exit_code("a `MisconfigurationException` of the user's own in a step")
-    assert program.end() == code
-    assert "Traceback" in program.stderr
-    assert program.lines[-1].endswith("MisconfigurationException: a bug")
-    assert step_saved(tmp_path) == 34
-
-
-def test_an_error_of_all_ranks_has_one_traceback(tmp_path: Path) -> None:
-    program = Program(*TWO, "--model", "tests.faulty.Misconfigured", cwd=tmp_path)
-    assert program.end() == exit_code("an error in the user's code, on any rank")
-    assert program.stderr.count("Traceback") == 1
-    whole, same = (re.findall(rf"^rank (\d) on \S+:{end}", program.stderr, re.M) for end in ENDS)
-    assert sorted(whole + same) == ["0", "1"]
-    assert len(same) == 1
-
-
-ENDS = ("$", " the same error: MisconfigurationException: a bug$")
-
-
-def test_an_error_that_another_rank_has_not_printed_is_printed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(refusals, "HEARSAY_S", 0.1)
-    store = dist.HashStore()  # type: ignore[attr-defined]
-    assert not refusals._is_printed(store, "a")
-    assert not refusals._is_printed(store, "b")  # another error
-    assert not refusals._is_printed(store, "a")  # the first has ended before it could
-    store.set("a is printed", "")
-    assert refusals._is_printed(store, "a")
 
 
 def into_a_pipe_that_is_closed() -> None:
