@@ -131,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = timing.parser(__doc__, rounds=5)
     parser.add_argument("--steps", type=int, help="in an epoch; 2000, or 4 with --wide")
     parser.add_argument("--processes", default="1,2", help="numbers of processes, with commas")
+    parser.add_argument("--accelerators", help="cpu, gpu, with a comma; all that there are")
     parser.add_argument("--wide", action="store_true", help="the sizes of configs/wide.yaml")
     args = parser.parse_args(argv)
 
@@ -142,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"median of {rounds} rounds, each variant once a round; {steps} steps an epoch")
     workload = "wide" if args.wide else "tutorial"
     done = []
-    for accelerator in ("cpu", "gpu") if torch.cuda.is_available() else ("cpu",):
+    there = "cpu,gpu" if torch.cuda.is_available() else "cpu"
+    for accelerator in (args.accelerators or there).split(","):
         for processes in map(int, args.processes.split(",")):
             if accelerator == "gpu" and processes > torch.cuda.device_count():
                 print(f"\n{workload}, {processes} GPUs: skipped, there are fewer")

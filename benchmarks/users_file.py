@@ -11,6 +11,7 @@ Not covered: validation and what else happens between epochs.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
@@ -67,10 +68,10 @@ FILES = {
 }
 
 
-def plain_trainer(file: File, steps: int, processes: int) -> None:
+def plain_trainer(file: File, steps: int, processes: int, accelerator: str) -> None:
     """Train as a script does that knows Lightning alone."""
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         devices=processes,
         strategy="ddp" if processes > 1 else "auto",
         max_epochs=NUM_EPOCHS,
@@ -86,10 +87,10 @@ def plain_trainer(file: File, steps: int, processes: int) -> None:
     trainer.fit(model, data)
 
 
-def command(variant: str, name: str, steps: int, processes: int) -> list[str]:
+def command(variant: str, name: str, steps: int, processes: int, accelerator: str) -> list[str]:
     """What runs a variant."""
     if variant == TRAINER:
-        size = [f"--steps={steps}", f"--processes={processes}"]
+        size = [f"--steps={steps}", f"--processes={processes}", f"--accelerator={accelerator}"]
         return ["-m", "benchmarks.users_file", f"--train={name}", *size]
     file = FILES[name]
     return [
@@ -98,7 +99,7 @@ def command(variant: str, name: str, steps: int, processes: int) -> list[str]:
         *(f"--model.{flag}={value}" for flag, value in file.flags.items()),
         f"--data=benchmarks.users_models.{file.data}",
         f"--data.num_samples={steps * BATCH_SIZE}",
-        "--accelerator=cpu",
+        f"--accelerator={accelerator}",
         f"--devices={processes}",
         f"--max_epochs={NUM_EPOCHS}",
         f"--log_every_n_steps={LOG_EVERY}",
@@ -107,9 +108,9 @@ def command(variant: str, name: str, steps: int, processes: int) -> list[str]:
     ]
 
 
-def us_per_step(variant: str, name: str, steps: int, processes: int) -> float:
+def us_per_step(variant: str, *where: Any) -> float:
     """One measurement."""
-    return timing.run(*command(variant, name, steps, processes))["us_per_step"]
+    return timing.run(*command(variant, *where))["us_per_step"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -118,10 +119,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1000, help="in an epoch")
     parser.add_argument("--processes", default="1,2", help="numbers of processes, with commas")
     parser.add_argument("--files", default=",".join(FILES), help="which, with commas")
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--train", choices=FILES, help="only train this one with a plain Trainer")
     args = parser.parse_args(argv)
     if args.train:
-        plain_trainer(FILES[args.train], args.steps, int(args.processes))
+        plain_trainer(FILES[args.train], args.steps, int(args.processes), args.accelerator)
         return
     steps, rounds = (60, 1) if args.quick else (args.steps, args.rounds)
     print(timing.machine())
@@ -129,10 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for processes in map(int, args.processes.split(",")):
         for name in args.files.split(","):
             file = FILES[name]
-            where = (name, max(int(steps * file.share), 10), processes)
+            where = (name, max(int(steps * file.share), 10), processes, args.accelerator)
             variants = {v: partial(us_per_step, v, *where) for v in (TRAINER, OURS, GROUPED)}
             noun = "process" if processes == 1 else "processes"
-            title = f"{file.title}, {processes} {noun}"
+            title = f"{file.title}, {processes} {noun}, {args.accelerator}"
             one, grouped = file.bars.get(processes, ("", ""))
             ratios = [Ratio(TRAINER, OURS, one), Ratio(TRAINER, GROUPED, grouped)]
             done.append(timing.compare(title, "µs per step", variants, rounds, ratios))

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from tests.command import ROOT, Outcome, outlives, without_waits
 
 LIMIT_S = 60.0
@@ -155,7 +157,8 @@ def _wait(pid: int, limit_s: float) -> tuple[int, bool]:
 def _become(request: dict[str, Any]) -> None:
     """Make of this process what `python train.py` begins as."""
     os.setsid()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    if not torch.cuda.device_count():  # CUDA takes addresses for all of its devices' memory
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -46,6 +46,7 @@ from lightning_app.processes.launcher import RankLauncher
 from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.refused import check_saves
+from lightning_app.strategies.virtual import fix_workspace
 from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
 from lightning_app.telemetry.describe import num_processes
 from lightning_app.telemetry.progress import RunProgress
@@ -108,6 +109,8 @@ class CommandLine(LightningCLI):
         config = self.config[self._chosen]
         check_trainer_flags(config.trainer)
         check_run_flags(config)
+        if config.virtual_ranks is not None:
+            fix_workspace()
         size_model(config, args)
         if secret := first_masked(config):
             name = secret.replace(".init_args", "")

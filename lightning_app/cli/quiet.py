@@ -15,6 +15,7 @@ _WARNINGS = (
     ".*args parameter is intended.*",
     ".*looks like a TorchScript archive.*",  # it is refused
     ".*configure_optimizers` will be overridden.*",  # as asked for by --optimizer
+    ".*GPU available but not used.*",  # `--accelerator cpu` is a choice
     ".*The dirpath has changed.*",  # a checkpoint of another run
     ".*`srun` command is available.*",  # a launcher is a choice: placement.py
     ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's

@@ -63,6 +63,8 @@ class TrainedParameters:
                     f"{next(names, 'a parameter')} is {'un' * flags[index]}frozen within "
                     "training_step, when the processes have agreed on the gradients that they "
                     "average: do it in `on_train_batch_start`"
+                    + ", or give the strategy `find_unused_parameters=True`"
+                    * (not flags[index])
                 )
 
 

@@ -21,14 +21,14 @@ def fingerprint_of(batches: Iterable[Indices]) -> Tensor:
     Those of the same indices are equal, in whatever order and batches they come, and those of
     parts add up to that of the whole.
     """
-    fingerprint = torch.zeros(1 + len(_SALTS), dtype=torch.int64)
+    fingerprint = torch.zeros(1 + len(_SALTS), dtype=torch.int64, device="cpu")
     numbers, names = _parted(batches)
     fingerprint[0] = len(numbers) + len(names)
     for place, salt in enumerate(_SALTS, 1):
         fingerprint[place] = torch.from_numpy(_mixed(numbers, salt)).sum()
     for name in names:
         digest = hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
-        fingerprint[1:] += torch.tensor(np.frombuffer(digest, np.int64))
+        fingerprint[1:] += torch.tensor(np.frombuffer(digest, np.int64), device="cpu")
     return fingerprint
 
 
@@ -46,7 +46,7 @@ class Tally:
 
     def __init__(self, limit: int = MAX_NUMBER) -> None:
         self.limit = limit
-        self.numbers = torch.zeros(0, dtype=torch.int32)
+        self.numbers = torch.zeros(0, dtype=torch.int32, device="cpu")
         self.names: Counter[Any] = Counter()
 
     def add(self, batches: Iterable[Indices], times: int = 1) -> None:
@@ -63,7 +63,7 @@ class Tally:
     def grow(self, length: int) -> None:
         """Make room for indices below a length."""
         if length > len(self.numbers):
-            larger = torch.zeros(length, dtype=torch.int32)
+            larger = torch.zeros(length, dtype=torch.int32, device="cpu")
             larger[: len(self.numbers)] = self.numbers
             self.numbers = larger
 

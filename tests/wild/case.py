@@ -12,7 +12,20 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "ddp2": {"devices": 2, "strategy": "ddp"},
     "ddp3": {"devices": 3, "strategy": "ddp"},
 }
-RANKS = {PLAIN: 1, "one": 1, "stopped": 1, "dp2": 1, "ddp2": 2, "ddp3": 3}
+PLAIN_ON_GPU = "plain on a GPU"
+OF_TESTS = "tests.wild.on_one_gpu"
+# With one GPU: replicas share it, and ranks are as on two hosts with a GPU each, over gloo.
+GPU_LAYOUTS: dict[str, dict[str, Any]] = {
+    "gpu": {"devices": 1},
+    "gpu stopped": {"devices": 1},
+    "gpu dp2": {"devices": 1, "strategy": {"class_path": f"{OF_TESTS}.TwoReplicas"}},
+    "gpu ddp2": {"devices": 1, "num_nodes": 2, "strategy": {"class_path": f"{OF_TESTS}.Ranks"}},
+}
+ON_CPUS = {"gpu": "one", "gpu stopped": "stopped", "gpu dp2": "dp2", "gpu ddp2": "ddp2"}
+RANKS = {
+    **{PLAIN: 1, "one": 1, "stopped": 1, "dp2": 1, "ddp2": 2, "ddp3": 3},
+    **{PLAIN_ON_GPU: 1, "gpu": 1, "gpu stopped": 1, "gpu dp2": 1, "gpu ddp2": 2},
+}
 # Of what is named by its whole path; `examples.` alone is also a module of `users/`.
 OWN_PATHS = ("examples.digits.", "examples.gan.", "examples.text.", "lightning.", "tests.")
 SEVERAL = ("ddp2", "ddp3")
@@ -97,6 +110,16 @@ class Case:
         }
         return [layout for layout in LAYOUTS if layout not in left_out]
 
+    @property
+    def gpu_layouts(self) -> list[str]:
+        """Those with a GPU; beside a plain Trainer, or beside `gpu` where a loader shuffles."""
+        left_out = {"one"} if self.beside == "one" else set()
+        return [on for on, off in ON_CPUS.items() if off in set(self.layouts) - left_out]
+
+    def right_on(self, layout: str) -> Right | None:
+        """What is right on a layout; `None` for "the same as under a plain Trainer"."""
+        return self.right.get(ON_CPUS.get(layout, layout))
+
     def trainer_flags(self) -> dict[str, Any]:
         """The Trainer's flags, those of the layout left out."""
         common = {
@@ -109,11 +132,17 @@ class Case:
 
     def config(self, layout: str) -> dict[str, Any]:
         """What the config file of a run says."""
-        config: dict[str, Any] = {"trainer": {**self.trainer_flags(), **LAYOUTS[layout]}}
+        config: dict[str, Any] = {"trainer": {**self.trainer_flags(), **_layout_flags(layout)}}
         config["model"] = class_spec(self.model, self.model_args)
         if self.data is not None:
             config["data"] = class_spec(self.data, self.data_args)
         return config
+
+
+def _layout_flags(layout: str) -> dict[str, Any]:
+    if layout in GPU_LAYOUTS:
+        return {"accelerator": "gpu", **GPU_LAYOUTS[layout]}
+    return LAYOUTS[layout]
 
 
 def class_spec(name: str, init_args: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def check(case: Case, layout: str, results: list[Result], plain: Result) -> None
         results: What each rank ended with.
         plain: What a plain Trainer on one device ends with.
     """
-    right = case.right.get(layout)
+    right = case.right_on(layout)
     if line := _expected_line(right, results):
         check_refused(results, line)
         return
@@ -51,7 +51,7 @@ def check(case: Case, layout: str, results: list[Result], plain: Result) -> None
     _assert_curves(first.curves, plain.curves, tolerances)
     for tag in ("coverage/missing", "coverage/repeated"):
         assert set(first.curves.get(tag, {}).values()) <= {0}, f"{tag}: {first.curves[tag]}"
-    if layout == "one":
+    if layout in ("one", "gpu"):
         assert_same_trace(first.trace, plain.trace)
 
 

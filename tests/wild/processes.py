@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from tests.ranks import as_torchrun, free_port
-from tests.wild.case import RANKS
+from tests.wild.case import GPU_LAYOUTS, RANKS
 from tests.wild.recording import Result, run
 
 GRACE_S = 15  # for the other ranks, when one has failed
@@ -124,6 +124,8 @@ def _serve(connection: Connection, rank: int, world_size: int) -> None:
             rank_zero_only.rank = rank  # type: ignore[attr-defined]
             if world_size > 1:
                 os.environ |= as_torchrun(rank, world_size, port)
+            if layout in GPU_LAYOUTS:  # a host for each rank
+                os.environ |= {"LOCAL_RANK": "0", "GROUP_RANK": str(rank), "LOCAL_WORLD_SIZE": "1"}
             from tests.wild.cases import CASES
 
             with _without(without):

@@ -19,7 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from torch import Tensor
 
-from tests.wild.case import PLAIN, Case
+from tests.wild.case import PLAIN, PLAIN_ON_GPU, Case
 from tests.wild.tracing import traced
 
 Curves = dict[str, dict[int, float]]
@@ -71,8 +71,8 @@ def run(case: Case, layout: str, folder: Path) -> Result:
     outputs = folder / f"rank_{rank}.out", folder / f"rank_{rank}.err"
     with _inside(folder), _printing_to(*outputs), _watching(case, layout, result) as stopping:
         try:
-            if layout == PLAIN:
-                _run_plain(case)
+            if layout in (PLAIN, PLAIN_ON_GPU):
+                _run_plain(case.config("one" if layout == PLAIN else "gpu"), case)
             else:
                 _run_command(case, layout, stopping)
             result.status = 0
@@ -84,8 +84,7 @@ def run(case: Case, layout: str, folder: Path) -> Result:
     return result
 
 
-def _run_plain(case: Case) -> None:
-    config = case.config("one")
+def _run_plain(config: dict[str, Any], case: Case) -> None:
     flags = config["trainer"]
     for name in ("callbacks", "logger"):
         if isinstance(flags.get(name), (list, dict)):
@@ -111,7 +110,7 @@ def _run_command(case: Case, layout: str, stopping: list[StopAt]) -> None:
     own.replace("run.yaml")  # whole at any time: other ranks of the run read and write it, too
     command = ["train.py", *([] if case.subcommand == "fit" else [case.subcommand])]
     sys.argv = [*command, "--config", "run.yaml"]
-    if layout == "stopped":
+    if layout.endswith("stopped"):
         stopping.append(StopAt(case.stop_at))
         try:
             main()
@@ -187,7 +186,7 @@ def _record(logger: Any, result: Result, earlier: set[tuple[str, int]]) -> None:
 
 def _keep(trainer: Trainer, model: LightningModule, result: Result) -> None:
     result.metrics = {tag: float(value) for tag, value in trainer.callback_metrics.items()}
-    result.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    result.weights = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
     result.modes = {
         name: (module.training, next((p.requires_grad for p in module.parameters()), None))
         for name, module in model.named_modules()

@@ -9,10 +9,15 @@ from typing import Any
 import torch
 
 NUM_THREADS = 1  # the only number that every machine and every number of processes has
-WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+WORKSPACE, FIXED = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 
 
 Setting = tuple[Callable[[], Any], Callable[[Any], Any]]  # how it is read, and how it is made
+
+
+def fix_workspace() -> None:
+    """Fix cuBLAS's workspace: before any code of the user's, as torch looks at it only once."""
+    os.environ.setdefault(WORKSPACE, FIXED)
 
 
 @contextmanager
@@ -32,7 +37,7 @@ def _settings(device: torch.device) -> Iterator[tuple[Setting, Any]]:
     if device.type != "cuda":
         return
     # Read by cuBLAS when it is first used.
-    yield (partial(os.environ.get, WORKSPACE), _set_workspace), ":4096:8"
+    yield (partial(os.environ.get, WORKSPACE), _set_workspace), FIXED
     yield (_strictness, _set_strictness), (True, False)
     # No TF32.
     yield (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision), "highest"

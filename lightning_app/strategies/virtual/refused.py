@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from lightning_app import inside
 from lightning_app.hooks import has_hook
 from lightning_app.strategies.loader import step_over_iterator
+from lightning_app.strategies.virtual.determinism import FIXED, WORKSPACE
 
 ASKED_BY = "--virtual_ranks"
 SYNCS_BATCHNORM = (
@@ -148,6 +149,11 @@ def refused_by_determinism() -> Iterator[None]:
             raise _refusal(
                 f"{text.split(' ')[0]} has no deterministic implementation on this GPU in torch: "
                 "leave it out of the model, or run without virtual ranks"
+            ) from error
+        if "uses CuBLAS" in text:
+            raise _refusal(
+                "matrices were multiplied on the GPU before the run, so its kernels cannot be "
+                f"fixed any more: set {WORKSPACE}={FIXED} in the environment"
             ) from error
         raise
 

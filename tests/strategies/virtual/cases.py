@@ -63,9 +63,10 @@ def train(
     devices: int = 1,
     stop: tuple[int, str] | None = None,
     path: str | None = None,
+    strategy: Any = None,
     **more: Any,
 ) -> Ended:
-    """Train a case on some CPU processes, as many as call this at once."""
+    """Train a case on some processes, as many as call this at once; on CPUs by default."""
     kind, batch_size, data, flags = CASES[name]
     torch.manual_seed(1)
     model = kind()
@@ -76,7 +77,7 @@ def train(
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", "`torch.distributed", FutureWarning)
         trainer = make_trainer(
-            strategies.with_virtual_ranks(asked, V),
+            strategy or strategies.with_virtual_ranks(asked, V),
             devices,
             callbacks=callbacks,
             **(defaults | flags | more),
