@@ -7,6 +7,7 @@ _LOGGERS = (
     "pytorch.utilities.rank_zero",
     "fabric.utilities.seed",
     "fabric.utilities.distributed",
+    "pytorch.accelerators.cuda",  # which devices there are: our own line tells those of the run
 )
 _WARNINGS = (
     ".*does not have many workers.*",
@@ -16,6 +17,7 @@ _WARNINGS = (
     ".*looks like a TorchScript archive.*",  # it is refused
     ".*configure_optimizers` will be overridden.*",  # as asked for by --optimizer
     ".*GPU available but not used.*",  # `--accelerator cpu` is a choice
+    ".*AccumulateGrad node's stream.*",  # Lightning makes DDP on a stream of its own
     ".*The dirpath has changed.*",  # a checkpoint of another run
     ".*`srun` command is available.*",  # a launcher is a choice: placement.py
     ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's

@@ -48,6 +48,7 @@ MODEL_HOOKS = (
     "optimizer_step",
 )
 OURS = "lightning_app."
+NO_LOSS = "`training_step` returned `None`: nothing is learnt in this step"
 
 
 class DirectStep(Callback):
@@ -168,7 +169,7 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
             _zero_grad(optimizer)
             progress.zero_grad.increment_completed()
             if weighed is None:
-                _tell_of_no_loss(trainer.world_size)
+                Closure.warning_cache.warn(NO_LOSS)
             else:
                 weighed.backward()  # type: ignore[no-untyped-call]
             return kept
@@ -185,15 +186,6 @@ def _direct_run(trainer: Trainer, pl_module: LightningModule) -> Callable[..., d
         return output
 
     return run
-
-
-def _tell_of_no_loss(world_size: int) -> None:
-    if world_size > 1:
-        raise MisconfigurationException(
-            f"training_step returned no loss, and one of {world_size} processes cannot skip a "
-            "step: return the loss times 0"
-        )
-    Closure.warning_cache.warn("`training_step` returned `None`: nothing is learnt in this step")
 
 
 def _zero_grad(optimizer: Optimizer) -> None:

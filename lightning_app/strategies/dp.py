@@ -28,6 +28,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
@@ -196,6 +197,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
             raise NotSplit("")
         if not rows.size:
             raise NotSplit("nothing tells how many samples the batch has")
+        if any(map(is_lazy, chain(module.parameters(), module.buffers()))):
+            raise NotSplit("")  # its first call makes its weights
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
             raise NotSplit("it is called within `torch.utils.checkpoint`, which may call it again")
         if is_in_transform():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.strategies import Strategy
@@ -25,6 +26,19 @@ def run_seed(strategy: Strategy) -> int:
     is another in each run that sets none.
     """
     return strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed())))
+
+
+def check_may_skip(trainer: Trainer) -> None:
+    """Refuse that a step of several processes returns nothing.
+
+    Raises:
+        MisconfigurationException: The others would wait for its gradients.
+    """
+    if trainer.world_size > 1 and trainer.lightning_module.automatic_optimization:
+        raise MisconfigurationException(
+            f"training_step returned no loss, and one of {trainer.world_size} processes cannot "
+            "skip a step: return the loss times 0"
+        )
 
 
 class GlobalBatch(DirectTransfer, Strategy):
@@ -74,7 +88,10 @@ class GlobalBatch(DirectTransfer, Strategy):
 
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("training_step", super().training_step, args, kwargs)
+        output = self._run("training_step", super().training_step, args, kwargs)
+        if output is None:
+            check_may_skip(self._trainer)
+        return output
 
     @override
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:

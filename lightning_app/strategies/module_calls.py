@@ -106,13 +106,13 @@ def replicas_heard_as(module: Module, replicas: Iterable[Module]) -> Iterator[No
     if not any(follower.listeners for follower in _followers):
         yield
         return
-    parts = list(module.modules())
+    parts = dict(module.named_modules())
     heard = [
-        (follower.listeners, id(part), id(replica))
+        (follower.listeners, id(parts[path]), id(replica))
         for replica_of_all in replicas
-        for part, replica in zip(parts, replica_of_all.modules(), strict=True)
+        for path, replica in replica_of_all.named_modules()
         for follower in _followers
-        if id(part) in follower.listeners
+        if path in parts and id(parts[path]) in follower.listeners  # a script's are its own
     ]
     for listeners, part, replica in heard:
         listeners[replica] = listeners[part]

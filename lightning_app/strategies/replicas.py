@@ -13,7 +13,14 @@ from torch.nn.parallel import parallel_apply, replicate
 
 from lightning_app.strategies.module_calls import replicas_heard_as
 from lightning_app.strategies.telling import TellOnce
-from lightning_app.strategies.writes import BuffersByRank, attributes, differing, written
+from lightning_app.strategies.writes import (
+    BuffersByRank,
+    attributes,
+    buffers,
+    differing,
+    set_by_name,
+    written,
+)
 
 # The rank of the replica that runs in this thread; `None` outside of replicas.
 replica_rank: ContextVar[int | None] = ContextVar("replica_rank", default=None)
@@ -49,10 +56,10 @@ class Replicas:
         return run(module, inputs, is_new)
 
     def _run_in_turn(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
-        buffers = BuffersByRank(module, len(inputs))
+        by_rank = BuffersByRank(module, len(inputs))
         states, outputs = [], []
         for rank, (args, kwargs) in enumerate(inputs):
-            with buffers.of(rank):
+            with by_rank.of(rank):
                 before = attributes(module) if is_new else {}
                 outputs.append(self.call(module, rank, module, args, kwargs))
                 if is_new:
@@ -69,16 +76,18 @@ class Replicas:
             for part in replica.modules():
                 if "_device" in vars(part):  # Lightning's note of where a module is
                     vars(part)["_device"] = device
-        before = [attributes(replica) if is_new else {} for replica in replicas]
+        before = [attributes(replica) | buffers(replica) for replica in replicas]
         run = partial(self.call, module)
         call = _in_modes_of_this_thread(self._devices[0].type, run)
         calls = [partial(call, rank, replica) for rank, replica in enumerate(replicas)]
         with replicas_heard_as(module, replicas):
             outputs: list[Any] = parallel_apply(calls, inputs, devices=devices)  # type: ignore[arg-type]
+        after = [attributes(replica) | buffers(replica) for replica in replicas]
+        states = [written(*pair) for pair in zip(before, after, strict=True)]
+        set_by_name(module, states[0])  # what is written in place is the module's own
         if is_new:
-            lost = [written(old, attributes(r)) for old, r in zip(before, replicas, strict=True)]
-            names = [*lost[0], *differing([_buffers(replica) for replica in replicas])]
-            self._tell_of_writes(module, names)
+            pairs = zip(states, replicas, strict=True)
+            self._tell_of_writes(module, differing([state | _buffers(r) for state, r in pairs]))
         return outputs
 
     def call(

@@ -14,13 +14,28 @@ TORCHS_OWN = {"_parameters", "_buffers", "_modules"}
 
 
 def attributes(module: Module) -> State:
-    """A module's plain attributes, and those of the modules in it."""
+    """A module's plain attributes, and those of the modules in it, but for torch's own layers."""
     return {
         f"{path}.{name}".lstrip("."): value
         for path, part in module.named_modules()
+        if not type(part).__module__.startswith("torch.")  # they keep what they can make anew
         for name, value in vars(part).items()
         if name not in TORCHS_OWN
     }
+
+
+def buffers(module: Module) -> State:
+    """A module's buffers, as they are."""
+    return dict(module.named_buffers(remove_duplicate=False))
+
+
+def set_by_name(module: Module, state: State) -> None:
+    """Set attributes and buffers of a module, and of those in it."""
+    parts = dict(module.named_modules(remove_duplicate=False))
+    for full_name, value in state.items():
+        path, _, name = full_name.rpartition(".")
+        if path in parts:  # else the replica has made this layer
+            setattr(parts[path], name, value)
 
 
 def written(before: State, after: State) -> State:

@@ -108,6 +108,10 @@ REFUSED = {
         "training_step returned no loss, and one of 2 processes cannot skip a step: "
         "return the loss times 0"
     ),
+    "--strategy ddp --devices 2 --plain_steps --model tests.user_modules.LossForgotten": (
+        "training_step returned no loss, and one of 2 processes cannot skip a step: "
+        "return the loss times 0"
+    ),
     "--strategy dp --devices 2 --model tests.user_modules.Functional": (
         "Functional.training_step calls no module that has parameters"
     ),

@@ -142,7 +142,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "strategies.ddp.refused_by_gradients", broken.as_it_comes, "ddp2", "recomputes, reentrant"
     ),
     "a step without a loss is refused": Mechanism(
-        "speed.direct_step._tell_of_no_loss", broken.nothing, "ddp2", "training_step returns None"
+        "strategies.global_batch.check_may_skip",
+        broken.nothing,
+        "ddp2",
+        "training_step returns None",
     ),
     "a second step on a batch is refused": Mechanism(
         "strategies.ddp.check_new", broken.nothing, "ddp2", "asks for the loss again"

@@ -1,7 +1,5 @@
 """Strategies that share one GPU between replicas or ranks, which only tests need."""
 
-from typing import Any
-
 import torch
 from typing_extensions import override
 
@@ -24,5 +22,5 @@ class TwoReplicas(DataParallelStrategy):
 class Ranks(DDPStrategy):
     """`ddp` whose ranks may have the same GPU, which NCCL refuses."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(process_group_backend="gloo", find_unused_parameters=True, **kwargs)
+    def __init__(self) -> None:
+        super().__init__(process_group_backend="gloo")

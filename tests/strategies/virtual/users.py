@@ -99,6 +99,7 @@ class Branches(CNN):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        self.mean = self.mean.to(x.device)
         if self.training:
             self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
         x = x - self.mean.to(x)

@@ -105,7 +105,7 @@ class GAN(L.LightningModule):
         pass
 
     def on_validation_epoch_end(self):
-        sample = self.generator(torch.ones(2, 5, dtype=self.generator[0].weight.dtype))
+        sample = self.generator(torch.ones(2, 5).type_as(self.generator[0].weight))
         self.log("sample", sample.mean())
 
     def configure_optimizers(self):
@@ -146,7 +146,7 @@ class LanguageModel(L.LightningModule):
 
     def forward(self, tokens):
         mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
-        h = self.encoder(self.embedding(tokens) * 8**0.5, mask=mask.to(self.decoder.weight.dtype))
+        h = self.encoder(self.embedding(tokens) * 8**0.5, mask=mask.type_as(self.decoder.weight))
         return self.decoder(h)
 
     def step(self, batch):

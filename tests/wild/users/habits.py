@@ -91,7 +91,7 @@ class Exports(Regression):
 
     def export(self, when):
         twin, file = copy.deepcopy(self.net), io.BytesIO()
-        x = torch.ones(4, 6, dtype=self.dtype)
+        x = torch.ones(4, 6, dtype=self.dtype, device=self.device)
         assert torch.equal(twin(x), torch.jit.script(self.net)(x))
         torch.save(self.net, file)
         self.trainer.callback_metrics[f"bytes/{when}"] = torch.tensor(float(file.tell()))

@@ -154,7 +154,7 @@ class Gathers(Regression):
     """Sums over all ranks, put together by hand at the epoch's end."""
 
     def on_validation_epoch_start(self):
-        self.total, self.number = torch.zeros(1), torch.zeros(1)
+        self.total, self.number = torch.zeros(2, 1, device=self.device)
 
     def validation_step(self, batch, batch_idx):
         loss = self.loss(batch)

@@ -132,7 +132,7 @@ class Compares(Regression):
     def training_step(self, batch, batch_idx):
         x, _ = batch
         one, two = self.views(self.net[:2](x), self.net[:2](x + 0.1))
-        loss = nn.functional.cross_entropy(one @ two.T, torch.arange(len(one)))
+        loss = nn.functional.cross_entropy(one @ two.T, torch.arange(len(one), device=one.device))
         loss = loss + super().training_step(batch, batch_idx)
         return loss
 

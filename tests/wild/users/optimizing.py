@@ -193,7 +193,7 @@ class SwapsAverage(L.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         for mean, weight in zip(self.average, pl_module.parameters(), strict=True):
-            mean.lerp_(weight.detach(), 0.1)
+            mean.lerp_(weight.detach().to(mean.device), 0.1)
 
     def on_validation_start(self, trainer, pl_module):
         self.swap(pl_module)

@@ -173,7 +173,7 @@ class Attends(Regression):
 
     def loss(self, batch):
         x, lengths, y = batch
-        padding = torch.arange(x.shape[1]) >= lengths[:, None]
+        padding = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
         h = self.net(x)
         h, _ = self.attention(h, h, h, key_padding_mask=padding, need_weights=False)
         h = h.masked_fill(padding[..., None], 0).sum(1) / lengths[:, None]
