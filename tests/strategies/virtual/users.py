@@ -99,13 +99,16 @@ class Branches(CNN):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        self.mean = self.mean.to(x.device)
         if self.training:
             self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
         x = x - self.mean.to(x)
         logits: Tensor = super().forward(x) + self.tied(x.repeat(1, 4))
         chosen = x[:, :1] > 1.5
         return logits + chosen * self.rare(x) if chosen.any() else logits
+
+    @override
+    def on_fit_start(self) -> None:
+        self.mean = self.mean.to(self.device)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
