@@ -92,6 +92,7 @@ def test_any_metric_is_gone_by(tmp_path: Path, capsys: pytest.CaptureFixture[str
     error = capsys.readouterr().err
     assert error.count("--monitor val_los: no value of this name was logged yet") == 1
     assert "val_acc, " in error
+    assert "coverage/" not in error
     foreign = Logs(temperature=[0.9, 0.5], Top1=[0.1, 0.2])
     assert fit(tmp_path / "foreign", foreign, BestCheckpoint()) == []
     line = (
