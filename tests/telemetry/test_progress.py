@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from lightning_app.model import LinearModule
 from lightning_app.speed.executions import StepsPerExecution
+from lightning_app.telemetry import progress
 from lightning_app.telemetry.console import Console
 from lightning_app.telemetry.coverage import Coverage
 from lightning_app.telemetry.dashboard import RunLogger
@@ -133,9 +134,15 @@ def test_a_narrow_terminal_gets_what_has_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(progress, "_time", lambda seconds: "1:23:45")
     bar = Watched()
-    train(bar, tmp_path, max_epochs=1)
+    train(bar, tmp_path, max_epochs=100, max_steps=4, log_every_n_steps=1)
     assert bar.seen[-1][2].keys() == {"own", "train/loss"}
+    assert bar.progress is not None
+    drawn = bar.progress.console.render_lines(bar.progress.get_renderable())
+    [line] = ["".join(part.text for part in line).rstrip() for line in drawn]
+    whole = r"epoch 2/100 ━{10} 4/4 run 100%, 1:23:45 left own: 7.000 train/loss: [\d.]+"
+    assert re.fullmatch(whole, line)
 
 
 def test_the_lines_come_with_any_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,10 +159,10 @@ def test_values_are_in_the_order_in_which_they_matter() -> None:
 
 def test_the_bar_is_not_drawn_while_a_line_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     bar, drawn = RunProgress(), []
-    bar.progress = progress = Progress()  # type: ignore[assignment]
+    bar.progress = drawing = Progress()  # type: ignore[assignment]
 
     def draw() -> None:
-        drawn.append(progress.live._lock.acquire(timeout=0.1))
+        drawn.append(drawing.live._lock.acquire(timeout=0.1))
 
     def note(*args: Any, **kwargs: Any) -> None:
         thread = Thread(target=draw)
