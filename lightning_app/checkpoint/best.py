@@ -129,8 +129,8 @@ class BestCheckpoint(ModelCheckpoint):
             self._settle(*found)
             if self.monitor != USUAL:
                 self._tell(
-                    f"The best checkpoint is that of the {'low' if self.mode == 'min' else 'high'}"
-                    f"est {self.monitor}; --monitor NAME chooses another metric"
+                    f"Best checkpoint: that of the {'low' if self.mode == 'min' else 'high'}"
+                    f"est {self.monitor}; --monitor NAME chooses another"
                 )
         elif names := ", ".join(known):
             self._tell(

@@ -51,7 +51,7 @@ class Console(Callback):
         folder = run_folder(trainer)  # on all ranks: they agree on it
         if isinstance(trainer.logger, TensorBoardLogger):
             runs = os.path.dirname(folder).removeprefix("./")
-            say(pl_module, f"Saved in {folder}. To see it: tensorboard --logdir {runs}")
+            say(pl_module, f"Saved in {folder}. See: tensorboard --logdir {runs}")
         elif path := last_saved(trainer):
             say(pl_module, f"Saved {path}")
 
