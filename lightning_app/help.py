@@ -1,6 +1,7 @@
 """The flags that people use; `--help all` shows every one."""
 
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 from lightning_app.command import command
 
@@ -52,22 +53,33 @@ examples
   {command} --ckpt_path last --devices 3
   {command} test --ckpt_path best
 
---help all shows every flag, --model.help CLASS what a model takes, and --print_config the
-whole configuration as YAML.
+--help all shows every flag, --model.help CLASS what a model takes, --print_config the
+whole configuration as YAML, and --version what is installed.
 """
+_PACKAGES = ("lightning-any-devices", "torch", "lightning")
 
 
 def shows_help(arguments: Sequence[str]) -> bool:
-    """Print the short help, if that is what a command line asks for.
+    """Print the short help or the versions, if that is what a command line asks for.
 
     Args:
         arguments: What follows the program's name.
     """
+    if "--version" in arguments:
+        print(", ".join(f"{package} {_version(package)}" for package in _PACKAGES))
+        return True
     asked = [i for i, argument in enumerate(arguments) if argument in ("-h", "--help")]
     if not asked or arguments[asked[0] + 1 : asked[0] + 2] == ["all"]:
         return False
     print(_TEXT.format(command=command()), end="")
     return True
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the program may run from a clone
+        return "(not installed)"
 
 
 def without_all(arguments: Sequence[str]) -> list[str]:

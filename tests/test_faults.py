@@ -78,7 +78,7 @@ def test_a_rank_that_is_killed_is_named(tmp_path: Path) -> None:
     os.kill(rank_1, signal.SIGKILL)
     assert program.end(30) == exit_code("a rank is killed")
     line = f"train.py: error: rank 1 on {socket.gethostname()} was killed by SIGKILL"
-    assert program.lines == [line]
+    assert program.lines == [f"{line}; ./{LAST} is whole: continue with --ckpt_path last"]
     assert step_saved(tmp_path) == 34
 
 

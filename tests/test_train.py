@@ -36,6 +36,9 @@ def test_run_tells_its_layout_and_splits(ddp_run: tuple[str, Path]) -> None:
     )
     assert lines[3].endswith("(rank 0, cpu)")
     assert "epoch 10/10" in stdout
+    *_, last = stdout.splitlines()
+    assert last == "Saved in ./lightning_logs/version_0. See: tensorboard --logdir lightning_logs"
+    assert len(last) < 80  # of a terminal
 
 
 def test_run_finds_the_hidden_map(ddp_run: tuple[str, Path]) -> None:

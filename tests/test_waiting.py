@@ -17,6 +17,21 @@ waiting.nothing_to_wait_for()
 time.sleep(0.5)
 """
 
+STAGES = """
+import time
+from lightning_app import waiting
+waiting.SAYS_SO_S = 0.8
+waiting.say_if_slow("loading")
+time.sleep(0.5)
+waiting.say_if_slow("starting")
+time.sleep(0.6)
+waiting.say_if_slow("begun anew")
+time.sleep(0.5)
+waiting.nothing_to_wait_for()
+waiting.say_if_slow("another wait")
+time.sleep(0.5)
+"""
+
 ENDS = """
 import subprocess, sys
 from lightning_app import waiting
@@ -59,6 +74,10 @@ def test_a_terminal_is_told_what_is_waited_for() -> None:
     assert said_at_a_terminal(LOCAL_RANK="1") == "."  # the first rank tells for all
     pipe = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, check=True)
     assert pipe.stderr == b""
+
+
+def test_short_waits_one_after_another_are_a_long_one() -> None:
+    assert said_at_a_terminal(STAGES) == "starting …\r\n."
 
 
 def test_a_terminal_is_told_that_other_ranks_have_not_ended() -> None:

@@ -123,15 +123,14 @@ class BestCheckpoint(ModelCheckpoint):
         """Look at what is logged; nothing is saved before the epoch's end."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or self._is_settled:
             return
-        logged = inside.logged_in_validation(trainer)
-        known = [name for name in names_of_validation(trainer) if _without_ends(name) in logged]
+        known = names_of_validation(trainer)
         found: Any = trainer.strategy.broadcast(guess(known))
         if found is not None:
             self._settle(*found)
             if self.monitor != USUAL:
                 self._tell(
-                    f"The best checkpoint is that of the {'low' if self.mode == 'min' else 'high'}"
-                    f"est {self.monitor}; --monitor NAME chooses another metric"
+                    f"Best checkpoint: that of the {'low' if self.mode == 'min' else 'high'}"
+                    f"est {self.monitor}; --monitor NAME chooses another"
                 )
         elif names := ", ".join(known):
             self._tell(
@@ -162,7 +161,7 @@ class BestCheckpoint(ModelCheckpoint):
             self._last_global_step_saved = -1
             super().on_train_epoch_end(trainer, pl_module)
         elif self._asked is not None and not is_old:
-            names = ", ".join(trainer.callback_metrics)
+            names = ", ".join(n for n in trainer.callback_metrics if not n.startswith("coverage/"))
             self._tell(
                 f"--monitor {self.monitor}: no value of this name was logged yet, so no best "
                 f"checkpoint is kept; there is: {names}",
@@ -177,8 +176,8 @@ def _without_ends(name: str) -> str:
 
 
 def names_of_validation(trainer: Trainer) -> list[str]:
-    """The metrics that are not of the training steps."""
+    """The metrics that are logged in training's validations, and not in its steps."""
     trained = {metric.meta.name for metric in inside.training_results(trainer).values()}
     trained |= {name + end for name in trained for end in ("_step", "_epoch")}
-    ours = ("train/loss", "coverage/")
-    return [n for n in trainer.callback_metrics if n not in trained and not n.startswith(ours)]
+    logged = inside.logged_in_validation(trainer) - trained
+    return [n for n in trainer.callback_metrics if _without_ends(n) in logged and n not in trained]

@@ -35,6 +35,7 @@ from lightning_app.checkpoint.finite import (
 from lightning_app.checkpoint.heartbeat import Heartbeat, largest_of_all
 from lightning_app.checkpoint.io import continued_from, last_path
 from lightning_app.checkpoint.loadable import what_is_refused
+from lightning_app.processes import ranks
 from lightning_app.processes.signals import (
     SIGNALS,
     Stopped,
@@ -89,6 +90,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
         self._path = last_path(trainer)  # before another callback makes a `last.ckpt` there
+        ranks.keep(self._path)
         _check_others(trainer, self._path)
         self._spoilt = non_finite(pl_module)
         self.last_good = continued_from(trainer)

@@ -33,6 +33,7 @@ _PLACE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 _ranks: dict[int, "subprocess.Popen[bytes]"] = {}  # those that this process has started
 _have_run: list[int] = []  # processes, this one and those that it is forked from, after a run
+_kept: list[str] = []  # where the run has its last checkpoint, once there is one
 _is_rank = threading.Event()  # set where this process is such a rank itself
 _is_ending = threading.Event()  # set once the main thread waits for no rank but for its end
 
@@ -114,10 +115,21 @@ def failed(within_s: float = 0.0) -> tuple[str, int] | None:
     while True:
         for rank, process in list(_ranks.items()):
             if status := process.poll():
-                return f"rank {rank} on {socket.gethostname()} {ending(status)}", exit_code(status)
+                line = f"rank {rank} on {socket.gethostname()} {ending(status)}"
+                return line + _how_to_go_on() * (status < 0), exit_code(status)
         if not _ranks or time.monotonic() >= deadline:
             return None
         time.sleep(POLL_S / 10)
+
+
+def keep(path: str) -> None:
+    """Note where the run keeps its last checkpoint, for the line about a rank that is killed."""
+    _kept[:] = [path]
+
+
+def _how_to_go_on() -> str:
+    saved = (path for path in _kept if os.path.exists(path))
+    return "".join(f"; {path} is whole: continue with --ckpt_path last" for path in saved)
 
 
 def ending(status: int) -> str:

@@ -84,7 +84,7 @@ class FirstSteps:
         if after != states:
             self._tell(
                 f"{model}.{hook} draws random numbers (as dropout does), each process for its own "
-                "samples, so its numbers depend on the number of devices",
+                f"samples, so its numbers depend on the number of devices{self._remedy(hook)}",
                 subject="random",
             )
         if hook == "training_step":
@@ -190,11 +190,17 @@ class FirstSteps:
             step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
         )
 
+    def _remedy(self, hook: str) -> str:
+        """What has a step's numbers be the same on any devices, if there is such a thing."""
+        is_covered = self._model.automatic_optimization and hook != "predict_step"
+        return ", and with --virtual_ranks N on N alone" if is_covered else ""
+
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
             self._tell(
                 f"{self._step} writes {_listed(names)}, each process of its own samples, so its "
-                "numbers depend on the number of devices; for BatchNorm on GPUs: --sync_batchnorm",
+                f"numbers depend on the number of devices{self._remedy('training_step')}; for "
+                "BatchNorm on GPUs: --sync_batchnorm",
                 subject="buffers",
             )
 

@@ -202,7 +202,8 @@ def why_not_split(loader: object) -> str | None:
     if not isinstance(loader, DataLoader):
         return f"{name} is not a DataLoader"
     if isinstance(loader.dataset, IterableDataset):
-        return f"{type(loader.dataset).__name__} is an IterableDataset, which has no indices"
+        data_set = type(loader.dataset).__name__
+        return f"the data set {data_set} is an IterableDataset, which has no indices"
     cls: Any = type(loader)
     for method in ("__iter__", "_get_iterator", "_index_sampler"):
         if getattr(cls, method) is not getattr(DataLoader, method):

@@ -12,11 +12,11 @@ from lightning_app.checkpoint.io import run_folder
 from lightning_app.modules import say
 from lightning_app.telemetry.describe import describe_layout
 from lightning_app.telemetry.metrics import EpochValues, is_of_coverage
-from lightning_app.telemetry.progress import RunProgress, epoch_of
+from lightning_app.telemetry.progress import epoch_of
 
 
 class Console(Callback):
-    """Prints a line at the start, one per epoch, unless the bar is the user's, one at the end."""
+    """Prints a line at the start, one per epoch, one at the end."""
 
     def __init__(self) -> None:
         self._trained = False
@@ -37,15 +37,10 @@ class Console(Callback):
         if not trainer.training:
             return
         found = self._values.at_end(trainer).items()
-        if trainer.progress_bar_callback is None or isinstance(
-            trainer.progress_bar_callback, RunProgress
-        ):
-            # A coverage of 0 is as it should be.
-            shown = ((name, value) for name, value in found if value or not is_of_coverage(name))
-            values = "".join(f"  {name} {value:.4g}" for name, value in shown)
-            say(
-                trainer.lightning_module, f"{epoch_of(trainer)}  step {trainer.global_step}{values}"
-            )
+        # A coverage of 0 is as it should be.
+        shown = ((name, value) for name, value in found if value or not is_of_coverage(name))
+        values = "".join(f"  {name} {value:.4g}" for name, value in shown)
+        say(trainer.lightning_module, f"{epoch_of(trainer)}  step {trainer.global_step}{values}")
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -56,7 +51,7 @@ class Console(Callback):
         folder = run_folder(trainer)  # on all ranks: they agree on it
         if isinstance(trainer.logger, TensorBoardLogger):
             runs = os.path.dirname(folder).removeprefix("./")
-            say(pl_module, f"Saved in {folder}. To see it: tensorboard --logdir {runs}")
+            say(pl_module, f"Saved in {folder}. See: tensorboard --logdir {runs}")
         elif path := last_saved(trainer):
             say(pl_module, f"Saved {path}")
 

@@ -1,5 +1,6 @@
 """Values that are logged beside the model's, and what a run has logged, in the order it matters."""
 
+import re
 from collections.abc import Container, Iterable, Mapping
 
 from lightning.pytorch import Trainer
@@ -10,6 +11,8 @@ from lightning_app.checkpoint.best import names_of_validation
 from lightning_app.modules import tensors_of
 
 _BY_STEP_AND_EPOCH = ("_step", "_epoch")  # Lightning's names for two values of one metric
+LOSS = r".*([lL]oss|[cC]ross_?[eE]ntropy|nll|NLL|bce|BCE|(?<![a-zA-Z])(ce|CE)(?![a-zA-Z]))"
+LR = "lr-"  # how the names of LearningRateMonitor begin
 
 
 class Smooths:
@@ -57,8 +60,7 @@ class EpochValues:
         What was logged per step alone is the last step's. What was not logged since the epoch
         before has ended, as of a validation that does not come with each, is not this one's.
         """
-        metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
-        others = {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
+        others = of_steps_alone(trainer)
         results = inside.training_results(trainer).values()
         unused = [entry.meta.name for entry in results if entry.has_reset]
         others |= {name + end for name in unused for end in ("", *_BY_STEP_AND_EPOCH)}
@@ -66,6 +68,12 @@ class EpochValues:
             others |= set(names_of_validation(trainer))
         self._has_validated = False
         return latest(trainer, without=others)
+
+
+def of_steps_alone(trainer: Trainer) -> set[str]:
+    """The names of what a model logs per step alone, as `self.log` in a training step does."""
+    metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
+    return {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
 
 
 def is_of_coverage(name: str) -> bool:
@@ -82,5 +90,6 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted((name for name in names if name not in doubles), key=_rank)
 
 
-def _rank(name: str) -> tuple[bool, bool, bool]:
-    return is_of_coverage(name), "loss" not in name.lower(), "train" not in name.lower()
+def _rank(name: str) -> tuple[bool, bool, bool, bool]:
+    is_last = is_of_coverage(name), name.startswith(LR)
+    return *is_last, not re.match(LOSS, name), "train" not in name.lower()

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import ProgressColumn, Task
+from rich.table import Column
 from rich.text import Text
 from typing_extensions import override
 
@@ -15,7 +16,9 @@ from lightning_app import inside
 from lightning_app.telemetry.metrics import latest
 
 BAR_WIDTH = 10  # characters
-REST_WIDTH = 58  # of the bar, and of what stands beside it besides metrics
+SPEED_WIDTH = len(" 12345.67it/s")
+RUN_WIDTH = len(" run 100%, 0:00:00 left")
+WIDE = 100  # a terminal that has room for all
 
 
 def epoch_of(trainer: Trainer) -> str:
@@ -63,7 +66,12 @@ class RunProgress(RichProgressBar):
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         _, bar, batches, _, speed = super().configure_columns(trainer)
         bar.bar_width = BAR_WIDTH
-        return [_Column(self.what), bar, batches, speed, _Column(self.whole_run)]
+        speeds = [speed] * self._is_wide
+        return [_Column(self.what), bar, batches, *speeds, _Column(self.whole_run)]
+
+    @property
+    def _is_wide(self) -> bool:
+        return self._console is not None and self._console.width >= WIDE
 
     @override
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -76,13 +84,21 @@ class RunProgress(RichProgressBar):
             self._shown = {name: f"{value:.4g}" for name, value in latest(trainer).items()}
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
-        width = self.progress.console.width - REST_WIDTH if self.progress is not None else 0
-        width -= sum(len(f"{name}: 0.000 ") for name in shown)
+        width = self._room(trainer) - sum(len(f"{name}: 0.000 ") for name in shown)
         for number, (name, value) in enumerate(self._shown.items()):
             width -= len(f"{name}: {value} ")
             if not name.startswith("coverage/") and (width >= 0 or number == 0):
                 shown.setdefault(name, value)
         return shown
+
+    def _room(self, trainer: Trainer) -> int:
+        """How many characters metrics have, each with a space before it."""
+        if self.progress is None:
+            return 0
+        what = max(len(epoch_of(trainer)), len("validation"))
+        batches = 2 * len(f" {trainer.num_training_batches}")
+        beside = what + len(" ") + BAR_WIDTH + batches + SPEED_WIDTH * self._is_wide + RUN_WIDTH
+        return self.progress.console.width - beside
 
     def what(self, task: Task) -> str:
         """Which loop it is that a bar shows."""
@@ -106,7 +122,7 @@ class _Column(ProgressColumn):
     max_refresh = 0.5
 
     def __init__(self, make: Any) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._make = make
 
     @override

@@ -80,7 +80,7 @@ def fit(
 def test_any_metric_is_gone_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     acc = {"val_acc": [0.9, 0.5, 0.7], "train_like": [1.0, 2.0, 3.0]}
     assert fit(tmp_path / "acc", Logs(**acc), BestCheckpoint()) == ["best-epoch=0"]
-    line = "The best checkpoint is that of the highest val_acc; --monitor NAME chooses another"
+    line = "Best checkpoint: that of the highest val_acc; --monitor NAME chooses another\n"
     assert capsys.readouterr().err.count(line) == 1
     both = acc | {"val_loss": [0.9, 0.5, 0.7]}
     assert fit(tmp_path / "loss", Logs(**both), BestCheckpoint()) == ["best-epoch=1"]
@@ -92,6 +92,7 @@ def test_any_metric_is_gone_by(tmp_path: Path, capsys: pytest.CaptureFixture[str
     error = capsys.readouterr().err
     assert error.count("--monitor val_los: no value of this name was logged yet") == 1
     assert "val_acc, " in error
+    assert "coverage/" not in error
     foreign = Logs(temperature=[0.9, 0.5], Top1=[0.1, 0.2])
     assert fit(tmp_path / "foreign", foreign, BestCheckpoint()) == []
     line = (

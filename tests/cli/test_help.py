@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning
 import pytest
+import torch
 
 from lightning_app.cli import main
 from lightning_app.command import command, program
@@ -55,6 +57,18 @@ def test_the_short_help_shows_flags_that_there_are(capsys: pytest.CaptureFixture
     flags = set(re.findall(r"--\w+(?= |$)", short.partition("examples")[0]))
     assert len(flags) >= 20
     assert flags <= full
+
+
+def test_the_versions_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["fit", "--version"])
+    told = capsys.readouterr().out
+    installed = f", torch {torch.__version__}, lightning {lightning.__version__}\n"
+    assert re.fullmatch(rf"lightning-any-devices \S+{re.escape(installed)}", told)
+    monkeypatch.setattr("lightning_app.help._PACKAGES", ("no-such-package",))
+    main(["--version"])
+    assert capsys.readouterr().out == "no-such-package (not installed)\n"
 
 
 def test_all_asks_for_the_full_help() -> None:

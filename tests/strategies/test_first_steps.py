@@ -99,6 +99,16 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
     draws, buffers = capsys.readouterr().err.splitlines()
     assert draws.startswith("Model.training_step draws random numbers")
     assert buffers.startswith("Model.training_step writes a, b and 1 more, each process")
+    remedy = " depend on the number of devices, and with --virtual_ranks N on N alone"
+    assert remedy in draws
+    assert remedy in buffers
+    model = Model()
+    model.automatic_optimization = False  # which virtual ranks refuse
+    for hook, own in (("training_step", model), ("predict_step", Model())):
+        with step(FirstSteps(own, CPU), hook):
+            torch.rand(1)
+        draws, *_ = capsys.readouterr().err.splitlines()
+        assert draws.endswith("depend on the number of devices")
 
 
 def test_an_evaluation_is_looked_at_alone_and_told_once(

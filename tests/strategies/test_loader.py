@@ -236,7 +236,7 @@ def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
     stream = DataLoader(NumberStream(), 2)
     assert shard_loader(stream, 0, 1) is stream
     assert shard_loader([1, 2], 0, 1) == [1, 2]
-    with pytest.raises(MisconfigurationException, match="NumberStream is an IterableDataset"):
+    with pytest.raises(MisconfigurationException, match="set NumberStream is an IterableDataset"):
         shard_loader(stream, 0, 2)
     with pytest.raises(MisconfigurationException, match="list is not a DataLoader"):
         shard_loader([1, 2], 0, 2)

@@ -153,7 +153,7 @@ def test_what_is_trained_is_not_changed_within_a_step(refused: list[list[str]]) 
 
 def test_what_is_validated_later_is_refused_before_the_first_step(refused: list[list[str]]) -> None:
     for *_, stream in refused:
-        assert stream.startswith("NumberStream is an IterableDataset")
+        assert stream.startswith("the data set NumberStream is an IterableDataset")
 
 
 def test_a_step_over_the_loaders_iterator_has_one_rank(refused: list[list[str]]) -> None:

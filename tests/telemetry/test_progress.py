@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, TQDMProgressBar
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -15,12 +15,13 @@ from typing_extensions import override
 
 from lightning_app.model import LinearModule
 from lightning_app.speed.executions import StepsPerExecution
+from lightning_app.telemetry import progress
 from lightning_app.telemetry.console import Console
 from lightning_app.telemetry.coverage import Coverage
 from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.metrics import in_order
 from lightning_app.telemetry.progress import RunProgress
-from tests.events import scalars
+from tests.events import chart_patterns, scalars
 from tests.runs import fit
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -81,11 +82,12 @@ def test_the_bar_shows_the_run(
 
 
 class Seldom(OnTheBar):
-    """Logs something in the first epoch alone."""
+    """Logs something in the first epoch alone, and a loss of single steps."""
 
     @override
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         loss = super().training_step(batch)
+        self.log("train_ce", loss)
         if self.current_epoch == 0:
             self.log("first", loss, on_step=True, on_epoch=True)
         return loss
@@ -98,20 +100,28 @@ def test_an_epochs_line_has_what_the_epoch_has_brought(
         "single_device",
         1,
         Seldom(log_shapes="off"),
-        callbacks=[Console()],
+        callbacks=[LearningRateMonitor("epoch"), Console()],
+        log_every_n_steps=1,
         logger=RunLogger(str(tmp_path)),
         max_epochs=4,
         check_val_every_n_epoch=2,
         num_sanity_val_steps=1,
     )
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
-    names = [re.findall(r"  ([a-z/0-9]+) ", line)[1:] for line in lines]
-    validated = ["train/loss", "val/loss", "val/mae", "val/r2"]
-    assert names == [["train/loss", "first"], validated, ["train/loss"], validated]
+    names = [re.findall(r"  ([a-zA-Z/0-9-]+) ", line)[1:] for line in lines]
+    validated = ["train/loss", "val/loss", "val/mae", "val/r2", "lr-SGD"]
+    others = ["train/loss", "lr-SGD"]
+    assert names == [["train/loss", "first", "lr-SGD"], validated, others, validated]
     curves = scalars(tmp_path / "lightning_logs" / "version_0")
     assert list(curves["at_epoch_end/first"]) == [3]
     assert list(curves["at_epoch_end/val/loss"]) == [7, 15]
     assert list(curves["at_epoch_end/train/loss"]) == [3, 7, 11, 15]
+    charts = chart_patterns(tmp_path / "lightning_logs" / "version_0")
+    shown = {name: [t for t in curves if re.match(charts[name], t)] for name in list(charts)[:2]}
+    assert shown == {
+        "each epoch": ["train/loss", "val/loss"],
+        "single steps": ["train/loss_step", "train_ce"],
+    }
 
 
 def test_the_bar_comes_to_its_end_by_executions_of_several_steps(tmp_path: Path) -> None:
@@ -124,30 +134,35 @@ def test_a_narrow_terminal_gets_what_has_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(progress, "_time", lambda seconds: "1:23:45")
     bar = Watched()
-    train(bar, tmp_path, max_epochs=1)
+    train(bar, tmp_path, max_epochs=100, max_steps=4, log_every_n_steps=1)
     assert bar.seen[-1][2].keys() == {"own", "train/loss"}
+    assert bar.progress is not None
+    drawn = bar.progress.console.render_lines(bar.progress.get_renderable())
+    [line] = ["".join(part.text for part in line).rstrip() for line in drawn]
+    whole = r"epoch 2/100 ━{10} 4/4 run 100%, 1:23:45 left own: 7.000 train/loss: [\d.]+"
+    assert re.fullmatch(whole, line)
 
 
-def test_a_bar_of_ones_own_is_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_lines_come_with_any_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(TQDMProgressBar(), tmp_path, max_epochs=1)
-    assert "epoch 1" not in capsys.readouterr().out
+    assert capsys.readouterr().out.count("epoch 1/1  step 4  train/loss ") == 1
 
 
 def test_values_are_in_the_order_in_which_they_matter() -> None:
-    names = ["val_acc", "coverage/missing", "val_loss", "f1", "f1_step", "f1_epoch", "train/loss"]
-    assert in_order(names) == ["train/loss", "val_loss", "val_acc", "f1", "coverage/missing"]
+    doubles, last = ["f1_step", "f1_epoch"], ["f1", "lr-SGD", "coverage/missing"]
+    names = [*last[1:], "val_acc", "val_loss", "val_ce", "f1", *doubles, "train/loss"]
+    assert in_order(names) == ["train/loss", "val_loss", "val_ce", "val_acc", *last]
     assert in_order(["train/loss", "f1", "train_loss"]) == ["train_loss", "f1"]  # one of the two
 
 
 def test_the_bar_is_not_drawn_while_a_line_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     bar, drawn = RunProgress(), []
-    bar.progress = progress = Progress()  # type: ignore[assignment]
+    bar.progress = drawing = Progress()  # type: ignore[assignment]
 
     def draw() -> None:
-        drawn.append(progress.live._lock.acquire(timeout=0.1))
+        drawn.append(drawing.live._lock.acquire(timeout=0.1))
 
     def note(*args: Any, **kwargs: Any) -> None:
         thread = Thread(target=draw)

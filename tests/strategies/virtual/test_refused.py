@@ -147,7 +147,7 @@ REFUSED = [
     ("Synced", "Shuffled", "mean has dist_sync_on_step=True"),
     ("Forgets", "Shuffled", "cannot skip a step: return the loss times 0"),
     ("Hooked", "Shuffled", "each part: remove the hook, or run without --virtual_ranks"),
-    ("Submodule", "Stream", "NumberStream is an IterableDataset"),
+    ("Submodule", "Stream", "the data set NumberStream is an IterableDataset"),
     ("Submodule", "Two", "takes its batch of several loaders at once"),
     ("Submodule", "ReadyMade", "the loader has batch_size=None, and 0 asks for one whole batch"),
     ("OverIterator", "Shuffled", "OverIterator.training_step takes the loader's iterator"),

@@ -236,10 +236,11 @@ def test_charts_show_what_is_logged_whatever_its_name() -> None:
     ]
     tags += ["valid/cross_entropy", "val_loss_step", "train_loss_epoch", "acc/train", "valid/Top1"]
     tags += ["valid/ppl", "val/f1_epoch", "test/f1/dataloader_idx_0", "train_acc_top5", "validity"]
+    tags += ["val_ce", "train_loss"]
     losses = ["train/loss", "val_loss", "test_loss", "valid/cross_entropy", "train_loss_epoch"]
-    assert matches(charts(tags), tags) == {
-        "Loss: each epoch": losses,
-        "Loss: single steps": ["train/loss_step", "val_loss_step"],
+    assert matches(charts(tags, {"train_loss", "train_f1"}), tags) == {
+        "Loss: each epoch": [*losses, "val_ce"],
+        "Loss: single steps": ["train/loss_step", "val_loss_step", "train_loss"],
         "Metrics: Top1": ["valid/Top1"],
         "Metrics: acc": ["val_acc", "acc/train"],
         "Metrics: acc_top5": ["train_acc_top5"],
