@@ -178,8 +178,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
             if is_new and random_states(self._devices) != before:
                 self._tell(
                     f"{type(module).__name__}.forward draws random numbers (as dropout does), each "
-                    "replica for its own samples, so its numbers depend on the number of devices, "
-                    "and with --strategy ddp --virtual_ranks N on N alone"
+                    "replica for its own samples, so its numbers depend on the number of devices "
+                    "(with --strategy ddp --virtual_ranks N, on N alone)"
                 )
             on_mean = partial(self._tell_of_mean, module)
             return Gather(sizes, self.root_device, rows, on_mean)(outputs)

@@ -193,7 +193,7 @@ class FirstSteps:
     def _remedy(self, hook: str) -> str:
         """What has a step's numbers be the same on any devices, if there is such a thing."""
         is_covered = self._model.automatic_optimization and hook != "predict_step"
-        return ", and with --virtual_ranks N on N alone" if is_covered else ""
+        return " (with --virtual_ranks N, on N alone)" if is_covered else ""
 
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:

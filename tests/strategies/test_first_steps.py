@@ -99,7 +99,7 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
     draws, buffers = capsys.readouterr().err.splitlines()
     assert draws.startswith("Model.training_step draws random numbers")
     assert buffers.startswith("Model.training_step writes a, b and 1 more, each process")
-    remedy = " depend on the number of devices, and with --virtual_ranks N on N alone"
+    remedy = " depend on the number of devices (with --virtual_ranks N, on N alone)"
     assert remedy in draws
     assert remedy in buffers
     model = Model()
