@@ -36,7 +36,7 @@ def probe(machine: Machine | None = None, uuids: bool = False) -> Facts:
     # Both at once: the second takes no GPU, so it cannot be in the way of the first.
     here = _ask_fresh(machine, chosen, "try", "PyTorch in a fresh process")
     clean = here if free == chosen else _ask_fresh(machine, free, "count", "PyTorch, unrestricted")
-    driver = Asking("NVIDIA driver (NVML)", lambda: nvml.nvml(machine), machine.files_s)
+    driver = Asking("NVIDIA driver (NVML)", lambda: nvml.nvml(machine), machine.command_s)
     process = Asking("this process", lambda: _process(machine), machine.files_s)
     hosts = Asking(
         "other hosts", lambda: launch.launch(machine, machine.files_s), machine.command_s
