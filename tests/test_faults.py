@@ -18,7 +18,7 @@ from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
 from tests.command import ROOT, start
 from tests.documented import exit_code, faults
-from tests.forked import STDERR, STDOUT, Program, children_of, no_file_over, set_variable
+from tests.live_program import STDERR, STDOUT, Program, children_of, no_file_over, set_variable
 
 ALONE = ("--accelerator", "cpu", "--devices", "1", "--max_epochs", "2")
 TWO = ("--accelerator", "cpu", "--devices", "2", "--strategy", "ddp", "--max_epochs", "2")

@@ -12,7 +12,7 @@ import pytest
 
 from lightning_app.strategies import meeting
 from tests.documented import exit_code
-from tests.forked import STDERR, STDOUT, Program
+from tests.live_program import STDERR, STDOUT, Program
 from tests.ranks import as_torchrun, free_port
 
 
