@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_app.strategies.structure import children
+
 MANY = 5  # a collection of fewer tensors is a batch's parts, as inputs and targets are
 
 
@@ -48,11 +50,8 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
     """The tensors in plain collections; none if there is an object of another kind."""
     if isinstance(batch, Tensor):
         yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _tensors(value)
-    elif isinstance(batch, (list, tuple)):
-        for value in batch:
+    elif isinstance(batch, (Mapping, list, tuple)):  # a dataclass may be a graph
+        for value in children(batch) or ():
             yield from _tensors(value)
 
 
