@@ -1,4 +1,4 @@
-"""Starts `train.py` as a user does, in a folder of its own; `tests.forking` runs it sooner."""
+"""Starts `train.py` as a user does, in a folder of its own; `tests.train_to_end` runs it sooner."""
 
 import os
 import re

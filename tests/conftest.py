@@ -32,9 +32,9 @@ def _unseeded() -> Iterator[None]:
 # A test module that uses one of these starts processes, or a browser.
 STARTS = {
     "tests.command": "process",
-    "tests.forked": "process",
+    "tests.live_program": "process",
     "tests.ranks": "process",
-    "tests.forking": "process",
+    "tests.train_to_end": "process",
     "tests.wild.processes": "process",
     "benchmarks.timing": "process",
     "subprocess": "process",

@@ -1,5 +1,6 @@
 """Models in which things go wrong, and one that waits to be disturbed."""
 
+import ctypes
 import os
 import resource
 import signal
@@ -98,6 +99,24 @@ class Waits(LinearModule):
     def predict_step(self, batch: Batch) -> Any:
         self._wait()
         return super().predict_step(batch)
+
+
+class Refused(LinearModule):
+    """Is refused on its last rank, while the first one waits: in Python, or in C and for good."""
+
+    def __init__(self, waits_in: str = "Python", **own: Any) -> None:
+        super().__init__(**own)
+        self.waits_in = waits_in
+
+    @override
+    def on_fit_start(self) -> None:
+        if self.global_rank == last_rank(self.trainer):
+            raise MisconfigurationException("only here")
+        Path("waits").touch()
+        if self.waits_in == "Python":
+            time.sleep(3600)
+        lock, taken = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+        lock(taken), lock(taken)  # which no signal breaks off
 
 
 class Disturbed(LinearModule):

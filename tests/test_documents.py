@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from tests.command import ROOT
-from tests.forked import STDERR, STDOUT, Program
-from tests.forking import train
+from tests.live_program import STDERR, STDOUT, Program
+from tests.train_to_end import train
 
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 WAITS = re.compile(r"^train\.py: .*(waits|waiting) for")  # on a busy machine

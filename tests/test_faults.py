@@ -18,7 +18,7 @@ from lightning_app.telemetry.dashboard import RunLogger
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
 from tests.command import ROOT, start
 from tests.documented import exit_code, faults
-from tests.forked import STDOUT, Program, children_of, no_file_over, set_variable
+from tests.live_program import STDERR, STDOUT, Program, children_of, no_file_over, set_variable
 
 ALONE = ("--accelerator", "cpu", "--devices", "1", "--max_epochs", "2")
 TWO = ("--accelerator", "cpu", "--devices", "2", "--strategy", "ddp", "--max_epochs", "2")
@@ -59,6 +59,7 @@ def test_a_run_stopped_while_it_starts_leaves_no_process(signum: int, tmp_path: 
     assert program.end(20) == exit_code("a signal while it starts", signum)
     name = signal.Signals(signum).name
     assert program.lines == [f"train.py: stopped by {name}: nothing to save"]
+    assert {path.name for path in tmp_path.iterdir()} == {STDOUT, STDERR}
 
 
 def test_a_port_in_use_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from _pytest.mark import ParameterSet
 from torch import Tensor
 
 from tests.documented import exit_code
-from tests.forked import Program, children_of, set_variable
+from tests.live_program import Program, children_of, set_variable
 
 LAYOUTS = {
     "one": ("--devices", "1"),

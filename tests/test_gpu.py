@@ -8,8 +8,8 @@ import torch
 
 from tests.command import transcript
 from tests.events import scalars
-from tests.forking import train
 from tests.runs import assert_same_weights, fit
+from tests.train_to_end import train
 
 pytestmark = pytest.mark.gpu
 

@@ -22,8 +22,8 @@ from lightning_app.processes.signals import Stopped
 from tests.command import outlives, start, without_waits
 from tests.documented import exit_code
 from tests.events import scalars
-from tests.forking import train
 from tests.runs import make_trainer
+from tests.train_to_end import train
 from tests.user_modules import Shuffled, Submodule
 
 FLAGS = (

@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from lightning_app.model import LinearModule
 from tests.command import ROOT, without_waits
-from tests.forking import clean_environment
 from tests.runs import SaveAt, fit, make_trainer
+from tests.train_to_end import clean_environment
 from tests.user_modules import Shuffled, Submodule
 
 SCRIPT = """

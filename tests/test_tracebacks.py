@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from lightning_app.cli import refusals
 from tests.documented import exit_code
-from tests.forked import Program
+from tests.live_program import Program
 from tests.test_faults import ALONE, TWO, step_saved
 
 

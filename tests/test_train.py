@@ -12,7 +12,7 @@ from lightning_app.cli.command_line import DEFAULT_MAX_EPOCHS
 from lightning_app.data import RandomDataset
 from tests.command import ROOT, Outcome, start, transcript
 from tests.events import scalars
-from tests.forking import train
+from tests.train_to_end import train
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 BORING = "lightning.pytorch.demos.boring_classes"

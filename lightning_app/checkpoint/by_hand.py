@@ -5,16 +5,20 @@ backward, and neither stepped nor cleared the gradients. What a batch has done i
 has written: an optimizer may be stepped past Lightning, a loss may go backward by itself.
 """
 
+from collections import Counter
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from lightning_app import inside
 
 Versions: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 _by_hand: WeakKeyDictionary[Trainer, int] = WeakKeyDictionary()
+_hooks: WeakKeyDictionary[Trainer, RemovableHandle] = WeakKeyDictionary()
 
 
 def num_accumulated(trainer: Trainer) -> int:
@@ -25,15 +29,20 @@ def num_accumulated(trainer: Trainer) -> int:
 
 
 def count_by_hand(trainer: Trainer) -> None:
-    """Count from now on, for `num_accumulated`, where the model optimizes by hand."""
+    """Count for `num_accumulated`, where the model optimizes by hand, until `count_no_more`."""
     if trainer.lightning_module.automatic_optimization:
         return
     _by_hand[trainer] = 0
-    counts, seen = [0] * len(trainer.optimizers), _all_versions(trainer)
+    steps = Counter[int]()  # by the `id` of the optimizer
+
+    def versions() -> list[Versions]:
+        return [_versions(optimizer, steps[id(optimizer)]) for optimizer in trainer.optimizers]
+
+    counts, seen = [0] * len(trainer.optimizers), versions()
 
     def count() -> None:
         nonlocal seen
-        before, seen = seen, _all_versions(trainer)
+        before, seen = seen, versions()
         for i, (old, (weights, gradients)) in enumerate(zip(before, seen, strict=False)):
             if weights != old[0] or not gradients[0]:  # it has stepped, or has cleared them
                 counts[i] = 0
@@ -41,21 +50,26 @@ def count_by_hand(trainer: Trainer) -> None:
                 counts[i] += 1
         _by_hand[trainer] = max(counts, default=0)
 
+    if any(group.get("fused") for one in trainer.optimizers for group in one.param_groups):
+        # Fused steps leave a tensor's version as it is. This hook is in no optimizer, but torch's.
+        _hooks[trainer] = register_optimizer_step_post_hook(
+            lambda optimizer, *args: steps.update([id(optimizer)])
+        )
     inside.after_step_by_hand(trainer, count)
     inside.after_step(trainer, count)  # whose hooks may step as well
 
 
-def _all_versions(trainer: Trainer) -> list[Versions]:
-    return [_versions(optimizer, trainer.global_step) for optimizer in trainer.optimizers]
+def count_no_more(trainer: Trainer) -> None:
+    """End what `count_by_hand` has begun; the moments of steps are left with all others'."""
+    if hook := _hooks.pop(trainer, None):
+        hook.remove()
 
 
-def _versions(optimizer: Optimizer, global_step: int) -> Versions:
+def _versions(optimizer: Optimizer, num_steps: int) -> Versions:
     """What changes with what is written to the weights, and to the gradients that there are."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    # Fused steps leave a tensor's version as it is; the Trainer counts those it knows of.
-    is_fused = any(group.get("fused") for group in optimizer.param_groups)
     return (
-        (global_step if is_fused else 0, sum(weight._version for weight in weights)),
+        (num_steps, sum(weight._version for weight in weights)),
         (len(gradients), sum(gradient._version for gradient in gradients)),
     )

@@ -28,7 +28,7 @@ from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.checkpoint.by_hand import count_by_hand
+from lightning_app.checkpoint.by_hand import count_by_hand, count_no_more
 from lightning_app.checkpoint.drawn import DrawnOtherwise, shared_in_training
 from lightning_app.checkpoint.io import continued_from
 from lightning_app.checkpoint.mid_epoch import (
@@ -177,6 +177,7 @@ class Resume(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        count_no_more(trainer)
         inside.forget_restart(trainer)  # a run may be told to stop before its first step
         self._checkpoint = {}
 

@@ -32,6 +32,7 @@ from lightning_app.cli.completion import print_completion
 from lightning_app.cli.continuing import CONTINUE, Begun, begins_with, in_words
 from lightning_app.cli.flag_values import check_run_flags, check_trainer_flags, check_value
 from lightning_app.cli.flags import add_run_flags, add_short_flags, in_config_files, size_model
+from lightning_app.cli.leaving import ToldElsewhere, leaves_nothing_empty
 from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.placing import Placing
@@ -47,7 +48,6 @@ from lightning_app.speed.profiler import NoProfiler
 from lightning_app.strategies.meeting import MeetingRanks
 from lightning_app.strategies.refused import check_saves
 from lightning_app.strategies.virtual import fix_workspace
-from lightning_app.telemetry.dashboard import RunLogger, discard_empty_run, leave_no_empty_run
 from lightning_app.telemetry.describe import num_processes
 from lightning_app.telemetry.progress import RunProgress
 from lightning_app.waiting import say_if_slow
@@ -170,18 +170,18 @@ class CommandLine(LightningCLI):
     @override
     def _run_subcommand(self, subcommand: str) -> None:
         self._begin_with_file()
-        if subcommand == "fit" and isinstance(self.trainer.logger, RunLogger):
-            self.trainer.logger.lock()
         say_if_slow(f"starting {num_processes(self.trainer)}")
+        with leaves_nothing_empty(self.trainer, self._begins_at):
+            self._run_or_refuse(subcommand)
+
+    def _run_or_refuse(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-            leave_no_empty_run(self.trainer)
         except (RunError, ProcessRaisedException):
             raise
         except Exception as error:
             if another_rank_told(error):
-                discard_empty_run(self.trainer)
-                raise SystemExit(2) from None
+                raise ToldElsewhere(2) from None
             has_stepped = inside.num_batches_learnt(self.trainer) != self._begins_at
             line = refusal(error, self._own("ckpt_path"), has_stepped)
             line = line or self._beginning.refusal(error)
@@ -189,7 +189,6 @@ class CommandLine(LightningCLI):
             line = line or self._beginning.about_random_data(error, self.trainer)
             if line is None:
                 raise
-            discard_empty_run(self.trainer)
             raise UsageError(line) from None
 
     @override

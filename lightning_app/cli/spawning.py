@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.cli.beginning import Beginning
+from lightning_app.cli.leaving import ToldElsewhere, leaves_nothing_empty
 from lightning_app.cli.quiet import quieten
 from lightning_app.cli.refusals import (
     HEARSAY_S,
@@ -29,7 +30,6 @@ from lightning_app.cli.refusals import (
 )
 from lightning_app.errors import RunError, UsageError
 from lightning_app.processes import ranks, signals
-from lightning_app.telemetry.dashboard import discard_empty_run, leave_no_empty_run
 
 REFUSED = 2
 
@@ -42,8 +42,6 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
         try:
             return super().launch(function, *args, trainer=trainer, **kwargs)
         except ProcessExitedException as error:
-            if error.exit_code == REFUSED:
-                leave_no_empty_run(trainer)
             if error.exit_code > 0:  # it has told why
                 raise SystemExit(error.exit_code) from None
             name = f"rank {error.error_index} on {socket.gethostname()}"
@@ -76,9 +74,9 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
         parent = os.getppid()
         with signals.listening_as_rank():
             try:
-                self._run(process_idx, trainer, *args)
+                with leaves_nothing_empty(trainer):
+                    self._run(process_idx, trainer, *args)
             except UsageError as error:
-                discard_empty_run(trainer)
                 _end(str(error), parent, REFUSED)
             except RunError as error:
                 _end(str(error), parent, error.status)
@@ -98,7 +96,7 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
                 raise
             except Exception as error:
                 if another_rank_told(error):
-                    raise SystemExit(REFUSED) from None
+                    raise ToldElsewhere(REFUSED) from None
                 line = refusal(error, trainer.ckpt_path) or beginning.refusal(error)
                 line = line or beginning.about_random_data(error, trainer)
                 if line is None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -25,7 +25,7 @@ PATIENCE_S = 5.0  # with ranks that end by themselves once another has ended
 SAYS_SO_S = 10.0  # after which who waits for a rank says so
 LIMIT_S = 1800.0  # for which the first rank waits for the others' end, as long as in training
 POLL_S = 0.2
-FLUSH_S = 1.0
+LAST_S = 1.0  # for what is left to do at an end
 _PR_SET_PDEATHSIG = 1
 _SYNCHRONIZE, _INFINITE = 0x00100000, 0xFFFFFFFF  # Windows'
 # By which Lightning tells the processes of later ranks their places; it sets them here as well.
@@ -35,6 +35,7 @@ _ranks: dict[int, "subprocess.Popen[bytes]"] = {}  # those that this process has
 _have_run: list[int] = []  # processes, this one and those that it is forked from, after a run
 _kept: list[str] = []  # where the run has its last checkpoint, once there is one
 _is_rank = threading.Event()  # set where this process is such a rank itself
+_last: list[Callable[[], None]] = []  # what is left to do where this process ends at once
 _is_ending = threading.Event()  # set once the main thread waits for no rank but for its end
 
 
@@ -215,21 +216,33 @@ def kill() -> None:
 
 
 def end_at_once(status: int) -> NoReturn:
-    """End this process, from any thread; what it has printed is written first, if that is quick."""
-    flush()
+    """End this process, from any thread; what is left to do comes first, if that is quick."""
+    do_last()
     os._exit(status)
 
 
-def flush() -> None:
-    """Write what was printed, if that is quick; from any thread."""
-    flushing = threading.Thread(target=_flush, daemon=True)
-    flushing.start()
-    flushing.join(FLUSH_S)
+@contextmanager
+def done_last(what: Callable[[], None]) -> Iterator[None]:
+    """Within, have something done also where the process ends at once; by any thread."""
+    _last.append(what)
+    try:
+        yield
+    finally:
+        _last.remove(what)
 
 
-def _flush() -> None:
+def do_last() -> None:
+    """Do what is left to do, and write what was printed, if that is quick; from any thread."""
+    doing = threading.Thread(target=_do_last, daemon=True)
+    doing.start()
+    doing.join(LAST_S)
+
+
+def _do_last() -> None:
     with suppress(OSError, ValueError):  # closed
         sys.stdout.flush()
+    for what in _last:
+        what()
 
 
 def say(line: str) -> None:

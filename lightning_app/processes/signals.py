@@ -20,7 +20,7 @@ from types import FrameType
 from lightning_app.command import program
 from lightning_app.processes import slurm
 from lightning_app.processes.placement import SLURM, global_rank, local_rank, placement
-from lightning_app.processes.ranks import end_at_once, flush, say
+from lightning_app.processes.ranks import do_last, end_at_once, say
 
 SIGNALS = tuple(
     getattr(signal, name)
@@ -265,6 +265,6 @@ def _end(signum: int, line: str) -> None:
 
 
 def _end_by(signum: int) -> None:
-    """End this process as a signal does that nothing takes up; what it has printed is written."""
-    flush()
+    """End this process as a signal does that nothing takes up; what is left to do comes first."""
+    do_last()
     os.kill(os.getpid(), signum)

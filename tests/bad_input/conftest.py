@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.forking import Forks
+from tests.train_to_end import Forks
 
 
 @pytest.fixture(scope="session")

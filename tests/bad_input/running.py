@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.bad_input.odd_files import LONG_NAME, make_odd_files
 from tests.command import without_waits
-from tests.forking import Ended, Forks
+from tests.train_to_end import Ended, Forks
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict", "plan")
 

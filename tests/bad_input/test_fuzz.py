@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.bad_input.odd_files import LONG_NAME, make_odd_files
 from tests.bad_input.running import refused_well, stopped_well, went_well
-from tests.forking import Forks
+from tests.train_to_end import Forks
 
 FIRST = ("--strategy=dp", "--data.length=20", "--data.val_length=10")
 LAST = ("--accelerator=cpu", "--max_epochs=1", "--max_time=00:00:00:10")  # or it takes for ever

@@ -7,7 +7,7 @@ import pytest
 
 from tests.bad_input.running import refused_well, run_odd, went_well
 from tests.bad_input.table import ACCEPTED, LATE, REFUSED, SIBLINGS, WHOLE
-from tests.forking import Forks
+from tests.train_to_end import Forks
 
 # Two of five are much like those before them.
 SIBLING = [command for number, command in enumerate(REFUSED) if number % 5 in (2, 4)]

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim import SGD
+from torch.optim.optimizer import _global_optimizer_post_hooks
 from typing_extensions import override
 
 from lightning_app.checkpoint.by_hand import num_accumulated
@@ -31,6 +32,14 @@ class StepsPast(AccumulatesByHand):
         if self.trainer.fit_loop.epoch_loop.batch_idx % 3 == 2:
             optimizer.step()
         return loss
+
+
+class StepsPastFused(StepsPast):
+    """A fused step leaves no version of the weights behind."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        return SGD(self.parameters(), lr=0.02, fused=True)
 
 
 class Rarely(StepsPast):
@@ -116,6 +125,7 @@ class EndsWith(Callback):
         (AccumulatesByHand, [1, 2, 0, 1, 2, 0, 1, 0]),
         (LeavesTwo, [1, 2, 0, 1, 2, 0, 1, 2]),
         (StepsPast, [1, 2, 0, 1, 2, 0, 1, 2]),
+        (StepsPastFused, [1, 2, 0, 1, 2, 0, 1, 2]),
         (StepsInHook, [1, 2, 3, 1, 2, 3, 1, 2]),
         (BesideAnother, [1, 2, 0, 1, 2, 0, 1, 2]),
         (Rarely, [0] * 8),
@@ -136,6 +146,7 @@ def test_gradients_are_accumulated_by_hand(
     for validations in (0, 1):
         noted = Accumulated()
         train(validations, None, noted, EndsWith(path))
+        assert not _global_optimizer_post_hooks
         assert noted.numbers[:8] == numbers  # before the hooks of the model
         train(validations, str(path))
         # Before a validation Lightning clears the gradients of any run.

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lightning_app.cli import main
 from tests.documented import exit_code
-from tests.forking import train
+from tests.train_to_end import train
 
 ERRORS = {
     "--no_such_flag 1": "unrecognized arguments: --no_such_flag 1",

@@ -14,11 +14,11 @@ import torch
 
 from tests.command import ROOT
 from tests.events import scalars
-from tests.forked import children_of
-from tests.forking import train
 from tests.launched.hosts import CAN_HAVE_HOSTS, NO_HOSTS, Hosts, Started, loopback, two_hosts
 from tests.launched.page import command
+from tests.live_program import children_of
 from tests.ranks import as_torchrun, free_port
+from tests.train_to_end import train
 
 FLAGS = (
     *("--accelerator", "cpu", "--precision", "64-true", "--log_every_n_steps", "5"),

@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch.demos.boring_classes import BoringModel
 from typing_extensions import override
 
-from tests.forking import train
+from tests.train_to_end import train
 
 LISTENS = "0A"
 LOOPBACK = ("0100007F", "00000000000000000000000001000000")  # as the kernel writes them

@@ -45,23 +45,34 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
         self.tags: set[str] = set()  # of the scalars that this process has written
         self.continues = continues
         self._lock = FolderLock()
+        self._has_folder = False  # for itself
         self._earlier = self._event_files() if self.continues else []
+
+    @property
+    @override
+    def experiment(self) -> Any:
+        """As TensorBoardLogger's. Lightning asks for it once all ranks have met."""
+        self.lock()
+        return super().experiment
 
     @rank_zero_only
     def lock(self) -> None:
-        """Have a folder that was named for this process, as a numbered one is its own.
+        """Have the run's folder for this process: a named one may be another's already.
 
         Raises:
             UsageError: Another process writes into it.
         """
-        if not isinstance(self.version, str) or "://" in self.save_dir:
+        if self._has_folder:
             return
-        os.makedirs(self.log_dir, exist_ok=True)
-        if not self._lock.take(self.log_dir):
-            raise UsageError(
-                f"the run in {self.log_dir.removeprefix('./')} is still going on in another "
-                "process, and both would write there: wait for its end, or leave out --ckpt_path"
-            )
+        if isinstance(self.version, str) and "://" not in self.save_dir:
+            os.makedirs(self.log_dir, exist_ok=True)
+            if not self._lock.take(self.log_dir):
+                raise UsageError(
+                    f"the run in {self.log_dir.removeprefix('./')} is still going on in another "
+                    "process, and both would write there: wait for its end, or leave out "
+                    "--ckpt_path"
+                )
+        self._has_folder = True
 
     @override
     def _get_next_version(self) -> int:
@@ -81,6 +92,7 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
                 continue
             else:
                 self._lock.take(str(own))
+                self._has_folder = True
                 return number
 
     def _event_files(self) -> list[Path]:
@@ -109,6 +121,8 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
 
     def discard(self) -> None:
         """Remove what this process wrote: a new run's folder, or its events of a continued run."""
+        if not self._has_folder:
+            return
         self.finalize("aborted")
         self._lock.release()
         if self.continues:
@@ -121,7 +135,7 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
 
     def leave_no_empty_run(self) -> None:
         """Remove a file of events that has none, which the page would show as a run."""
-        if self.tags or not os.path.isdir(self.log_dir):
+        if self.tags or not (self._has_folder and os.path.isdir(self.log_dir)):
             return
         self.finalize("success")
         empty = list(filter(_has_no_events, set(self._event_files()) - set(self._earlier)))

@@ -9,8 +9,8 @@ from lightning_app.own_part import KEY
 from lightning_app.strategies.sharding import shard_sizes
 from tests.command import ROOT, transcript
 from tests.events import scalars
-from tests.forking import train
 from tests.in_process import InProcess
+from tests.train_to_end import train
 
 
 @pytest.mark.filterwarnings("default")

@@ -34,7 +34,7 @@ def test_the_same_bits(name: str, tmp_path: Path) -> None:
 
 
 def test_a_users_matrices_before_the_run(tmp_path: Path) -> None:
-    from tests.forking import train as train_py
+    from tests.train_to_end import train as train_py
 
     (tmp_path / "mine.py").write_text(MATRICES)
     flags = ("--accelerator", "gpu", "--virtual_ranks", "4", "--max_epochs", "1")

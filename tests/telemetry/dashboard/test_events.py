@@ -31,7 +31,7 @@ from lightning_app.telemetry.dashboard.pictures import (
 from lightning_app.telemetry.dashboard.throughput import device_use
 from tests.command import ROOT
 from tests.events import scalars
-from tests.forking import train
+from tests.train_to_end import train
 
 LAYOUTS = {
     1: ("--devices", "1"),

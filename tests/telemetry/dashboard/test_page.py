@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.forking import train
 from tests.ranks import free_port
+from tests.train_to_end import train
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.timeout(180)

@@ -1,7 +1,8 @@
-"""Runs many command lines from one process, which pays for the imports once, and forks for each.
+"""Runs command lines of `train.py` to their ends: one process imports, and forks for each.
 
-`train` and `Forks` are what tests use. This file is started as a process of its own, so that
-nothing of the tests (threads, plugins, open files) is in the children.
+`train` and `Forks` are what tests use; `live_program.py` has a run that is watched, or disturbed.
+This file is started as a process of its own, so that nothing of the tests (threads, plugins, open
+files) is in the children.
 """
 
 import atexit

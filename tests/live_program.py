@@ -1,7 +1,8 @@
-"""Runs `train.py` in a process that has torch and Lightning imported, and so starts at once.
+"""Starts `train.py`, for a test that watches, signals or kills it while it goes on.
 
-It has a process group of its own, a folder, and its streams in files or where the test has them.
-The later ranks of a `ddp` run start as usual, and take as long.
+It is forked from a process that has torch and Lightning imported, and so starts at once. It has a
+process group of its own, a folder, and its streams in files there. The later ranks of a `ddp` run
+start as usual, and take as long. Without anything to do meanwhile: `train_to_end.py`.
 """
 
 import multiprocessing
