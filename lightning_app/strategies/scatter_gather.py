@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils.rnn import PackedSequence
@@ -122,7 +123,9 @@ def _to(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     inner = replaceable(value)
-    return value if inner is None else rebuild(value, [_to(each, device) for each in inner])
+    if inner is None:  # another kind of collection, of one sample
+        return move_data_to_device(value, device)
+    return rebuild(value, [_to(each, device) for each in inner])
 
 
 class Gather:
