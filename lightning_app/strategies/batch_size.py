@@ -33,19 +33,6 @@ def num_rows(batch: Any, num_asked: int) -> int:
     return num_asked if len(lengths) != 1 or is_time_first else lengths.pop()
 
 
-def num_counted(num_rows: int, num_asked: int, told: float | None = None) -> int:
-    """The samples that a batch counts for in a mean over an epoch.
-
-    A single row may hold all samples, one behind the other: it is not one of the samples then.
-
-    Args:
-        num_rows: What the batch was taken to have.
-        num_asked: The samples that were asked of the data set.
-        told: What the model says that its loss is a mean over; `None` if it does not.
-    """
-    return num_asked if num_rows == 1 and told != 1 else num_rows
-
-
 def _tensors(batch: Any) -> Iterator[Tensor]:
     """The tensors in plain collections; none if there is an object of another kind."""
     if isinstance(batch, Tensor):

@@ -157,7 +157,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
             told = mean_over(self.lightning_module, args[0]) if args else None
             self._weight.set(hook, shard, size, told)
             if hook == "training_step":
-                self.step_weight = self._weight.num_samples
+                self.step_weight = self._weight.value * shard.global_size / self.world_size
             with self._step(hook, shard, args[0] if args else None):
                 output = step(*args, **kwargs)
             part = self._weight.value / self.world_size

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import Strategy
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.batch_size import num_counted, num_rows
+from lightning_app.strategies.batch_size import num_rows
 from lightning_app.strategies.loader import check_not_split, shard_loader
 from lightning_app.strategies.passes import Batches, Pass
 from lightning_app.strategies.sharding import Shard
@@ -111,7 +111,7 @@ class GlobalBatch(DirectTransfer, Strategy):
         else:
             size = shards[0].global_size  # whatever rows they are in
             if len(shards) == 1 and self._has_one_loader():
-                size = num_counted(self._tell_size(self._trainer, args[0], shards[0]), size)
+                self._tell_size(self._trainer, args[0], shards[0])
         if hook == "training_step":
             self.step_weight = size
         return step(*args, **kwargs)

@@ -9,7 +9,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from lightning_app.strategies.batch_size import num_counted
 from lightning_app.strategies.sharding import Shard, shard_sizes
 
 MEAN_OVER = "loss_is_mean_over"  # a method that a LightningModule may have
@@ -22,17 +21,13 @@ class LossWeight:
         rank: This rank.
         world_size: How many ranks there are.
         sum_over_ranks: Makes of a CPU tensor `(N,)`, float64, its sum over all ranks.
-
-    Attributes:
-        num_samples: Those that the rank's mean counts for in a mean over an epoch: all ranks'
-            together are the batch's.
     """
 
     def __init__(
         self, rank: int, world_size: int, sum_over_ranks: Callable[[Tensor], Tensor]
     ) -> None:
         self._rank, self._world_size, self._sum = rank, world_size, sum_over_ranks
-        self.value, self.num_samples = 1.0, 0.0
+        self.value = 1.0
         self._silenced: list[RemovableHandle] = []
 
     def set(self, hook: str, shard: Shard, size: int, mean_over: float | None) -> None:
@@ -54,16 +49,13 @@ class LossWeight:
                 "so the weight of its loss is not known: leave samples out in the data set, not in "
                 f"collate_fn, or give the number by a method `{MEAN_OVER}(batch)` of the model"
             )
-        counted = float(num_counted(size, shard.size, mean_over)) if shard.size else 0.0
-        self.value, self.num_samples = shard.loss_weight(self._world_size), counted
+        self.value = shard.loss_weight(self._world_size)
         can_ask = hook == "training_step" or shard.global_size >= self._world_size  # all ranks
         if mean_over is not None and can_ask:
             own = mean_over if shard.size else 0.0
-            sums = self._sum(torch.tensor([own, counted], dtype=torch.float64))
-            total, num_samples = sums.tolist()
+            total = float(self._sum(torch.tensor([own], dtype=torch.float64)))
             if total:  # else the loss is NaN, or what the model makes of nothing, as on one device
                 self.value = own * self._world_size / total
-                self.num_samples = own / total * num_samples
 
     def weigh_loss(self, loss: Tensor, model: LightningModule) -> Tensor:
         """The loss to call `backward` of, whose gradients the ranks average.

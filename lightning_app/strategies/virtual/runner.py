@@ -11,7 +11,6 @@ from torch import Tensor
 from lightning_app import inside
 from lightning_app.strategies.alone import Alone
 from lightning_app.strategies.batch_means import BatchMeans
-from lightning_app.strategies.batch_size import num_counted
 from lightning_app.strategies.loss_weight import MEAN_OVER, mean_over
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.telling import TellOnce
@@ -63,7 +62,6 @@ class Runner:
 
     Attributes:
         exchange: Connects the processes.
-        num_samples: Those that the last step's loss counts for in a mean over an epoch.
     """
 
     def __init__(self, trainer: Trainer, tell: TellOnce, alone: Alone, num_parts: int) -> None:
@@ -71,7 +69,6 @@ class Runner:
         self._alone = alone
         self._device = trainer.strategy.root_device
         self.exchange = Exchange(self._device)
-        self.num_samples = 0.0
         self._buffers = Buffers(self._model, tell)
         self._attributes = defaultdict[str, Attributes](lambda: Attributes(self._model, tell))
         self._logs = PartLogs(trainer)
@@ -208,13 +205,10 @@ class Runner:
 
     def _log(self, notes: list[Note], done: Done, split: Split) -> None:
         told = [note.mean_over for note in notes if note.mean_over is not None]
-        asked = list(map(split.part_size, split.filled))
-        sizes = [
-            float(num_counted(note.num_samples, size, note.mean_over))
-            for note, size in zip(notes, asked, strict=True)
-        ]
-        self.num_samples = sum(sizes)
-        sizes = sizes if self.num_samples else list(map(float, asked))  # of what is logged of none
+        # A single row may hold all samples, one behind the other: it is not one of the samples.
+        asked = map(split.part_size, split.filled)
+        rows = [note.num_samples for note in notes]
+        sizes = [float(n if n > 1 else size) for n, size in zip(rows, asked, strict=True)]
         logged = [note.logged for note in notes]
         self._logs.merge(logged, sizes, split.full_size, told or None, done.objects)
         inside.results(self._trainer).batch_size = split.size  # for what later hooks log

@@ -193,6 +193,8 @@ class VirtualRanks(GlobalBatch):
         split = self._split(its_pass)
         if split.size % self.virtual_ranks or self.virtual_ranks % len(split.ranges):
             self._have_unequal_parts.add(self._trainer.training)
+        if hook == "training_step":  # the loss is that of the batch, and counts once
+            self.step_weight = split.size if self._runner.exchange.rank == 0 else 0
 
         def step_of_part(part: Any) -> Any:
             with refused_by_batchnorm(split.size, f"{self.virtual_ranks} virtual ranks"):
@@ -200,10 +202,7 @@ class VirtualRanks(GlobalBatch):
 
         batches = dict(zip(split.own(self._runner.exchange.rank), batch, strict=True))
         begin_streams = partial(self._begin_streams, its_pass, hook)
-        output = self._runner.run(Asked(hook, step_of_part, split, batches, begin_streams))
-        if hook == "training_step":  # the loss is that of the batch, and counts once
-            self.step_weight = 0 if self._runner.exchange.rank else self._runner.num_samples
-        return output
+        return self._runner.run(Asked(hook, step_of_part, split, batches, begin_streams))
 
     @override
     def backward(
