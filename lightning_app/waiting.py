@@ -23,8 +23,9 @@ def say_if_slow(what: str) -> None:
     is_first = not any(os.environ.get(name, "0") not in ("", "0") for name in _RANKS)
     if is_first and os.isatty(2):
         now_s = time.monotonic()
-        _silent_since_s[:] = _silent_since_s or [now_s]
-        timer = threading.Timer(_silent_since_s[0] + SAYS_SO_S - now_s, _say, (what,))
+        (since_s,) = _silent_since_s[:] or [now_s]  # at once: a timer may just say so
+        _silent_since_s[:] = [since_s]
+        timer = threading.Timer(since_s + SAYS_SO_S - now_s, _say, (what,))
         timer.daemon = True
         _timers.append(timer)
         timer.start()

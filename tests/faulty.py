@@ -119,6 +119,20 @@ class Refused(LinearModule):
         lock(taken), lock(taken)  # which no signal breaks off
 
 
+class FailsFirst(LinearModule):
+    """Fails in its first step, and may write beforehand what it has failed on."""
+
+    def __init__(self, writes: bool = False, **own: Any) -> None:
+        super().__init__(**own)
+        self.writes = writes
+
+    @override
+    def training_step(self, batch: Batch) -> Tensor:
+        if self.writes:
+            Path(str(self.trainer.log_dir), "batch.txt").write_text(str(batch))
+        raise ValueError("in the first step")
+
+
 class Disturbed(LinearModule):
     """Is disturbed once, on one rank, unless it was before in this folder.
 

@@ -14,6 +14,7 @@ from lightning_app.strategies import meeting
 from tests.documented import exit_code
 from tests.live_program import STDERR, STDOUT, Program
 from tests.ranks import as_torchrun, free_port
+from tests.train_to_end import train
 
 
 def rank_of_two(rank: int, port: int, folder: Path, waits_in: str) -> Program:
@@ -64,3 +65,16 @@ def wait_where_ranks_meet() -> None:
         time.sleep(3600)
 
     vars(meeting)["meeting"] = wait
+
+
+def test_an_error_before_the_first_step_leaves_what_the_user_has_written(tmp_path: Path) -> None:
+    model = ("--model", "tests.faulty.FailsFirst", "--model.writes")
+    for number, writes in enumerate(("false", "true")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        outcome = train(*model, writes, "--accelerator", "cpu", cwd=folder)
+        assert outcome.status == 1, outcome.stderr
+        assert outcome.stderr.count("ValueError: in the first step") == 1
+        files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        assert files == ["lightning_logs/version_0/batch.txt"] * (writes == "true")
+        assert writes == "true" or not any(folder.iterdir())

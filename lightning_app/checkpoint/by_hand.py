@@ -33,10 +33,13 @@ def count_by_hand(trainer: Trainer) -> None:
     if trainer.lightning_module.automatic_optimization:
         return
     _by_hand[trainer] = 0
-    steps = Counter[int]()  # by the `id` of the optimizer
+    steps = Counter[int]()  # by the `id` of a group, which a wrapper shares with its optimizer
 
     def versions() -> list[Versions]:
-        return [_versions(optimizer, steps[id(optimizer)]) for optimizer in trainer.optimizers]
+        return [
+            _versions(one, sum(steps[id(group)] for group in one.param_groups))
+            for one in trainer.optimizers
+        ]
 
     counts, seen = [0] * len(trainer.optimizers), versions()
 
@@ -53,7 +56,7 @@ def count_by_hand(trainer: Trainer) -> None:
     if any(group.get("fused") for one in trainer.optimizers for group in one.param_groups):
         # Fused steps leave a tensor's version as it is. This hook is in no optimizer, but torch's.
         _hooks[trainer] = register_optimizer_step_post_hook(
-            lambda optimizer, *args: steps.update([id(optimizer)])
+            lambda optimizer, *args: steps.update(map(id, optimizer.param_groups))
         )
     inside.after_step_by_hand(trainer, count)
     inside.after_step(trainer, count)  # whose hooks may step as well

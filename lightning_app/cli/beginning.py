@@ -39,11 +39,13 @@ class Beginning(Callback):
         is_over: Whether the first loop has begun: training, evaluation or prediction. The sanity
             check before training is part of the beginning.
         random_data: What a model is told that was given no data of its own; empty of others.
+        num_learnt: Batches that the run had learnt from before, where it is continued.
     """
 
     def __init__(self) -> None:
         self.is_over = False
         self.random_data = ""
+        self.num_learnt = 0
         self._is_checking = False  # by the steps of the sanity check, which are the user's
         self._held: list[Callable[[], None]] = []
         self._usual: Any = None  # what shows warnings

@@ -32,7 +32,7 @@ from lightning_app.cli.completion import print_completion
 from lightning_app.cli.continuing import CONTINUE, Begun, begins_with, in_words
 from lightning_app.cli.flag_values import check_run_flags, check_trainer_flags, check_value
 from lightning_app.cli.flags import add_run_flags, add_short_flags, in_config_files, size_model
-from lightning_app.cli.leaving import ToldElsewhere, leaves_nothing_empty
+from lightning_app.cli.leaving import leaves_nothing_empty
 from lightning_app.cli.near_misses import flags_named, last_given
 from lightning_app.cli.outputs import check_outputs
 from lightning_app.cli.placing import Placing
@@ -68,7 +68,6 @@ class CommandLine(LightningCLI):
     def __init__(self, subcommand: str, arguments: list[str]) -> None:
         self._chosen = subcommand
         self._checkpoint: Any = None  # what is in the one that the run begins with
-        self._begins_at = 0  # its step
         with Beginning() as self._beginning:
             super().__init__(
                 save_config_callback=SaveConfigOnce,
@@ -171,7 +170,7 @@ class CommandLine(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         self._begin_with_file()
         say_if_slow(f"starting {num_processes(self.trainer)}")
-        with leaves_nothing_empty(self.trainer, self._begins_at):
+        with leaves_nothing_empty(self.trainer, self._beginning):
             self._run_or_refuse(subcommand)
 
     def _run_or_refuse(self, subcommand: str) -> None:
@@ -181,8 +180,8 @@ class CommandLine(LightningCLI):
             raise
         except Exception as error:
             if another_rank_told(error):
-                raise ToldElsewhere(2) from None
-            has_stepped = inside.num_batches_learnt(self.trainer) != self._begins_at
+                raise SystemExit(2) from None
+            has_stepped = inside.num_batches_learnt(self.trainer) != self._beginning.num_learnt
             line = refusal(error, self._own("ckpt_path"), has_stepped)
             line = line or self._beginning.refusal(error)
             line = line or about_optimizer(error, self._own("optimizer"), self._own("lr_scheduler"))
@@ -243,7 +242,7 @@ class CommandLine(LightningCLI):
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is not None and self._chosen == "fit":
             check_progress(self._own("ckpt_path"), checkpoint, self.trainer)
-            self._begins_at = num_learnt(checkpoint["loops"]["fit_loop"])
+            self._beginning.num_learnt = num_learnt(checkpoint["loops"]["fit_loop"])
         if path := self._own("weights_from"):
             begin_with(self.trainer, self.model, path, self._trusted)
 

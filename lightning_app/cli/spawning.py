@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.cli.beginning import Beginning
-from lightning_app.cli.leaving import ToldElsewhere, leaves_nothing_empty
+from lightning_app.cli.leaving import leaves_nothing_empty
 from lightning_app.cli.quiet import quieten
 from lightning_app.cli.refusals import (
     HEARSAY_S,
@@ -74,8 +74,7 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
         parent = os.getppid()
         with signals.listening_as_rank():
             try:
-                with leaves_nothing_empty(trainer):
-                    self._run(process_idx, trainer, *args)
+                self._run(process_idx, trainer, *args)
             except UsageError as error:
                 _end(str(error), parent, REFUSED)
             except RunError as error:
@@ -89,14 +88,14 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
 
     def _run(self, process_idx: int, trainer: Any, *args: Any) -> None:
         beginning = next(c for c in trainer.callbacks if isinstance(c, Beginning))
-        with beginning:
+        with beginning, leaves_nothing_empty(trainer, beginning):
             try:
                 super()._wrapping_function(process_idx, trainer, *args)
             except RunError:
                 raise
             except Exception as error:
                 if another_rank_told(error):
-                    raise ToldElsewhere(REFUSED) from None
+                    raise SystemExit(REFUSED) from None
                 line = refusal(error, trainer.ckpt_path) or beginning.refusal(error)
                 line = line or beginning.about_random_data(error, trainer)
                 if line is None:

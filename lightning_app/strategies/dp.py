@@ -10,7 +10,7 @@ merge. CPU "devices" are replicas that work one after another.
   runs in one piece, on the first device, and the run says so once. So does a torchmetrics object.
 - Each replica starts from the buffers as they were; the first one's are kept, as on GPUs. Where
   the others' differ (running statistics), the run says so once; so too of attributes that `forward`
-  writes: on CPUs the last replica's stay, and on GPUs none.
+  writes: on CPUs the last replica's stay, on GPUs the first one's.
 
 Not covered: lists and other objects that `forward` appends to; a `forward` that is called by its
 name goes unsplit, and the modules it calls are the outermost ones.
@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchmetrics import Metric
 from typing_extensions import override
 
-from lightning_app.strategies.first_steps import random_states
+from lightning_app.strategies.first_steps import random_states, remedy
 from lightning_app.strategies.module_calls import ModuleCalls, answered_by
 from lightning_app.strategies.one_sample import refused_by_batchnorm
 from lightning_app.strategies.padding import listeners_to_encoders
@@ -178,8 +178,12 @@ class DataParallelStrategy(SingleDeviceStrategy):
             if is_new and random_states(self._devices) != before:
                 self._tell(
                     f"{type(module).__name__}.forward draws random numbers (as dropout does), each "
-                    "replica for its own samples, so its numbers depend on the number of devices "
-                    "(with --strategy ddp --virtual_ranks N, on N alone)"
+                    "replica for its own samples, so its numbers depend on the number of devices"
+                    + remedy(
+                        self._trainer.lightning_module,
+                        bool(self._trainer.predicting),
+                        "--strategy ddp --virtual_ranks N",
+                    )
                 )
             on_mean = partial(self._tell_of_mean, module)
             return Gather(sizes, self.root_device, rows, on_mean)(outputs)

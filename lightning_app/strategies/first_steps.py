@@ -84,7 +84,8 @@ class FirstSteps:
         if after != states:
             self._tell(
                 f"{model}.{hook} draws random numbers (as dropout does), each process for its own "
-                f"samples, so its numbers depend on the number of devices{self._remedy(hook)}",
+                "samples, so its numbers depend on the number of devices"
+                + remedy(self._model, hook == "predict_step"),
                 subject="random",
             )
         if hook == "training_step":
@@ -190,16 +191,11 @@ class FirstSteps:
             step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
         )
 
-    def _remedy(self, hook: str) -> str:
-        """What has a step's numbers be the same on any devices, if there is such a thing."""
-        is_covered = self._model.automatic_optimization and hook != "predict_step"
-        return " (with --virtual_ranks N, on N alone)" if is_covered else ""
-
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
             self._tell(
                 f"{self._step} writes {_listed(names)}, each process of its own samples, so its "
-                f"numbers depend on the number of devices{self._remedy('training_step')}; for "
+                f"numbers depend on the number of devices{remedy(self._model, False)}; for "
                 "BatchNorm on GPUs: --sync_batchnorm",
                 subject="buffers",
             )
@@ -217,6 +213,12 @@ class FirstSteps:
 def _listed(names: list[str]) -> str:
     more = len(names) - NUM_NAMED
     return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def remedy(model: LightningModule, predicts: bool, flags: str = "--virtual_ranks N") -> str:
+    """What has a step's numbers be the same on any devices, if there is such a thing."""
+    is_covered = model.automatic_optimization and not predicts
+    return f" (with {flags}, on N alone)" if is_covered else ""
 
 
 def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:

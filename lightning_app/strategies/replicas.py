@@ -74,8 +74,7 @@ class Replicas:
         replicas = replicate(module, devices, detach=not torch.is_grad_enabled())
         for replica, device in zip(replicas, devices, strict=True):
             for part in replica.modules():
-                if "_device" in vars(part):  # Lightning's note of where a module is
-                    vars(part)["_device"] = device
+                _move(vars(part), device)
         before = [attributes(replica) | buffers(replica) for replica in replicas]
         run = partial(self.call, module)
         call = _in_modes_of_this_thread(self._devices[0].type, run)
@@ -114,6 +113,15 @@ class Replicas:
                 f"{type(module).__name__}.forward writes {', '.join(names)}, of each replica's own "
                 "samples: `--strategy dp` keeps one replica's, so they differ from one device"
             )
+
+
+def _move(own: dict[str, Any], device: torch.device) -> None:
+    """Have a replica's plain tensors on its device, as those that an earlier forward has kept."""
+    for name, value in own.items():
+        if isinstance(value, Tensor):
+            own[name] = value.to(device)
+    if "_device" in own:  # Lightning's note of where a module is
+        own["_device"] = device
 
 
 def _buffers(module: Module) -> dict[str, Tensor]:

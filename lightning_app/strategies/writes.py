@@ -10,15 +10,15 @@ from torch.nn import Module
 
 State = dict[str, Any]  # by dotted name
 
-TORCHS_OWN = {"_parameters", "_buffers", "_modules"}
+# The last two are an RNN's notes of its weights, which it makes anew in a replica.
+TORCHS_OWN = {"_parameters", "_buffers", "_modules", "_flat_weights", "_flat_weight_refs"}
 
 
 def attributes(module: Module) -> State:
-    """A module's plain attributes, and those of the modules in it, but for torch's own layers."""
+    """A module's plain attributes, and those of the modules in it."""
     return {
         f"{path}.{name}".lstrip("."): value
         for path, part in module.named_modules()
-        if not type(part).__module__.startswith("torch.")  # they keep what they can make anew
         for name, value in vars(part).items()
         if name not in TORCHS_OWN
     }
@@ -30,11 +30,11 @@ def buffers(module: Module) -> State:
 
 
 def set_by_name(module: Module, state: State) -> None:
-    """Set attributes and buffers of a module, and of those in it."""
+    """Set attributes and buffers of a module, and of those in it; no methods of a replica."""
     parts = dict(module.named_modules(remove_duplicate=False))
     for full_name, value in state.items():
         path, _, name = full_name.rpartition(".")
-        if path in parts:  # else the replica has made this layer
+        if path in parts and not callable(value):  # a replica may have made a layer
             setattr(parts[path], name, value)
 
 

@@ -96,7 +96,8 @@ class RunProgress(RichProgressBar):
         if self.progress is None:
             return 0
         what = max(len(epoch_of(trainer)), len("validation"))
-        batches = 2 * len(f" {trainer.num_training_batches}")
+        numbers = (trainer.num_training_batches, *trainer.num_val_batches)
+        batches = 2 * max(len(f" {number}") for number in numbers)
         beside = what + len(" ") + BAR_WIDTH + batches + SPEED_WIDTH * self._is_wide + RUN_WIDTH
         return self.progress.console.width - beside
 

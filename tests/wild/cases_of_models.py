@@ -91,6 +91,11 @@ CASES: dict[str, Case] = {
     ),
     "a module without input": Case("modules.WithoutInput"),
     "arguments by name": Case("modules.Keyword"),
+    "a hook keeps activations": Case(
+        "modules.KeepsActivations",
+        right=on(["dp2"], SameOr("writes net.1.kept")),
+        leave_out=("stopped", *SEVERAL),
+    ),
     "forward writes an attribute": Case("modules.Remembers", right=on(["dp2"], SameOr("dp"))),
     "a tensor class of its own": Case("modules.OwnTensors"),
     # Losses.

@@ -233,6 +233,6 @@ MECHANISMS: dict[str, Mechanism] = {
         "strategies.replicas.Replicas._tell_of_writes",
         broken.nothing,
         "dp2",
-        "forward writes an attribute",
+        "forward writes an attribute; a hook keeps activations",
     ),
 }

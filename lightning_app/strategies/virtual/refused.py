@@ -152,8 +152,8 @@ def refused_by_determinism() -> Iterator[None]:
             ) from error
         if "uses CuBLAS" in text:
             raise _refusal(
-                "matrices were multiplied on the GPU before the run, so its kernels cannot be "
-                f"fixed any more: set {WORKSPACE}={FIXED} in the environment"
+                "kernels cannot be fixed: matrices were multiplied on the GPU before the run, or "
+                f"the environment has another {WORKSPACE}; set {WORKSPACE}={FIXED} there"
             ) from error
         raise
 

@@ -1,8 +1,7 @@
 """The run's event files: written without waiting, and cut back where a run is continued."""
 
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from lightning_app.errors import UsageError
 from lightning_app.masking import masked
 from lightning_app.telemetry.dashboard.folder_lock import FolderLock
 from lightning_app.telemetry.metrics import Smooths
+
+OF_A_RUN = (TensorBoardLogger.NAME_HPARAMS_FILE, "config.yaml")
 
 
 class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
@@ -120,18 +121,12 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
                 path.unlink()
 
     def discard(self) -> None:
-        """Remove what this process wrote: a new run's folder, or its events of a continued run."""
+        """Remove what this process wrote of a run that came to nothing; no file of the user's."""
         if not self._has_folder:
             return
         self.finalize("aborted")
         self._lock.release()
-        if self.continues:
-            for path in set(self._event_files()) - set(self._earlier):
-                path.unlink()
-            return
-        shutil.rmtree(self.log_dir, ignore_errors=True)
-        with suppress(OSError):  # other runs are in it
-            Path(self.root_dir).rmdir()
+        self._remove(set(self._event_files()) - set(self._earlier), OF_A_RUN)
 
     def leave_no_empty_run(self) -> None:
         """Remove a file of events that has none, which the page would show as a run."""
@@ -139,11 +134,17 @@ class RunLogger(TensorBoardLogger, Smooths, RewindsFiles):
             return
         self.finalize("success")
         empty = list(filter(_has_no_events, set(self._event_files()) - set(self._earlier)))
-        for path in empty:
-            path.unlink()
-        if not empty or self.continues:
+        if empty:
+            self._remove(empty, (self.NAME_HPARAMS_FILE,))
+
+    def _remove(self, events: Iterable[Path], names: Iterable[str]) -> None:
+        """Remove files of events, and of a new run these others, with all folders left empty."""
+        for path in events:
+            path.unlink(missing_ok=True)
+        if self.continues:
             return
-        Path(self.log_dir, self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+        for name in names:
+            Path(self.log_dir, name).unlink(missing_ok=True)
         with suppress(OSError):  # there is something else in it: predictions, say
             Path(self.log_dir).rmdir()
             Path(self.root_dir).rmdir()

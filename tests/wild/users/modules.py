@@ -231,6 +231,17 @@ class Keyword(Regression):
         return nn.functional.mse_loss(self.net(x=x, power=1, mask=None), y)
 
 
+class KeepsActivations(Regression):
+    """A hook on an inner layer keeps what it gives, which the loss is made of, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.net[1].register_forward_hook(lambda layer, _, output: setattr(layer, "kept", output))
+
+    def loss(self, batch):
+        return super().loss(batch) + 0.1 * self.net[1].kept.abs().mean()
+
+
 class Remembers(Regression):
     """A net that keeps, as an attribute, what it computed last."""
 
