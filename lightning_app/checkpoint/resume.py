@@ -48,6 +48,7 @@ from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain, tensors_of
 from lightning_app.own_part import own_part
+from lightning_app.strategies.loader import why_not_split
 
 _NOTHING_PENDING = "nothing_pending"
 _PLATEAUS_DUE = "plateaus_due"
@@ -184,7 +185,10 @@ class Resume(Callback):
         for loader in inside.training_loaders(trainer):
             name = type(getattr(loader, "dataset", loader)).__name__
             if not hasattr(loader, "load_state_dict"):
-                yield f"{name} tells no position, so it starts again, unless your code puts it back"
+                yield (
+                    f"{why_not_split(loader) or name}: it tells no position, so it starts again, "
+                    "unless your code puts it back"
+                )
             elif not self._has_position:
                 yield (
                     "the checkpoint has no position in the data, as of another program's, so "
