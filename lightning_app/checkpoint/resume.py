@@ -24,7 +24,6 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn.utils.prune import is_pruned
-from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
@@ -32,6 +31,7 @@ from lightning_app.checkpoint.by_hand import count_by_hand
 from lightning_app.checkpoint.drawn import DrawnOtherwise, shared_in_training
 from lightning_app.checkpoint.io import continued_from
 from lightning_app.checkpoint.mid_epoch import (
+    SAVE_NOTHING,
     begins_anew,
     gathered_so_far,
     gradients_lost,
@@ -247,8 +247,12 @@ def _what_is_lost(trainer: Trainer) -> Iterator[str]:
             f"loaders that were made for epoch {begun} (`reload_dataloaders_every_n_epochs`) are "
             f"made again at epoch {trainer.current_epoch}, and then at {begun + every}"
         )
-    if names := [name for name, m in model.named_modules() if isinstance(m, MetricTracker)]:
-        yield f"{', '.join(names)}: a MetricTracker saves nothing, so its history begins anew"
+    for kind in SAVE_NOTHING:
+        if names := [name for name, m in model.named_modules() if isinstance(m, kind)]:
+            yield (
+                f"{', '.join(names)}: a {kind.__name__} saves nothing of its history, so that "
+                "begins anew"
+            )
     if names := kept_aside(trainer):
         yield (
             f"{', '.join(names)} of {type(model).__name__}: configure_optimizers does not return "

@@ -60,6 +60,12 @@ CASES: dict[str, Case] = {
         leave_out=BUT_TWO,
     ),
     "an empty list of loaders": Case(REGRESSION, "habits.NoValidation", leave_out=BUT_TWO),
+    "logs an object as the epoch ends": Case(
+        "metrics.LogsAsItEnds",
+        in_float32=("mae",),
+        right=on(["stopped"], SameOr("mae: a torchmetrics object is not saved")),
+        leave_out=("one", "dp2", "ddp3"),
+    ),
     "clamps gradients": Case(
         "habits.ClampsGradients",
         right=on(SEVERAL, SameOr("hooks on the gradient of net.0.weight")),
