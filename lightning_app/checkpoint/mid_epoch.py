@@ -5,10 +5,20 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from torchmetrics import MaxMetric, Metric, MetricCollection, MetricTracker, MinMetric
+from torchmetrics import (
+    MaxMetric,
+    Metric,
+    MetricCollection,
+    MetricTracker,
+    MinMaxMetric,
+    MinMetric,
+)
+from torchmetrics.wrappers import ClasswiseWrapper
 
 from lightning_app import inside
 from lightning_app.checkpoint.by_hand import num_accumulated
+
+SAVE_NOTHING = (MetricTracker, MinMaxMetric)  # of what they have had, epoch by epoch
 
 
 def gathered_so_far(trainer: Trainer) -> dict[str, Any]:
@@ -69,21 +79,28 @@ def _over_epochs(trainer: Trainer) -> Iterator[str]:
 def _measuring(trainer: Trainer) -> Iterator[tuple[str, list[Metric]]]:
     """The model's metrics of an epoch that have a state, and that Lightning does not log."""
     logged, model = _logged(trainer), trainer.lightning_module
-    over_epochs = (MaxMetric, MinMetric, MetricTracker)
+    over_epochs = (MaxMetric, MinMetric, *SAVE_NOTHING)
     seen = {id(m) for one in model.modules() if isinstance(one, over_epochs) for m in one.modules()}
+    seen |= {id(m) for m in model.modules() if isinstance(m, ClasswiseWrapper)}  # always "updated"
     for name, module in model.named_modules():
-        if id(module) in seen or not isinstance(module, (Metric, MetricCollection)):
+        if not isinstance(module, (Metric, MetricCollection)):
             continue
-        parts = [part for part in module.modules() if isinstance(part, Metric)]
+        parts = [p for p in module.modules() if isinstance(p, Metric) and id(p) not in seen]
         seen |= {id(part) for part in parts}
         if any(part.update_called and id(part) not in logged for part in parts):
             yield name, parts
 
 
 def _logged(trainer: Trainer) -> set[int]:
-    """The metrics that Lightning logs, and begins anew."""
+    """The metrics that Lightning logs in this epoch, and begins anew."""
     results = (inside.training_results(trainer), inside.results(trainer) or {})
-    return {id(one.value) for found in results for one in found.values() if not one.is_tensor}
+    logged = (
+        one.value
+        for found in results
+        for one in found.values()
+        if not (one.is_tensor or one.has_reset)
+    )
+    return {id(part) for metric in logged for part in metric.modules()}
 
 
 def _num_ranks() -> int:

@@ -24,7 +24,6 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn.utils.prune import is_pruned
-from torchmetrics import MetricTracker
 from typing_extensions import override
 
 from lightning_app import inside
@@ -32,6 +31,7 @@ from lightning_app.checkpoint.by_hand import count_by_hand, count_no_more
 from lightning_app.checkpoint.drawn import DrawnOtherwise, shared_in_training
 from lightning_app.checkpoint.io import continued_from
 from lightning_app.checkpoint.mid_epoch import (
+    SAVE_NOTHING,
     begins_anew,
     gathered_so_far,
     gradients_lost,
@@ -48,6 +48,7 @@ from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain, tensors_of
 from lightning_app.own_part import own_part
+from lightning_app.strategies.loader import why_not_split
 
 _NOTHING_PENDING = "nothing_pending"
 _PLATEAUS_DUE = "plateaus_due"
@@ -185,7 +186,10 @@ class Resume(Callback):
         for loader in inside.training_loaders(trainer):
             name = type(getattr(loader, "dataset", loader)).__name__
             if not hasattr(loader, "load_state_dict"):
-                yield f"{name} tells no position, so it starts again, unless your code puts it back"
+                yield (
+                    f"{why_not_split(loader) or name}: it tells no position, so it starts again, "
+                    "unless your code puts it back"
+                )
             elif not self._has_position:
                 yield (
                     "the checkpoint has no position in the data, as of another program's, so "
@@ -244,8 +248,12 @@ def _what_is_lost(trainer: Trainer) -> Iterator[str]:
             f"loaders that were made for epoch {begun} (`reload_dataloaders_every_n_epochs`) are "
             f"made again at epoch {trainer.current_epoch}, and then at {begun + every}"
         )
-    if names := [name for name, m in model.named_modules() if isinstance(m, MetricTracker)]:
-        yield f"{', '.join(names)}: a MetricTracker saves nothing, so its history begins anew"
+    for kind in SAVE_NOTHING:
+        if names := [name for name, m in model.named_modules() if isinstance(m, kind)]:
+            yield (
+                f"{', '.join(names)}: a {kind.__name__} saves nothing of its history, so that "
+                "begins anew"
+            )
     if names := kept_aside(trainer):
         yield (
             f"{', '.join(names)} of {type(model).__name__}: configure_optimizers does not return "

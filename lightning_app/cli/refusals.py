@@ -8,12 +8,14 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint.input import about_objects
@@ -163,7 +165,8 @@ def tell_traceback(error: Exception) -> int:
             if found := ranks.failed(within_s=HEARSAY_S):
                 print(f"{program()}: error: {found[0]}", file=sys.stderr)
                 return found[1]
-            if (line := liveness.why(is_timeout(error))) is not None:
+            place = saves_at(error) if is_timeout(error) else ""
+            if (line := liveness.why(is_timeout(error), place)) is not None:
                 if line:
                     print(f"{program()}: error: {line}", file=sys.stderr)
                     liveness.write_error_file(line, text)
@@ -224,6 +227,14 @@ def is_timeout(error: BaseException) -> bool:
     """Whether an error is that another rank was waited for in vain."""
     is_collective = isinstance(error, (RuntimeError, TimeoutError))
     return is_collective and any(text in str(error) for text in (*_IN_VAIN, "waited"))
+
+
+def saves_at(error: BaseException) -> str:
+    """Where the user's code calls for a checkpoint that an error came of; empty if it does not."""
+    for caller, frame in pairwise(frames_of(error)):
+        if frame.f_code is Trainer.save_checkpoint.__code__ and is_users(caller):
+            return f"trainer.save_checkpoint, by {caller.f_code.co_name} of {module_of(caller)}"
+    return ""
 
 
 def another_rank_told(error: BaseException) -> bool:

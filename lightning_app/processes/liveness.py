@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -81,15 +81,17 @@ class Liveness:
         told = json.dumps([self.step, reason])
         in_time(lambda: self._store.set(f"left/{self._rank}", told), STORE_S)
 
-    def why(self, is_timeout: bool) -> str | None:
+    def why(self, is_timeout: bool, place: str = "") -> str | None:
         """As the function of this name."""
-        found = in_time(lambda: (self._why(is_timeout),), HEARSAY_S + BEAT_S * MISSED + STORE_S)
+        found = in_time(
+            lambda: (self._why(is_timeout, place),), HEARSAY_S + BEAT_S * MISSED + STORE_S
+        )
         if found is None:
             return self._of_lost_store() if self._speaks({0}) else ""
         return found[0]
 
-    def _why(self, is_timeout: bool) -> str | None:
-        self._store.set(f"left/{self._rank}", json.dumps([self.step, ""]))
+    def _why(self, is_timeout: bool, place: str) -> str | None:
+        self._store.set(f"left/{self._rank}", json.dumps([self.step, "", place]))
         left, earlier = self._hear(), self._alive()
         if is_timeout and len(left) < len(self._of_ranks) and not _causes(left):
             time.sleep(BEAT_S * MISSED)
@@ -97,7 +99,8 @@ class Liveness:
         later = self._alive()
         causes = _causes(left)
         missing = [rank for rank in range(len(self._of_ranks)) if rank not in left]
-        if not causes and not missing:
+        apart = list(self._of_places(left))
+        if not causes and not missing and not apart:
             return None
         if not self._speaks({*causes, *missing}):
             return ""
@@ -108,7 +111,14 @@ class Liveness:
             self._of_missing(rank, earlier.get(rank), later.get(rank), is_timeout)
             for rank in missing[:MAX_NAMED]
         )
-        return "; ".join(lines) + "; …" * (len(missing) > MAX_NAMED)
+        more = ["…"] * (len(missing) > MAX_NAMED)
+        return "; ".join([*lines, *more, *apart])
+
+    def _of_places(self, left: Mapping[int, Any]) -> Iterator[str]:
+        """Where some ranks have waited, and not all of them."""
+        places = {rank: told[2] for rank, told in left.items() if told[2:] and told[2]}
+        for rank, place in places.items() if len(places) < len(self._of_ranks) else ():
+            yield f"{named(self._of_ranks, rank)} waited in {place}: every process has to call that"
 
     def _of_missing(self, rank: int, earlier: Any, later: Any, is_timeout: bool) -> str:
         one = named(self._of_ranks, rank)
@@ -211,16 +221,17 @@ def tell_own(reason: str) -> None:
         own.tell_own(reason)
 
 
-def why(is_timeout: bool) -> str | None:
+def why(is_timeout: bool, place: str = "") -> str | None:
     """Why a collective failed here, in one line: who is missing, where, since when.
 
     Args:
         is_timeout: Whether the others were waited for in vain, and no connection ended.
+        place: What this rank waited in, if that may be where the others do not come.
 
     Returns:
         The line; empty if another rank of this host tells it; `None` if nothing is known.
     """
-    return _here[0].why(is_timeout) if _here else None
+    return _here[0].why(is_timeout, place) if _here else None
 
 
 def write_error_file(text: str, frames: str = "") -> None:

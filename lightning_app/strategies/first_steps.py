@@ -4,7 +4,6 @@ That is by their nature so of random numbers, which each process draws for its o
 what a step keeps of its shard: in buffers, as BatchNorm its statistics, or in plain attributes.
 """
 
-import math
 import pickle
 import random
 from collections import Counter
@@ -23,6 +22,7 @@ from lightning_app.hooks import has_hook
 from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.alone import before
 from lightning_app.strategies.asking import asks_for_devices
+from lightning_app.strategies.kept import SampleCounts, differing, kept_by, written
 from lightning_app.strategies.loss_graph import why_no_mean
 from lightning_app.strategies.loss_weight import MEAN_OVER
 from lightning_app.strategies.means import tells_of_weighted_means
@@ -32,10 +32,7 @@ from lightning_app.strategies.sharding import Shard, shard_sizes
 from lightning_app.strategies.telling import TellOnce
 
 NUM_STEPS = 10  # that are looked at
-MOST_VALUES = 10**6  # of a plain tensor that is looked at
 NUM_NAMED = 2  # buffers, attributes, methods
-
-Prints = dict[str, tuple[float, float]]  # of each tensor or number two sums, by its name
 
 
 class FirstSteps:
@@ -51,6 +48,7 @@ class FirstSteps:
         self._device = device
         self._num_watched: Counter[str] = Counter()  # steps, by their kind
         self._after: Any = "", None  # the step before's kind, and the random states at its end
+        self._counts = SampleCounts()
         self._tell = TellOnce()
 
     @contextmanager
@@ -69,7 +67,9 @@ class FirstSteps:
             return
         self._num_watched[hook] += 1
         model = type(self._model).__name__
-        states, before = random_states([self._device]), _plain_prints(self._model, shard.size)
+        is_training = hook == "training_step"
+        states = random_states([self._device])
+        before_it = kept_by(self._model, shard.size) if is_training else {}
         previous, at_its_end = self._after
         if shard.number == 1 and previous == hook and at_its_end != states:
             self._tell(
@@ -88,11 +88,14 @@ class FirstSteps:
                 + remedy(self._model, hook == "predict_step"),
                 subject="random",
             )
-        if hook == "training_step":
-            prints = _prints(self._model, before, shard.size)
-            own = prints, shapes_of(batch, shard.size)
+        if is_training:
+            after_it = kept_by(self._model, shard.size)
+            counts = self._counts.own(before_it, after_it, shard)
+            own = written(self._model, before_it, after_it), shapes_of(batch, shard.size)
             ranks = [rank for rank in all_objects(own if shard.size else None) if rank is not None]
-            self._tell_of_buffers(differing([prints for prints, _ in ranks]))
+            names = differing([prints for prints, _ in ranks])
+            self._tell_of_counts(counts)
+            self._tell_of_buffers([name for name in names if name not in counts])
             self._tell_of_padding(padded_apart([shapes for _, shapes in ranks]))
 
     def look_at_loss(self, loss: Tensor, shards: Sequence[Shard]) -> None:
@@ -159,9 +162,10 @@ class FirstSteps:
             yield
         lists = [name for name, length in _lists(self._model) if length > lengths.get(name, 0)]
         hooks = [
-            f"{type(owner).__name__}.on_train_batch_end"
+            f"{type(owner).__name__}.{hook}"
+            for hook in ("on_train_batch_start", "on_train_batch_end")
             for owner in (self._model, *self._model.trainer.callbacks)  # type: ignore[attr-defined]
-            if has_hook(owner, "on_train_batch_end") and not _is_known(owner.on_train_batch_end)
+            if has_hook(owner, hook) and not _is_known(getattr(owner, hook))
         ]
         if may_count := [*sums, *lists, *hooks]:
             self._tell(
@@ -190,6 +194,15 @@ class FirstSteps:
         return tells_of_weighted_means(
             step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
         )
+
+    def _tell_of_counts(self, names: list[str]) -> None:
+        if names:
+            self._tell(
+                f"{_listed(names)}: a count of each process's own samples, so what goes by it "
+                "depends on the number of devices: add up what `self.all_gather` gives of each "
+                "batch's, or count batches",
+                subject="counts",
+            )
 
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
@@ -229,41 +242,6 @@ def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:
     return [state.numpy().tobytes() for state in of_torch], random.getstate(), of_numpy
 
 
-def _prints(model: LightningModule, before: Prints, num_samples: int) -> Prints:
-    """Of the buffers, and of the plain attributes that a step has written."""
-    buffers = {
-        name: _print(buffer)
-        for name, buffer in model.named_buffers()
-        if buffer.is_floating_point() and buffer.numel() and not buffer.is_sparse
-    }
-    after = _plain_prints(model, num_samples)
-    return buffers | {name: two for name, two in after.items() if before.get(name) != two}
-
-
-def _plain_prints(model: LightningModule, num_samples: int) -> Prints:
-    """Of numbers and tensors in plain attributes, as a running mean or a queue of features."""
-    return {
-        f"{path}.{name}".lstrip("."): _print(torch.as_tensor(value))
-        for path, part in model.named_modules()
-        if not isinstance(part, Metric)  # its states are each rank's, until they are put together
-        for name, value in vars(part).items()
-        if isinstance(value, float) or (type(value) is Tensor and _may_stay(value, num_samples))
-    }
-
-
-def _may_stay(value: Tensor, num_samples: int) -> bool:
-    """Whether a tensor may be meant for the next step, and not for this one's samples alone."""
-    is_of_step = value.requires_grad or num_samples in value.shape  # as a hidden state
-    is_known = value.is_floating_point() and value.layout is torch.strided and not value.is_meta
-    is_small = 0 < value.numel() <= MOST_VALUES
-    return is_known and (value.numel() == 1 or (is_small and not is_of_step))
-
-
-def _print(tensor: Tensor) -> tuple[float, float]:
-    values = tensor.detach().double()
-    return float(values.sum()), float(values.square().sum())
-
-
 def _lists(model: LightningModule) -> Iterator[tuple[str, int]]:
     """The lists in plain attributes, and their lengths; those of metrics are put back."""
     for path, part in model.named_modules():
@@ -275,19 +253,3 @@ def _lists(model: LightningModule) -> Iterator[tuple[str, int]]:
 def _is_known(hook: Any) -> bool:
     """Whether a hook is Lightning's, or this project's."""
     return (getattr(hook, "__module__", None) or "").startswith(("lightning.", "lightning_app."))
-
-
-def differing(ranks: Sequence[Prints]) -> list[str]:
-    """The buffers that are not alike on all ranks; one that a rank lacks is left out."""
-    return [
-        name
-        for name, first in (ranks[0] if ranks else {}).items()
-        if not all(_are_close(first, other[name]) for other in ranks[1:] if name in other)
-    ]
-
-
-def _are_close(prints: Sequence[float], others: Sequence[float]) -> bool:
-    return all(
-        math.isclose(a, b, rel_tol=1e-9) or (a != a and b != b)
-        for a, b in zip(prints, others, strict=True)
-    )

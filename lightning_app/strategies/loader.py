@@ -16,10 +16,7 @@ from lightning.fabric.utilities.data import sized_len
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-from torch.utils.data import (
-    DataLoader,
-    IterableDataset,
-)
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from typing_extensions import override
 
 from lightning_app import inside
@@ -162,7 +159,7 @@ def shard_loader(
     if isinstance(loader, ShardedLoader):
         loader = loader.sharding.loader
     if why_not := why_not_split(loader):
-        if world_size > 1:
+        if world_size > 1 and sized_len(loader) != 0:  # of an empty list nothing is to be split
             raise MisconfigurationException(
                 f"{why_not}, so it cannot be split over {world_size} processes: use `--strategy "
                 "dp`, which splits each batch as it comes, or one device, or a plain DataLoader of "
@@ -210,7 +207,9 @@ def why_not_split(loader: object) -> str | None:
             return f"{name} makes its batches its own way (it has a `{method}` of its own)"
     if hasattr(loader, "load_state_dict"):
         return f"{name} keeps a state of its own (it has a `load_state_dict`)"
-    sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    if type(sampler) is BatchSampler:  # torch's own, which is as long as the user's makes it
+        sampler = sampler.sampler
     if sized_len(sampler) is None:
         return f"{type(sampler).__name__} has no length (`__len__`)"
     return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ COMPARISONS = (
 MEANS = ("mean", "_loss", "cross_entropy")
 SPREADS = (torch.std, torch.var, torch.std_mean, torch.var_mean, Tensor.std, Tensor.var)
 ROLLS = (torch.roll, Tensor.roll)
+FLIPS = (torch.flip, Tensor.flip)
+UPSIDE_DOWN = (torch.flipud, Tensor.flipud)
 MIXES = (
     *(torch.softmax, torch.log_softmax, functional.softmax, functional.log_softmax),
     *(torch.cumsum, torch.logcumsumexp, torch.logsumexp, functional.normalize),
@@ -60,6 +63,8 @@ class _Watch(TorchFunctionMode):
             **dict.fromkeys(OVER_CLASSES, self._look_at_classes),
             **dict.fromkeys(SPREADS, self._look_at_spread),
             **dict.fromkeys(ROLLS, self._look_at_roll),
+            **dict.fromkeys(FLIPS, self._look_at_flip),
+            **dict.fromkeys(UPSIDE_DOWN, partial(self._look_at_flip, dims=0)),
             **dict.fromkeys(MIXES, self._look_at_mix),
             torch.autograd.grad: self._look_at_gradients,
         }
@@ -142,6 +147,12 @@ class _Watch(TorchFunctionMode):
         """Tell of samples that are put beside others."""
         self._tell_if_over(name, input, dims)
 
+    def _look_at_flip(self, name: str, input: Tensor, *each: int, dims: Any = None) -> None:
+        """Tell of a batch that is mixed with itself, turned over."""
+        if dims is None:
+            dims = each[0] if len(each) == 1 else each
+        self._tell_if_over(name, input, dims)
+
     def _look_at_mix(self, name: str, input: Tensor, *others: Any, **more: Any) -> None:
         """Tell of what goes over the samples, as Cox's partial likelihood does.
 
@@ -194,10 +205,10 @@ class _Watch(TorchFunctionMode):
     ) -> None:
         if reduction != "mean":
             return
-        if weight is not None:
-            self._tell_why(f"{name} weighs its classes")
-        elif target.is_floating_point():
+        if target.is_floating_point():  # torch divides by their number, also with class weights
             self._look_at_number(name, input.numel() // input.shape[min(1, input.ndim - 1)])
+        elif weight is not None:
+            self._tell_why(f"{name} weighs its classes")
         elif not self._is_even(target == ignore_index):
             self._tell_why(f"{name} leaves out labels of {ignore_index}")
         else:

@@ -3,7 +3,9 @@
 import os
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from lightning_app import inside
@@ -51,15 +53,22 @@ class Console(Callback):
         folder = run_folder(trainer)  # on all ranks: they agree on it
         if isinstance(trainer.logger, TensorBoardLogger):
             runs = os.path.dirname(folder).removeprefix("./")
-            say(pl_module, f"Saved in {folder}. See: tensorboard --logdir {runs}")
+            _say_at_end(pl_module, f"Saved in {folder}. See: tensorboard --logdir {runs}")
         elif path := last_saved(trainer):
-            say(pl_module, f"Saved {path}")
+            _say_at_end(pl_module, f"Saved {path}")
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._trained and trainer.is_global_zero:
             limits = f"max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}"
             print(f"Nothing to train: the run is at its end, or has no batches ({limits})")
+
+
+def _say_at_end(module: LightningModule, line: str) -> None:
+    if isinstance(module.trainer.progress_bar_callback, TQDMProgressBar):
+        rank_zero_only(print)(line)  # that bar is closed by now, and would leave it out
+    else:
+        say(module, line)
 
 
 def last_saved(trainer: Trainer) -> str | None:

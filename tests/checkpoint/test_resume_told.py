@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import (
     ModelPruning,
 )
 from torch.nn.utils import prune
-from torchmetrics import MaxMetric, MetricCollection, SumMetric
+from torchmetrics import Accuracy, MaxMetric, MeanMetric, MetricCollection, MinMaxMetric, SumMetric
+from torchmetrics.wrappers import ClasswiseWrapper
 from typing_extensions import override
 
 from lightning_app.checkpoint.mid_epoch import gathered_so_far, what_is_lost
@@ -99,12 +100,12 @@ class Counts(Scheduled):
 class SaveIn(Callback):
     """Saves as a batch ends."""
 
-    def __init__(self, batch_idx: int, path: Path) -> None:
-        self.batch_idx, self.path = batch_idx, path
+    def __init__(self, batch_idx: int, path: Path, epoch: int = 0) -> None:
+        self.place, self.path = (epoch, batch_idx), path
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        if trainer.fit_loop.epoch_loop.batch_idx == self.batch_idx and not trainer.current_epoch:
+        if (trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_idx) == self.place:
             trainer.save_checkpoint(self.path, weights_only=False)
 
 
@@ -131,6 +132,54 @@ def test_what_an_epoch_has_gathered_is_told(
     assert told.count("for that step; nor is what the step logged for itself written") == 1
     assert ("while gradients were accumulated" in told) == bool(lost)
     assert f"without those of {lost} batches" in told or not lost
+
+
+class LogsAtTheEnd(LinearModule):
+    """Logs an object as the epoch ends, and computes others in validation, by hand."""
+
+    def __init__(self) -> None:
+        super().__init__(log_shapes="off")
+        self.seen, self.best = SumMetric(), MinMaxMetric(MeanMetric())
+        self.of_each = ClasswiseWrapper(Accuracy("multiclass", num_classes=2, average=None))
+        self.wrapped = ClasswiseWrapper(Accuracy("multiclass", num_classes=2, average=None))
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        self.seen.update(len(batch[0]))
+        labels = (batch[1][:, 0] > 0).long()
+        self.wrapped.update(labels, labels)
+        return super().training_step(batch)
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        self.log("seen", self.seen)
+        self.wrapped.reset()
+
+    @override
+    def validation_step(self, batch: Any) -> None:
+        labels = (batch[1][:, 0] > 0).long()
+        self.best.update(batch[0].mean())
+        self.of_each.update(labels, labels)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        for metric in (self.best, self.of_each):
+            metric.compute()
+            metric.reset()
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_metrics_that_an_epochs_end_logs_or_begins_anew_are_told(
+    epoch: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, data = tmp_path / "kept.ckpt", RandomDataModule(length=50, batch_size=7, val_length=30)
+    for ckpt_path, more in ((None, [SaveIn(3, path, epoch)]), (str(path), [])):
+        callbacks = [Resume(), *more]
+        fit("single_device", 1, LogsAtTheEnd(), data, ckpt_path, callbacks=callbacks, max_epochs=2)
+    told = [line for line in capsys.readouterr().err.splitlines() if "continued" in line]
+    history, lost = told
+    assert history.startswith("continued: best: a MinMaxMetric saves nothing of its history")
+    assert lost.startswith("continued within an epoch: seen, wrapped: a torchmetrics object is not")
 
 
 class Accumulated(Callback):

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from typing_extensions import override
 
 from lightning_app.cli import main
+from lightning_app.cli.refusals import saves_at
 from tests.documented import exit_code
 from tests.train_to_end import train
 
@@ -190,3 +192,17 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_line(
         assert error.count("\n") == 1
         assert line in error
     run(*more, "last", "--weights_only", "false")
+
+
+def test_who_saves_alone_is_found(tmp_path: Path) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, max_steps=0)
+
+    def save() -> None:
+        trainer.save_checkpoint(tmp_path / "mine.ckpt")  # without a model
+
+    with pytest.raises(AttributeError) as caught:
+        save()
+    assert saves_at(caught.value) == f"trainer.save_checkpoint, by save of {__name__}"
+    with pytest.raises(ZeroDivisionError) as other:
+        _ = 1 / 0
+    assert saves_at(other.value) == ""

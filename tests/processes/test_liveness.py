@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,16 @@ def ranks(store: Any) -> Iterator[list[Liveness]]:
         one.end()
 
 
-def told(ranks: list[Liveness], left: tuple[int, ...], is_timeout: bool) -> dict[int, str]:
+def told(
+    ranks: list[Liveness], left: tuple[int, ...], is_timeout: bool, *saving: int
+) -> dict[int, str]:
     """What the ranks that are left say, by their numbers; one of each host does."""
-    for rank in left:
+    for rank in () if saving else left:
         ranks[rank].tell_own("")  # all give up at about the same time
-    lines = {rank: ranks[rank].why(is_timeout) for rank in left}
+    places = {rank: "save_checkpoint" if rank in saving else "" for rank in left}
+    with ThreadPoolExecutor() as pool:
+        asked = {r: pool.submit(ranks[r].why, is_timeout, place) for r, place in places.items()}
+    lines = {rank: line.result() for rank, line in asked.items()}
     return {rank: line for rank, line in lines.items() if line}
 
 
@@ -79,6 +85,18 @@ def test_the_cause_is_told_by_the_others(ranks: list[Liveness]) -> None:
 
 def test_nobody_is_missing_where_all_have_given_up(ranks: list[Liveness]) -> None:
     assert told(ranks, (0, 1, 2, 3), is_timeout=True) == {}
+
+
+def test_who_waits_where_the_others_do_not_come_is_told(ranks: list[Liveness]) -> None:
+    line = "rank 2 on node2 (pid 102) waited in save_checkpoint: every process has to call that"
+    lines = told(ranks, (0, 2, 3), True, 2)
+    assert lines.keys() == {0, 2}  # of each host one
+    assert all(text.endswith(f"; {line}") for text in lines.values())
+    assert told(ranks, (0, 1, 2, 3), True, 2) == {0: line, 2: line}
+
+
+def test_nothing_is_known_where_all_wait_in_the_same(ranks: list[Liveness]) -> None:
+    assert told(ranks, (0, 1, 2, 3), True, 0, 1, 2, 3) == {}
 
 
 def test_an_error_is_left_where_torchrun_looks(

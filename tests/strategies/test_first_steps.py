@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import LearningRateMonitor, Timer
 from torch import nn
 from torchmetrics import CatMetric, MeanMetric
 from typing_extensions import override
@@ -19,9 +20,9 @@ from typing_extensions import override
 from lightning_app.strategies.first_steps import (
     NUM_STEPS,
     FirstSteps,
-    differing,
     random_states,
 )
+from lightning_app.strategies.kept import SampleCounts, differing
 from lightning_app.strategies.padding import listeners_to_encoders
 from lightning_app.strategies.sharding import Shard
 from lightning_app.strategies.telling import TellOnce
@@ -84,8 +85,10 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @contextmanager
-def step(first_steps: FirstSteps, hook: str = "training_step") -> Iterator[None]:
-    with first_steps.watch(hook, Shard([0, 1, 2, 3], 0, 2)):
+def step(
+    first_steps: FirstSteps, hook: str = "training_step", num_samples: int = 4
+) -> Iterator[None]:
+    with first_steps.watch(hook, Shard(list(range(num_samples)), 0, num_samples // 2)):
         yield
 
 
@@ -95,10 +98,10 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
         with step(first_steps):
             torch.rand(1)
     assert len(gathered) == 3
-    assert gathered[0] == dict.fromkeys("abc", (1.0, 1.0))
+    assert gathered[0] == dict.fromkeys([*"abc", "number"], (1.0, 1.0))
     draws, buffers = capsys.readouterr().err.splitlines()
     assert draws.startswith("Model.training_step draws random numbers")
-    assert buffers.startswith("Model.training_step writes a, b and 1 more, each process")
+    assert buffers.startswith("Model.training_step writes a, b and 2 more, each process")
     remedy = " depend on the number of devices (with --virtual_ranks N, on N alone)"
     assert remedy in draws
     assert remedy in buffers
@@ -180,9 +183,25 @@ class Counts(Callback):
     def on_train_batch_end(self, *args: Any) -> None: ...
 
 
-@pytest.mark.parametrize(("callback", "grows"), [(Timer, False), (Counts, False), (Timer, True)])
+class Begins(Callback):
+    """Does something as a batch begins."""
+
+    @override
+    def on_train_batch_start(self, *args: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"),
+    [
+        (Timer, ""),
+        (LearningRateMonitor, ""),
+        (Counts, "so that Counts.on_train_batch_end may"),
+        (Begins, "so that Begins.on_train_batch_start may"),
+        (Timer, "so that kept may"),
+    ],
+)
 def test_what_counts_in_a_step_of_fewer_samples_than_ranks_is_told(
-    capsys: pytest.CaptureFixture[str], callback: type[Callback], grows: bool
+    capsys: pytest.CaptureFixture[str], callback: type[Callback], expected: str
 ) -> None:
     model: Any = Model()
     model.trainer = SimpleNamespace(callbacks=[callback()])
@@ -191,10 +210,9 @@ def test_what_counts_in_a_step_of_fewer_samples_than_ranks_is_told(
     for _ in range(2):
         with first_steps.watch_spare(Shard([0], 0, 1), world_size=2):
             model.metric.update(1.0)  # which is put back
-            model.kept += [1] * grows
-    expected = "so that kept may" if grows else "so that Counts.on_train_batch_end may"
+            model.kept += [1] * ("kept" in expected)
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == (grows or callback is Counts)
+    assert len(told) == bool(expected)
     assert all(expected in line for line in told)
 
 
@@ -203,6 +221,7 @@ def test_numbers_and_tensors_that_a_step_writes_are_looked_at(gathered: list[Any
     model.running_loss, model.scalar = 0.25, torch.ones(())
     model.began_s, model.fixed = 0.125, torch.ones(3)  # which no step writes
     model.queue, model.mean = torch.zeros(3, 5), torch.zeros(5)
+    model.num_tokens, model.huge = 0, 10**400
     model.hidden, model.large = torch.zeros(1, 2, 5), torch.zeros(10**6 + 1)
     model.metric = MeanMetric()  # whose states are each rank's, until they are put together
     with step(FirstSteps(model, CPU)):  # of two samples
@@ -212,22 +231,64 @@ def test_numbers_and_tensors_that_a_step_writes_are_looked_at(gathered: list[Any
         model.mean.lerp_(torch.ones(5), 0.5)
         model.hidden = torch.ones(1, 2, 5)  # of each sample
         model.features = torch.ones(5, requires_grad=True) * 2
-        model.large += 1
+        model.large, model.huge = model.large + 1, model.huge + 1
         model.codes = torch.arange(5)
+        model.num_tokens += 3  # of which another process has fewer
     assert gathered[0] == {
-        **dict.fromkeys("abc", (1.0, 1.0)),
+        **dict.fromkeys([*"abc", "number"], (1.0, 1.0)),
         "running_loss": (0.5, 0.25),
         "scalar": (2.0, 4.0),
         "queue": (10.0, 10.0),
         "mean": (2.5, 1.25),
+        "num_tokens": (3.0, 9.0),
     }
+
+
+def test_a_count_of_own_samples_is_told_from_one_of_steps(
+    gathered: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = Model()
+    model.steps, model.seen, model.fixed, model.large = 0, 0, 2, 2**60
+    first_steps = FirstSteps(model, CPU)
+    for _ in range(2):
+        with step(first_steps, num_samples=10):
+            model.steps += 1
+            model.seen += 5
+            model.number += 5
+            model.large += 5
+    line = "number, seen: a count of each process's own samples, so what goes by it depends on"
+    assert sum(told.startswith(line) for told in capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("totals", "size", "told"),
+    [
+        ([0, 5, 10, 13], 5, [1, 2]),
+        ([7, 22, 37, 52], 5, [2, 3]),  # three tokens of each
+        ([0, 5, 15, 20], 5, [1, 3]),
+        ([0, 10, 20, 30], 10, []),  # of all samples
+        ([0, 1, 2, 3], 1, []),  # or steps
+        ([0, 3, 6, 9], 5, []),
+        ([0, 2, 4, 6], 2, []),  # of steps with two optimizers, or so
+        ([0, 10, 20, 30], 5, []),  # of all ranks'
+        ([9, 4, -1, -6], 5, []),
+    ],
+)
+def test_counts_of_samples(totals: list[int], size: int, told: list[int]) -> None:
+    counts, shard = SampleCounts(), Shard(list(range(10)), 0, size)
+    prints = [
+        {"it": (float(total), 0.0), "steps": (float(i), 0.0)} for i, total in enumerate(totals)
+    ]
+    own = [counts.own(*pair, shard) for pair in pairwise(prints)]
+    assert [i for i, names in enumerate(own, 1) if names == ["it"]] == told
+    assert [names for names in own if names not in ([], ["it"])] == []
 
 
 def test_after_the_first_steps_nothing_is_looked_at(
     gathered: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = Model()
-    del model.a, model.b, model.c
+    del model.a, model.b, model.c, model.number
     first_steps = FirstSteps(model, CPU)
     for _ in range(NUM_STEPS):
         with step(first_steps):

@@ -1,6 +1,7 @@
 """Any map-style loader is split, in an order that depends on (seed, epoch, position) alone."""
 
 import copy
+import itertools
 import pickle
 import random
 from collections.abc import Iterator
@@ -257,9 +258,14 @@ def test_what_cannot_be_split_is_refused_or_left_to_one_rank() -> None:
     assert shard_loader(keeps, 0, 1) is keeps
     with pytest.raises(MisconfigurationException, match=r"Keeps keeps a state of its own \(it has"):
         shard_loader(keeps, 0, 2)
-    unsized: Any = DataLoader(numbers(9), batch_sampler=iter([[0]]))
-    with pytest.raises(MisconfigurationException, match="has no length"):
-        shard_loader(unsized, 0, 2)
+    endless: Any = itertools.count()
+    for name, loader in {
+        "list_iterator": DataLoader(numbers(9), batch_sampler=iter([[0]])),
+        "count": DataLoader(numbers(9), 2, sampler=endless),
+    }.items():
+        with pytest.raises(MisconfigurationException, match=f"{name} has no length"):
+            shard_loader(loader, 0, 2)
+    assert shard_loader([], 0, 2) == []
 
 
 def test_a_batch_sampler_of_torch_is_as_good_as_a_batch_size() -> None:

@@ -42,6 +42,30 @@ CASES: dict[str, Case] = {
         right=on(SEVERAL, SameOr("the loss is a sum over samples")),
         leave_out=BUT_TWO,
     ),
+    "a rate by samples seen": Case(
+        "habits.BySamplesSeen",
+        data_args={"length": 40},
+        right=on(SEVERAL, SameOr("seen: a count of each process's own samples")),
+        leave_out=BUT_TWO,
+    ),
+    "logs as a batch begins, a rank idle": Case(
+        "habits.LogsAsItBegins",
+        data_args={"length": 41},
+        right=on(SEVERAL, SameOr("LogsAsItBegins.on_train_batch_start may count")),
+        leave_out=BUT_TWO,
+    ),
+    "mixes a batch with itself": Case(
+        "habits.Flips",
+        right=on(SEVERAL, SameOr("takes `flip` over the samples")),
+        leave_out=BUT_TWO,
+    ),
+    "an empty list of loaders": Case(REGRESSION, "habits.NoValidation", leave_out=BUT_TWO),
+    "logs an object as the epoch ends": Case(
+        "metrics.LogsAsItEnds",
+        in_float32=("mae",),
+        right=on(["stopped"], SameOr("mae: a torchmetrics object is not saved")),
+        leave_out=("one", "dp2", "ddp3"),
+    ),
     "clamps gradients": Case(
         "habits.ClampsGradients",
         right=on(SEVERAL, SameOr("hooks on the gradient of net.0.weight")),

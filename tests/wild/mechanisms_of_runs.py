@@ -66,7 +66,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "checkpoint.resume.Resume._what_is_not_taken_up",
         lambda self, trainer: iter(()),
         "stopped",
-        "epoch means over a stop; metrics over a stop; a switch set as the epoch starts",
+        "epoch means over a stop; metrics over a stop; a switch set as the epoch starts; "
+        "logs an object as the epoch ends",
     ),
     "weight averaging goes on": Mechanism("checkpoint.resume._is_swa", broken.no, "stopped", "SWA"),
     "gradients by hand are waited for": Mechanism(

@@ -39,6 +39,9 @@ MECHANISMS: dict[str, Mechanism] = {
         "ddp2",
         "loader with own __iter__; loader keeps its iterator; stream; no DataLoader",
     ),
+    "what is empty needs no split": Mechanism(
+        "strategies.loader.sized_len", lambda dataloader: 1, "ddp2", "an empty list of loaders"
+    ),
     "whole batches are refused": Mechanism(
         "strategies.passes.Pass._check_ready_made", broken.nothing, "ddp2", "whole batches"
     ),
@@ -100,6 +103,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "validation_step_outputs; losses balanced by gradients; standard targets; "
         "a running mean scales the loss; logs beside the step; averages of samples, one a rank; "
         "validation_step_outputs, synced; a sum for a loss; clamps gradients; "
+        "a rate by samples seen; logs as a batch begins, a rank idle; mixes a batch with itself; "
         "a batch size per device; augmentation in the data set; weights of samples; "
         "meta-learning; a collection's own values; correlation of a sample each; "
         "a list, entry by entry; noise in a test; counts after steps, a rank idle; "

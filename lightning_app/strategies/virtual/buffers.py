@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_app.strategies.first_steps import MOST_VALUES, NUM_STEPS
+from lightning_app.strategies.first_steps import NUM_STEPS
+from lightning_app.strategies.kept import MOST_VALUES
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.writes import differing
 

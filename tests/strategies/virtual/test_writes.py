@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_app.strategies.first_steps import MOST_VALUES, NUM_STEPS
+from lightning_app.strategies.first_steps import NUM_STEPS
+from lightning_app.strategies.kept import MOST_VALUES
 from lightning_app.strategies.telling import TellOnce
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers

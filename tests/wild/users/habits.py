@@ -117,6 +117,35 @@ class ClampsGradients(Regression):
             parameter.register_hook(lambda gradient: gradient.clamp(-0.05, 0.05))
 
 
+class BySamplesSeen(Regression):
+    """A learning rate that goes by the samples seen so far."""
+
+    seen = 0
+
+    def training_step(self, batch, batch_idx):
+        self.seen += len(batch[0])
+        for group in self.optimizers().param_groups:
+            group["lr"] = 0.05 / (1 + self.seen / 20)
+        return super().training_step(batch, batch_idx)
+
+
+class LogsAsItBegins(Regression):
+    def on_train_batch_start(self, batch, batch_idx):
+        self.log("target", batch[1].mean(), on_step=False, on_epoch=True)
+
+
+class Flips(Regression):
+    """Mixes a batch with itself, turned over."""
+
+    def loss(self, batch):
+        return super().loss([0.7 * one + 0.3 * one.flip(0) for one in batch])
+
+
+class NoValidation(Plain):
+    def val_dataloader(self):
+        return []
+
+
 class OwnPart(Plain):
     """Gives each process its part of what is tested."""
 

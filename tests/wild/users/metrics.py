@@ -223,6 +223,21 @@ class LogsCollection(Classifier):
         return nn.functional.cross_entropy(scores, y)
 
 
+class LogsAsItEnds(Regression):
+    """Logs an object as the epoch ends, and not in the step."""
+
+    def __init__(self):
+        super().__init__()
+        self.mae = MeanAbsoluteError()
+
+    def training_step(self, batch, batch_idx):
+        self.mae(self(batch[0]), batch[1])
+        return super().training_step(batch, batch_idx)
+
+    def on_train_epoch_end(self):
+        self.log("mae", self.mae)
+
+
 class Tracks(Classifier):
     """Keeps the best of all epochs."""
 
