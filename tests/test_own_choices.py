@@ -117,11 +117,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("bar", ["lightning.pytorch.callbacks.RichProgressBar", f"{__name__}.Bar"])
-def test_the_users_bar_is_the_bar(bar: str, run: Any) -> None:
+def test_the_users_bar_is_the_bar(bar: str, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bar.yaml").write_text(f"trainer:\n  callbacks:\n  - class_path: {bar}\n")
     trainer = run(*BASE, "--max_epochs", "1", "--config", "bar.yaml")
     bars = [c for c in trainer.callbacks if isinstance(c, ProgressBar)]
     assert [type(own).__name__ for own in bars] == [bar.rpartition(".")[2]]
+    assert "Saved in ./lightning_logs/version_0. See:" in capsys.readouterr().out
 
 
 def test_the_users_bar_is_the_bar_at_a_terminal(tmp_path: Path) -> None:

@@ -147,9 +147,7 @@ def test_a_narrow_terminal_gets_what_has_room(
 
 def test_the_lines_come_with_any_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(TQDMProgressBar(), tmp_path, max_epochs=1)
-    output = capsys.readouterr().out
-    assert output.count("epoch 1/1  step 4  train/loss ") == 1
-    assert output.count("\nSaved ") == 1
+    assert capsys.readouterr().out.count("epoch 1/1  step 4  train/loss ") == 1
 
 
 def test_values_are_in_the_order_in_which_they_matter() -> None:
