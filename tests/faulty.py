@@ -119,6 +119,15 @@ class Refused(LinearModule):
         lock(taken), lock(taken)  # which no signal breaks off
 
 
+class SavesAlone(LinearModule):
+    """Has its first rank alone save a checkpoint."""
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        if self.global_rank == 0:
+            self.trainer.save_checkpoint("own.ckpt")
+
+
 class FailsFirst(LinearModule):
     """Fails in its first step, and may write beforehand what it has failed on."""
 

@@ -83,6 +83,17 @@ def test_a_rank_that_is_killed_is_named(tmp_path: Path) -> None:
     assert step_saved(tmp_path) == 34
 
 
+def test_ranks_that_save_alone_are_named(tmp_path: Path) -> None:
+    flags = ("--accelerator", "cpu", "--devices", "2", "--strategy", "ddp", "--max_epochs", "2")
+    model = ("--model", "tests.faulty.SavesAlone", "--step_timeout_s", "4")
+    program = Program(*flags, *model, cwd=tmp_path)
+    fault = "a hook calls `trainer.save_checkpoint` on some ranks only"
+    assert program.end(60) == exit_code(fault)
+    assert "Traceback" not in program.stderr
+    place = "waited in trainer.save_checkpoint, by on_train_epoch_end of tests.faulty"
+    assert f"{place}: every process has to call that" in program.lines[-1]
+
+
 def test_a_second_signal_ends_a_run_that_waits_for_a_rank(tmp_path: Path) -> None:
     program, (rank_1,) = start_of_two(tmp_path)
     program.until((tmp_path / "in_step_1").exists)
