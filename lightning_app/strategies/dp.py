@@ -160,12 +160,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
     ) -> Any:
         """An outermost module's forward, on the replicas where it can be split."""
         self._num_calls += 1
-        try:
-            shards = self._shards(rows, module, args, kwargs)
-        except NotSplit as reason:
-            if str(reason):
-                what = f"{type(module).__name__} runs in one piece, not split by `--strategy dp`"
-                self._tell(f"{what}: {reason}", subject=what)
+        shards = self._shards_or_none(rows, module, args, kwargs)
+        if shards is None:
             return self._replicas.call(module, 0, module, args, kwargs)
         sizes = [size for size, _, _ in shards]
         inputs = [(args, kwargs) for _, args, kwargs in shards]
@@ -194,6 +190,17 @@ class DataParallelStrategy(SingleDeviceStrategy):
             ) from None
         finally:
             rows.paused = False
+
+    def _shards_or_none(
+        self, rows: Rows, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[tuple[int, tuple[Any, ...], dict[str, Any]]] | None:
+        try:
+            return self._shards(rows, module, args, kwargs)
+        except NotSplit as reason:
+            if str(reason):
+                what = f"{type(module).__name__} runs in one piece, not split by `--strategy dp`"
+                self._tell(f"{what}: {reason}", subject=what)
+            return None
 
     def _shards(
         self, rows: Rows, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]

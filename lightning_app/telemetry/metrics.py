@@ -60,7 +60,8 @@ class EpochValues:
         What was logged per step alone is the last step's. What was not logged since the epoch
         before has ended, as of a validation that does not come with each, is not this one's.
         """
-        others = of_steps_alone(trainer)
+        metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
+        others = {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
         results = inside.training_results(trainer).values()
         unused = [entry.meta.name for entry in results if entry.has_reset]
         others |= {name + end for name in unused for end in ("", *_BY_STEP_AND_EPOCH)}
@@ -68,12 +69,6 @@ class EpochValues:
             others |= set(names_of_validation(trainer))
         self._has_validated = False
         return latest(trainer, without=others)
-
-
-def of_steps_alone(trainer: Trainer) -> set[str]:
-    """The names of what a model logs per step alone, as `self.log` in a training step does."""
-    metas = [entry.meta for entry in inside.logged_in_fit(trainer)]
-    return {m.name for m in metas} - {m.name for m in metas if m.on_epoch}
 
 
 def is_of_coverage(name: str) -> bool:

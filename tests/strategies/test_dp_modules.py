@@ -206,3 +206,19 @@ def test_a_step_over_the_loaders_iterator_runs_in_one_piece(
 
     assert_same(run("dp", 2), run("single_device", 1))
     assert "nothing tells how many samples the batch has" in capsys.readouterr().err
+
+
+class Unlucky(Submodule):
+    """Has a module that fails, on a batch of one sample that cannot be split."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return super().training_step((batch[0][:1], batch[1][:1]), batch_idx)
+
+
+def test_an_error_of_a_call_in_one_piece_has_no_other_before_it() -> None:
+    model = Unlucky()
+    model.body = nn.Sequential(model.body, nn.BatchNorm1d(2))
+    with pytest.raises(ValueError, match="more than 1 value per channel") as failed:
+        fit("dp", 2, model, max_epochs=1, limit_val_batches=0)
+    assert failed.value.__context__ is None

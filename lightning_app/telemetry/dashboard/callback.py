@@ -27,7 +27,7 @@ from lightning_app.telemetry.dashboard.charts import FIRST, charts
 from lightning_app.telemetry.dashboard.graph import GraphRecorder, Node
 from lightning_app.telemetry.dashboard.logger import RunLogger
 from lightning_app.telemetry.describe import describe_layout, run_name
-from lightning_app.telemetry.metrics import EpochValues, is_of_coverage, of_steps_alone
+from lightning_app.telemetry.metrics import EpochValues, is_of_coverage
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Dashboard(Callback):
         """Lay out the charts of what is logged, and of what is new since."""
         if not tags <= self._tags:
             self._tags |= tags
-            writer.add_custom_scalars(charts(self._tags, of_steps_alone(trainer)))
+            writer.add_custom_scalars(charts(self._tags))
 
     def _draw(self, trainer: Trainer, writer: "SummaryWriter") -> None:
         from lightning_app.telemetry.dashboard.entries import add_picture

@@ -5,7 +5,7 @@ names, and not for the tags of a run: those of a metric in training, validation 
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from lightning_app.telemetry.metrics import LOSS, LR
 
@@ -19,6 +19,10 @@ _LOADER = r"(/dataloader_idx_\d+)?$"
 _OF_STEPS = rf".*_step{_LOADER}"
 _METRIC = rf"{_BEFORE}(?P<name>.+?){_AFTER}(_epoch)?{_LOADER}"
 # Which tags share a chart, as regular expressions, by its category and its title.
+_LOSSES = {
+    ("Loss", "each epoch"): rf"(?!{FIRST})(?!{_OF_STEPS})(?={LOSS})",
+    ("Loss", "single steps"): rf"(?!{FIRST})(?={_OF_STEPS})(?={LOSS})",
+}
 _OTHERS = {
     ("Workload", "samples per second"): r"workload/samples_per_s$",
     ("Workload", "share of the time spent waiting for data"): r"workload/data_wait_share$",
@@ -26,32 +30,18 @@ _OTHERS = {
 }
 
 
-def charts(
-    tags: Iterable[str], of_steps_alone: Collection[str] = ()
-) -> dict[str, dict[str, Chart]]:
+def charts(tags: Iterable[str]) -> dict[str, dict[str, Chart]]:
     """The charts that have something to show, as `SummaryWriter.add_custom_scalars` takes them.
 
     Args:
         tags: What a run has logged, or will log.
-        of_steps_alone: Those that have no value per epoch, though their names do not tell.
     """
     tags = list(tags)
-    losses = _of_losses(tag for tag in tags if tag in of_steps_alone)
     categories: dict[str, dict[str, Chart]] = {}
-    for (category, title), pattern in (losses | _of_metrics(tags) | _OTHERS).items():
+    for (category, title), pattern in (_LOSSES | _of_metrics(tags) | _OTHERS).items():
         if any(re.match(pattern, tag) for tag in tags):
             categories.setdefault(category, {})[title] = ["Multiline", [pattern]]
     return categories
-
-
-def _of_losses(of_steps_alone: Iterable[str]) -> dict[tuple[str, str], str]:
-    """Those of epochs apart from those of steps."""
-    names = sorted(re.escape(name) for name in of_steps_alone if re.match(LOSS, name))
-    of_steps = "|".join([_OF_STEPS, *(f"{name}$" for name in names)])
-    return {
-        ("Loss", "each epoch"): rf"(?!{FIRST})(?!{of_steps})(?={LOSS})",
-        ("Loss", "single steps"): rf"(?!{FIRST})(?={of_steps})(?={LOSS})",
-    }
 
 
 def _of_metrics(tags: Iterable[str]) -> dict[tuple[str, str], str]:
