@@ -116,9 +116,9 @@ class Replicas:
 
 
 def _move(own: dict[str, Any], device: torch.device) -> None:
-    """Have a replica's plain tensors on its device, as those that an earlier forward has kept."""
+    """Have a replica's plain tensors of a GPU on its own, as those that a forward has kept."""
     for name, value in own.items():
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.is_cuda:  # one on the CPU is shared by all
             own[name] = value.to(device)
     if "_device" in own:  # Lightning's note of where a module is
         own["_device"] = device
