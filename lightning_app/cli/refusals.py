@@ -165,8 +165,7 @@ def tell_traceback(error: Exception) -> int:
             if found := ranks.failed(within_s=HEARSAY_S):
                 print(f"{program()}: error: {found[0]}", file=sys.stderr)
                 return found[1]
-            place = saves_at(error) if is_timeout(error) else ""
-            if (line := liveness.why(is_timeout(error), place)) is not None:
+            if (line := liveness.why(is_timeout(error), saves_at(error))) is not None:
                 if line:
                     print(f"{program()}: error: {line}", file=sys.stderr)
                     liveness.write_error_file(line, text)

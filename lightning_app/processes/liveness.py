@@ -99,7 +99,8 @@ class Liveness:
         later = self._alive()
         causes = _causes(left)
         missing = [rank for rank in range(len(self._of_ranks)) if rank not in left]
-        apart = list(self._of_places(left))
+        # The first that waits in vain closes the others' connections; so does one that is lost.
+        apart = list(self._of_places(left)) if is_timeout or not missing else []
         if not causes and not missing and not apart:
             return None
         if not self._speaks({*causes, *missing}):
@@ -226,7 +227,7 @@ def why(is_timeout: bool, place: str = "") -> str | None:
 
     Args:
         is_timeout: Whether the others were waited for in vain, and no connection ended.
-        place: What this rank waited in, if that may be where the others do not come.
+        place: What this rank was in, if that may be where the others do not come.
 
     Returns:
         The line; empty if another rank of this host tells it; `None` if nothing is known.

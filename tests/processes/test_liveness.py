@@ -95,6 +95,21 @@ def test_who_waits_where_the_others_do_not_come_is_told(ranks: list[Liveness]) -
     assert told(ranks, (0, 1, 2, 3), True, 2) == {0: line, 2: line}
 
 
+def test_who_waits_there_is_told_also_by_one_whose_connection_another_has_closed(
+    ranks: list[Liveness],
+) -> None:
+    line = "rank 2 on node2 (pid 102) waited in save_checkpoint: every process has to call that"
+    assert told(ranks, (0, 1, 2, 3), False, 2) == {0: line, 2: line}
+
+
+def test_a_rank_that_is_lost_while_others_save_is_no_fault_of_theirs(
+    ranks: list[Liveness],
+) -> None:
+    lines = told(ranks, (0, 2, 3), False, 2)
+    assert all("save_checkpoint" not in line for line in lines.values())
+    assert lines[0].startswith("rank 1 on node1 (pid 101) has ended, or cannot be reached")
+
+
 def test_nothing_is_known_where_all_wait_in_the_same(ranks: list[Liveness]) -> None:
     assert told(ranks, (0, 1, 2, 3), True, 0, 1, 2, 3) == {}
 
