@@ -177,6 +177,10 @@ def test_subcommands_use_the_last_checkpoint(
     flags = ("--accelerator", "cpu", "--devices", "3", "--strategy", "ddp")
     outcome = train(subcommand, "--ckpt_path", last, *flags, cwd=tmp_path)
     assert outcome.status == 0, outcome.stderr
+    layout = "3 CPU processes, ddp, global batch 30 = 10 + 10 + 10"
+    assert outcome.stdout.splitlines().count(layout) == 1
+    end = f"{'Saved' if subcommand == 'predict' else 'Logged'} in ./lightning_logs/version_0"
+    assert outcome.stdout.splitlines()[-1].startswith(end)
     if subcommand == "predict":
         predictions = torch.load(tmp_path / "lightning_logs" / "version_0" / "predictions.pt")
         data = RandomDataset(5, 200, part="test")

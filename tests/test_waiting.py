@@ -53,6 +53,21 @@ doctor.probe = probe
 doctor.main([])
 """
 
+HEARS = """
+import os, signal, sys, time
+from lightning_app.processes import signals
+signals.HEED_S = 0.2
+def later(signum, frame): "Training takes it up after the running step."
+later.__module__ = "lightning_app.checkpoint.callbacks"
+sys.argv = ["train.py"]
+with signals.listening():
+    signals.may_wait(True)
+    signal.signal(signal.SIGINT, later)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.8)
+    signals.may_wait(False)
+"""
+
 
 def said_at_a_terminal(script: str = WAITS, **environ: str) -> str:
     """What a script says on stderr, where that is a terminal."""
@@ -82,6 +97,15 @@ def test_short_waits_one_after_another_are_a_long_one() -> None:
 
 def test_a_terminal_is_told_that_other_ranks_have_not_ended() -> None:
     assert said_at_a_terminal(ENDS) == "waiting for the other processes to end …\r\n."
+
+
+def test_a_terminal_is_told_once_that_a_signal_was_heard() -> None:
+    line = "SIGINT heard: saves and stops after this step or validation"
+    told = f"train.py: {line}; a second one ends it unsaved"
+    assert said_at_a_terminal(HEARS) == f"\r\n{told}\r\n."
+    assert said_at_a_terminal(HEARS, RANK="1") == "."
+    pipe = subprocess.run([sys.executable, "-c", HEARS], capture_output=True, check=True)
+    assert pipe.stderr == b""
 
 
 def test_a_terminal_is_told_that_the_doctor_asks() -> None:

@@ -221,14 +221,17 @@ def deaf() -> Iterator[None]:
 
 def _insist(reader: socket.socket) -> None:
     """End the process by its second signal, or if the first one does not."""
-    first, heard_s = 0, 0.0
+    first, heard_s, is_told = 0, 0.0, False
     with reader, suppress(EOFError):
         while True:
             limit_s = PATIENCE_S if _Waiting.is_heeded else HEED_S
-            signum = _next(reader, limit_s if first and not _Waiting.is_allowed else None)
+            has_limit = first and not (_Waiting.is_allowed and is_told)
+            signum = _next(reader, limit_s if has_limit else None)
             if signum is None:
                 if not _Waiting.is_allowed:
                     _end(first, str(Stopped(first)))
+                is_told = True
+                _tell_at_terminal(first)
             elif not _is_ours(signal.getsignal(signum)):
                 continue  # the user's own program takes it up
             elif not first:
@@ -236,6 +239,20 @@ def _insist(reader: socket.socket) -> None:
             elif time.monotonic() - heard_s > same_s(signum):
                 name = signal.Signals(signum).name
                 _end(signum, f"stopped by a second {name}, at once: not saved")
+
+
+def _tell_at_terminal(signum: int) -> None:
+    """Tell who sits there that a signal was heard, where what comes of it takes long."""
+    if _is_first() and os.isatty(2):
+        name = signal.Signals(signum).name
+        line = f"{name} heard: saves and stops after this step or validation"
+        _say(signum, f"{line}; a second one ends it unsaved")
+
+
+def _say(signum: int, line: str) -> None:
+    if signum == signal.SIGINT and os.isatty(2):
+        os.write(2, b"\n")  # after the terminal's own ^C
+    say(line)
 
 
 def _next(reader: socket.socket, limit_s: float | None) -> int | None:
@@ -260,7 +277,7 @@ def _end(signum: int, line: str) -> None:
     if _Waiting.is_spawned and os.name == "posix":
         _end_by(signal.SIGKILL)  # the only one without a handler, which threads cannot change
     if _is_first():
-        say(line)
+        _say(signum, line)
     end_at_once(128 + signum)
 
 

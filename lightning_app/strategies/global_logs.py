@@ -60,7 +60,8 @@ class GlobalLogs:
         self._num_shared = 0  # loaders of this evaluation, of which the values have been shared
         self._looked_at: set[str] = set()  # kinds of steps
         self._tell = TellOnce()
-        self._objects = BatchMeans(self._tell, dist.get_world_size())
+        self._world_size = dist.get_world_size()
+        self._objects = BatchMeans(self._tell, self._world_size)
         self._gathered = Gathered()
 
     def before_step(self, hook: str) -> None:
@@ -89,9 +90,9 @@ class GlobalLogs:
             part: What the mean of the shard counts in that of the batch, from 0 to 1.
         """
         self._objects.after_step(shard, part, full_size)
-        if shard.global_size % dist.get_world_size():
+        if shard.global_size % self._world_size:
             self._have_unequal_parts.add(self._trainer.training)
-        if shard.global_size < 2 * dist.get_world_size():
+        if shard.global_size < 2 * self._world_size:
             self._have_single_samples.add(self._trainer.training)
         before, is_first = self._before, inside.is_first_batch(self._trainer)
         self._num_steps[self._trainer.training] += bool(shard.size)
@@ -117,7 +118,7 @@ class GlobalLogs:
             if logged is not None and logged is not cache and hook == "training_step":
                 sizes = rows, shard.size
                 self._steps.note(key, metric, sizes, mean_over, given, full_size)
-        if hook not in self._looked_at and shard.global_size >= dist.get_world_size():
+        if hook not in self._looked_at and shard.global_size >= self._world_size:
             self._looked_at.add(hook)
             self._look_at_values(hook, shard)  # before they are put together
         if hook == "training_step":

@@ -5,7 +5,8 @@ Two rules, as the two strategies have them: processes (`ddp`) get the parts of
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -50,7 +51,8 @@ def chunk_sizes(size: int, num_replicas: int) -> tuple[int, ...]:
     return tuple(min(step, size - start) for start in range(0, size, step))
 
 
-class Shard(NamedTuple):
+@dataclass(eq=False)
+class Shard:
     """One rank's part of one global batch.
 
     Attributes:
@@ -60,6 +62,7 @@ class Shard(NamedTuple):
         is_ready_made: The data set gives whole batches: `batch` has one index, and how many
             samples that is has not been told.
         number: The batch's place in its epoch, from 0.
+        global_size: Samples in the whole batch, over all ranks.
     """
 
     batch: "Sequence[Any] | Tensor"
@@ -67,6 +70,10 @@ class Shard(NamedTuple):
     stop: int
     is_ready_made: bool = False
     number: int = 0
+    global_size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.global_size = len(self.batch)  # once, as a tensor's takes long
 
     @property
     def indices(self) -> "Sequence[Any] | Tensor":
@@ -76,17 +83,12 @@ class Shard(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether this is all of the batch."""
-        return self.size == len(self.batch)
+        return self.size == self.global_size
 
     @property
     def size(self) -> int:
         """How many samples this rank takes."""
         return self.stop - self.start
-
-    @property
-    def global_size(self) -> int:
-        """Samples in the whole batch, over all ranks."""
-        return len(self.batch)
 
     def loss_weight(self, world_size: int) -> float:
         """What this rank's mean loss counts in the mean of the ranks' gradients.

@@ -5,6 +5,7 @@ import os
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
@@ -18,7 +19,10 @@ from lightning_app.telemetry.progress import epoch_of
 
 
 class Console(Callback):
-    """Prints a line at the start, one per epoch, one at the end."""
+    """Prints a line at the start, one per epoch, one at the end.
+
+    An evaluation's values are in a table of Lightning's.
+    """
 
     def __init__(self) -> None:
         self._trained = False
@@ -29,6 +33,13 @@ class Console(Callback):
         self._trained = True
         say(pl_module, describe_layout(trainer))
         inside.after_epoch_hooks(trainer, lambda: self._end_epoch(trainer))
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            say(pl_module, describe_layout(trainer))
+
+    on_test_start = on_predict_start = on_validation_start
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -47,6 +58,13 @@ class Console(Callback):
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         inside.leave_epoch_hooks(trainer)
+        is_evaluation = trainer.state.fn in (TrainerFn.VALIDATING, TrainerFn.TESTING)
+        if (
+            is_evaluation
+            and isinstance(trainer.logger, TensorBoardLogger)
+            and trainer.logged_metrics
+        ):
+            _say_at_end(pl_module, f"Logged in {trainer.logger.log_dir}")
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,12 +1,9 @@
 """A run's layout in words: on the console, in TensorBoard, in tables."""
 
-from typing import Any
-
 from lightning.pytorch import Trainer
 
-from lightning_app import strategies
+from lightning_app import inside, strategies
 from lightning_app.strategies.dp import DataParallelStrategy
-from lightning_app.strategies.loader import ShardedLoader
 from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
 from lightning_app.strategies.virtual import NUM_THREADS, VirtualRanks
 from lightning_app.telemetry.many_ranks import sum_in_words
@@ -14,9 +11,10 @@ from lightning_app.telemetry.many_ranks import sum_in_words
 
 def describe_layout(trainer: Trainer) -> str:
     """One line with the layout and the split, like `2 CPU processes, ddp, global batch 30 = …`."""
-    loader: Any = trainer.train_dataloader
-    splits = isinstance(loader, ShardedLoader) and strategies.splits_batches(trainer.strategy)
-    batch = loader.sharding.batch_size if splits else None
+    loaders = inside.running_loaders(trainer)
+    splits = strategies.splits_batches(trainer.strategy) and len(loaders) == 1
+    shards = inside.sharding_of(loaders[0]) if splits else None
+    batch = None if shards is None else shards.batch_size
     ranks, device = num_ranks(trainer), _device_type(trainer).upper()
     replicas = isinstance(trainer.strategy, DataParallelStrategy)
     number = ranks if replicas else trainer.world_size

@@ -53,7 +53,7 @@ class RunProgress(RichProgressBar):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._began_s, self._began_at = time.monotonic(), num_batches(trainer)
+        self._began_s, self._began_at = time.monotonic(), inside.num_batches_learnt(trainer)
 
     @override
     def on_train_batch_end(
@@ -110,7 +110,7 @@ class RunProgress(RichProgressBar):
         if not _is_of_training(task):
             return ""
         elapsed_s = time.monotonic() - self._began_s
-        done, total = num_batches(self.trainer), num_batches_in_all(self.trainer)
+        done, total = inside.num_batches_learnt(self.trainer), num_batches_in_all(self.trainer)
         if total is None or done <= self._began_at:
             return f"run {_time(elapsed_s)}"
         left_s = elapsed_s / (done - self._began_at) * max(total - done, 0)
@@ -118,9 +118,7 @@ class RunProgress(RichProgressBar):
 
 
 class _Column(ProgressColumn):
-    """A text that is made anew, twice a second."""
-
-    max_refresh = 0.5
+    """A text that is made anew whenever the bar is drawn."""
 
     def __init__(self, make: Any) -> None:
         super().__init__(Column(no_wrap=True))
@@ -133,11 +131,6 @@ class _Column(ProgressColumn):
 
 def _is_of_training(task: Task) -> bool:
     return task.description.startswith("Epoch")  # as Lightning's bar calls it
-
-
-def num_batches(trainer: Trainer) -> int:
-    """The batches that the run has trained on."""
-    return trainer.fit_loop.total_batch_idx + 1
 
 
 def num_batches_in_all(trainer: Trainer) -> float | None:

@@ -33,6 +33,12 @@ class Watched(RunProgress):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[str, str, dict[str, Any]]] = []
+        self.as_steps_began: list[str] = []
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        super().on_train_batch_start(trainer, *args)
+        self.as_steps_began.append(self.whole_run(self.train_progress_bar)[:7])
 
     @override
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -69,6 +75,7 @@ def test_the_bar_shows_the_run(
     whats, runs, metrics = zip(*bar.seen, strict=True)
     assert dict.fromkeys(whats) == {"epoch 1/2": None, "epoch 2/2": None}
     assert runs[0].startswith(("run 12%", "run 00:00"))  # of 2 times 4 batches
+    assert bar.as_steps_began[1:4] == ["run 12%", "run 25%", "run 38%"]
     assert runs[-1] == "run 100%, 00:00 left"
     assert metrics[0].keys() == {"own", "train/loss"}  # from the first step on
     assert metrics[-1]["own"] == 7
