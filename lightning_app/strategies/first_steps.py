@@ -170,9 +170,9 @@ class FirstSteps:
         if may_count := [*sums, *lists, *hooks]:
             self._tell(
                 f"a training batch of {shard.global_size} leaves some of {world_size} processes "
-                "without samples: they run it as well, with weight 0, so that "
-                f"{_listed(may_count)} may count its samples again: use drop_last=True, or "
-                "another batch size",
+                "without samples: they run it as well, with weight 0. What counts samples in "
+                f"{_listed(may_count)} counts them again: use drop_last=True, or another batch "
+                "size",
                 subject="spare",
             )
 

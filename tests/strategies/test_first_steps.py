@@ -184,9 +184,9 @@ class Begins(Callback):
     [
         (Timer, ""),
         (LearningRateMonitor, ""),
-        (Counts, "so that Counts.on_train_batch_end may"),
-        (Begins, "so that Begins.on_train_batch_start may"),
-        (Timer, "so that kept may"),
+        (Counts, "What counts samples in Counts.on_train_batch_end counts"),
+        (Begins, "What counts samples in Begins.on_train_batch_start counts"),
+        (Timer, "What counts samples in kept counts"),
     ],
 )
 def test_what_counts_in_a_step_of_fewer_samples_than_ranks_is_told(

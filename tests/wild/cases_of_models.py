@@ -151,7 +151,7 @@ CASES: dict[str, Case] = {
         data_args={"batch_size": 9},
     ),
     "counts after steps, a rank idle": _told(
-        "CountsAfterSteps.on_train_batch_end may count",
+        "CountsAfterSteps.on_train_batch_end counts them again",
         "metrics.CountsAfterSteps",
         data_args={"length": 41},
     ),
