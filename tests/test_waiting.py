@@ -100,7 +100,7 @@ def test_a_terminal_is_told_that_other_ranks_have_not_ended() -> None:
 
 
 def test_a_terminal_is_told_once_that_a_signal_was_heard() -> None:
-    line = "SIGINT heard: saves and stops after this step or validation"
+    line = "SIGINT heard: saves and stops after this step"
     told = f"train.py: {line}; a second one ends it unsaved"
     assert said_at_a_terminal(HEARS) == f"\r\n{told}\r\n."
     assert said_at_a_terminal(HEARS, RANK="1") == "."

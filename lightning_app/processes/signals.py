@@ -245,7 +245,7 @@ def _tell_at_terminal(signum: int) -> None:
     """Tell who sits there that a signal was heard, where what comes of it takes long."""
     if _is_first() and os.isatty(2):
         name = signal.Signals(signum).name
-        line = f"{name} heard: saves and stops after this step or validation"
+        line = f"{name} heard: saves and stops after this step"
         _say(signum, f"{line}; a second one ends it unsaved")
 
 
