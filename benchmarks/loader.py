@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from benchmarks import timing
 from benchmarks.timing import Ratio
 from lightning_app.data import RandomDataModule
-from lightning_app.strategies.loader import shard_loader
+from lightning_app.strategies.loaders.loader import shard_loader
 
 OURS, DEFAULTS = "this project", "DataLoader defaults"
 HANDED, USERS = "as handed to a rank", "the user's DataLoader"

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks import timing
 from benchmarks.order import first_batch
 from lightning_app.data import SeededBatches
-from lightning_app.strategies.loader import shard_loader
+from lightning_app.strategies.loaders.loader import shard_loader
 
 OURS, DEFAULTS = "this project", "DataLoader defaults"
 BATCH_SIZE = 30

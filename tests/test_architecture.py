@@ -21,6 +21,15 @@ LAYERS = [
     ("order", "modules", "hooks", "masking", "own_part", "limits", "errors", "help", "waiting"),
     ("command",),
 ]
+STRATEGIES = [  # likewise, within the folder
+    ("virtual",),
+    ("ddp", "dp"),
+    ("logs", "single_device"),
+    ("global_batch",),
+    ("checks",),
+    ("loaders", "module_calls"),
+    ("batch",),
+]
 PRIVATE = re.compile(
     r"(?:trainer|loop|strategy|connector|fetcher|combined|result)[a-z_.]*\._[a-z]"
     r"|from lightning\S* import .*\b_[A-Za-z]"
@@ -28,26 +37,25 @@ PRIVATE = re.compile(
 )
 
 
-def modules() -> Iterator[tuple[Path, str]]:
-    """Each module, with the part of the package that it belongs to."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def modules(within: str = "") -> Iterator[tuple[Path, str]]:
+    """Each module, with the part of the package, or of a folder of it, that it belongs to."""
+    folder = PACKAGE / within
+    for path in sorted(folder.rglob("*.py")):
+        part = path.relative_to(folder).parts[0].removesuffix(".py")
         if part != "__init__":
             yield path, part
 
 
-def imported(path: Path) -> set[str]:
-    """The parts of the package that a module imports."""
-    found = set()
+def imported(path: Path, package: str = "lightning_app") -> set[str]:
+    """The parts of a package that a module imports."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "lightning_app":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lightning_app."):
-            found.add((node.module or "").split(".")[1])
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-            found |= {n.split(".")[1] for n in names if n.startswith("lightning_app.")}
-    return found
+            names += [alias.name for alias in node.names]
+    inner = (name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}."))
+    return {name.split(".")[0] for name in inner}
 
 
 def test_imports_go_one_way() -> None:
@@ -59,6 +67,15 @@ def test_imports_go_one_way() -> None:
                 assert other in ("errors", "processes", "waiting"), f"{path} imports {other}"
             else:
                 assert layer[part] < layer.get(other, -1), f"{path} imports {other}"
+
+
+def test_strategies_import_one_way() -> None:
+    layer = {part: number for number, parts in enumerate(STRATEGIES) for part in parts}
+    found = list(modules("strategies"))
+    assert {part for _, part in found} == {*layer}
+    for path, part in found:
+        for other in imported(path, "lightning_app.strategies") & {*layer} - {part}:
+            assert layer[part] < layer[other], f"{path} imports {other}"
 
 
 def test_lightnings_private_names_are_in_one_place() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lightning_app.strategies import meeting
+from lightning_app.strategies.ddp import meeting
 from tests.documented import exit_code
 from tests.live_program import STDERR, STDOUT, Program
 from tests.ranks import as_torchrun, free_port

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.checks.telling import TellOnce
 
 Mode = Literal["min", "max"]
 USUAL = "val/loss"

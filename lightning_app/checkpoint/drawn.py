@@ -8,10 +8,10 @@ from torch import Generator
 from torch.utils.data import BatchSampler
 
 from lightning_app import inside
-from lightning_app.strategies.loader import ShardedLoader
-from lightning_app.strategies.passes import needs_replay
-from lightning_app.strategies.shards import Shards
-from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.loaders.loader import ShardedLoader
+from lightning_app.strategies.loaders.passes import needs_replay
+from lightning_app.strategies.loaders.shards import Shards
 
 
 class DrawnOtherwise:

@@ -48,7 +48,7 @@ from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain, tensors_of
 from lightning_app.own_part import own_part
-from lightning_app.strategies.loader import why_not_split
+from lightning_app.strategies.loaders.loader import why_not_split
 
 _NOTHING_PENDING = "nothing_pending"
 _PLATEAUS_DUE = "plateaus_due"

@@ -45,8 +45,8 @@ from lightning_app.masking import first_masked
 from lightning_app.model import LinearModule
 from lightning_app.processes.launcher import RankLauncher
 from lightning_app.speed.profiler import NoProfiler
-from lightning_app.strategies.meeting import MeetingRanks
-from lightning_app.strategies.refused import check_saves
+from lightning_app.strategies.checks.refused import check_saves
+from lightning_app.strategies.ddp.meeting import MeetingRanks
 from lightning_app.strategies.virtual import fix_workspace
 from lightning_app.telemetry.describe import num_processes
 from lightning_app.telemetry.progress import RunProgress

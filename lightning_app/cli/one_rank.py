@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from lightning_app.processes.launched import LaunchedEnvironment
 from lightning_app.processes.placement import TORCHRUN, Placement
-from lightning_app.strategies.ddp import DDPStrategy
-from lightning_app.strategies.sharding import Shard
+from lightning_app.strategies.batch.sharding import Shard
+from lightning_app.strategies.ddp.strategy import DDPStrategy
 
 SILENT: dict[str, Any] = dict.fromkeys(  # a Trainer that leaves nothing behind
     ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False

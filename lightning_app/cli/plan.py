@@ -19,7 +19,7 @@ from lightning_app.cli.one_rank import SILENT, step_of_rank
 from lightning_app.errors import UsageError
 from lightning_app.limits import PLANNED_RANKS
 from lightning_app.strategies import splits_batches
-from lightning_app.strategies.loader import check_not_split, shard_loader
+from lightning_app.strategies.loaders.loader import check_not_split, shard_loader
 from lightning_app.telemetry.plan import Plan, kept_bytes, lines
 
 _OF_LAUNCHERS = ("--devices", "--num_nodes")

@@ -103,7 +103,7 @@ def _takes_up(frames: list[FrameType]) -> bool:
     """Whether this uses for the first time what a checkpoint has brought."""
     first, *_ = modules = [module_of(frame) for frame in frames]
     in_optimizer = first.startswith("torch.optim.") and all(m.startswith("torch.") for m in modules)
-    return in_optimizer or first == "lightning_app.strategies.shards"
+    return in_optimizer or first == "lightning_app.strategies.loaders.shards"
 
 
 PATIENCE_S = 5.0  # of a rank with the others, at its end

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app import strategies
-from lightning_app.strategies.loader import ShardedLoader
-from lightning_app.strategies.passes import Indices
+from lightning_app.strategies.loaders.loader import ShardedLoader
+from lightning_app.strategies.loaders.passes import Indices
 
 NUM_CHECKED = 64  # samples that are asked for twice
 CHECKED_AT_ONCE = 8  # so that a `collate_fn` that goes by the batch gives something else

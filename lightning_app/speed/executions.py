@@ -31,7 +31,7 @@ from typing_extensions import override
 
 from lightning_app import inside, strategies
 from lightning_app.hooks import has_hook
-from lightning_app.strategies.loader import ShardedLoader, step_over_iterator
+from lightning_app.strategies.loaders.loader import ShardedLoader, step_over_iterator
 
 BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end")
 TRANSFER_HOOKS = (

@@ -12,11 +12,11 @@ from lightning.pytorch.strategies import Strategy
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.batch_size import num_rows
-from lightning_app.strategies.loader import check_not_split, shard_loader
-from lightning_app.strategies.passes import Batches, Pass
-from lightning_app.strategies.sharding import Shard
-from lightning_app.strategies.transfer import DirectTransfer
+from lightning_app.strategies.batch.batch_size import num_rows
+from lightning_app.strategies.batch.sharding import Shard
+from lightning_app.strategies.batch.transfer import DirectTransfer
+from lightning_app.strategies.loaders.loader import check_not_split, shard_loader
+from lightning_app.strategies.loaders.passes import Batches, Pass
 
 
 def run_seed(strategy: Strategy) -> int:

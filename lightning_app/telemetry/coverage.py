@@ -33,11 +33,11 @@ from lightning_app import strategies
 from lightning_app.inside import give_back, is_in_step, last_step, put
 from lightning_app.own_part import own_part
 from lightning_app.processes.collectives import gather_objects
+from lightning_app.strategies.batch.sharding import Shard
+from lightning_app.strategies.checks.telling import TellOnce
 from lightning_app.strategies.global_batch import run_seed
-from lightning_app.strategies.loader import ShardedLoader, shard_loader
-from lightning_app.strategies.passes import Pass
-from lightning_app.strategies.sharding import Shard
-from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.loaders.loader import ShardedLoader, shard_loader
+from lightning_app.strategies.loaders.passes import Pass
 from lightning_app.telemetry.metrics import Smooths, log
 from lightning_app.telemetry.tally import MAX_NUMBER, Tally, fingerprint_of
 

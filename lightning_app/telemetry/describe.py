@@ -3,8 +3,8 @@
 from lightning.pytorch import Trainer
 
 from lightning_app import inside, strategies
-from lightning_app.strategies.dp import DataParallelStrategy
-from lightning_app.strategies.sharding import chunk_sizes, shard_sizes
+from lightning_app.strategies.batch.sharding import chunk_sizes, shard_sizes
+from lightning_app.strategies.dp.strategy import DataParallelStrategy
 from lightning_app.strategies.virtual import NUM_THREADS, VirtualRanks
 from lightning_app.telemetry.many_ranks import sum_in_words
 

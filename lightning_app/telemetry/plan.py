@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lightning_app.command import command as program
-from lightning_app.strategies.sharding import shard_sizes
+from lightning_app.strategies.batch.sharding import shard_sizes
 from lightning_app.telemetry.many_ranks import in_words, sum_in_words
 
 MIB = 2**20

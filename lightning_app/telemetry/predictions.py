@@ -23,7 +23,7 @@ from lightning_app.checkpoint.io import run_folder, save_whole
 from lightning_app.errors import RunError, first_line
 from lightning_app.modules import say
 from lightning_app.processes.collectives import gather_objects
-from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.strategies.loaders.loader import ShardedLoader
 
 FILE = "predictions.pt"
 HOW_TO_LOAD = "; torch.load reads it with weights_only=False"

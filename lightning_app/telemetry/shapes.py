@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from lightning_app.modules import called_modules, say
 from lightning_app.processes.collectives import gather_objects
-from lightning_app.strategies.dp import DataParallelStrategy
+from lightning_app.strategies.dp.strategy import DataParallelStrategy
 from lightning_app.strategies.virtual import VirtualRanks
 from lightning_app.telemetry.many_ranks import (
     MAX_EACH,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lightning_app import inside
 from lightning_app.processes.collectives import gather_numbers
+from lightning_app.strategies.ddp.spare_step import is_spare
+from lightning_app.strategies.dp.replicas import replica_rank
 from lightning_app.strategies.module_calls import ModuleCalls
-from lightning_app.strategies.replicas import replica_rank
-from lightning_app.strategies.spare_step import is_spare
 
 MAX_CALLS = 1024  # kept as they are
 

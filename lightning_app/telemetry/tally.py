@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_app.strategies.passes import Indices
+from lightning_app.strategies.loaders.passes import Indices
 
 _SALTS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
 MAX_NUMBER = 2**24  # or a few times the data set's length

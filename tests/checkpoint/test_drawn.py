@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_app.checkpoint.resume import Resume
 from tests.runs import SaveAt, fit
-from tests.strategies.test_stateful_samplers import Counting
+from tests.strategies.loaders.test_stateful_samplers import Counting
 
 
 def samples(number: int) -> Dataset[tuple[Tensor, ...]]:

@@ -18,7 +18,7 @@ from lightning_app import inside
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.stops import AgreedStop
 from lightning_app.speed.direct_step import DirectStep
-from lightning_app.strategies.passes import Pass
+from lightning_app.strategies.loaders.passes import Pass
 from tests.runs import fit, make_trainer
 from tests.user_modules import Samples, Submodule
 

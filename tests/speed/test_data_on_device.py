@@ -16,7 +16,7 @@ from lightning_app.model import LinearModule
 from lightning_app.speed.data_on_device import DataOnDevice, HeldSamples
 from lightning_app.speed.direct_step import DirectStep
 from lightning_app.speed.executions import StepsPerExecution
-from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.strategies.loaders.loader import ShardedLoader
 from lightning_app.telemetry.coverage import Coverage
 from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit, make_trainer

@@ -17,8 +17,8 @@ from typing_extensions import override
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
 from lightning_app.model import LinearModule
-from lightning_app.strategies import passes
-from lightning_app.strategies.sharding import Shard, shard_bounds
+from lightning_app.strategies.batch.sharding import Shard, shard_bounds
+from lightning_app.strategies.loaders import passes
 from lightning_app.telemetry.coverage import Coverage
 from lightning_app.telemetry.tally import Tally, fingerprint_of
 from tests.ranks import run_ranks

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_app.data import SeededBatches
-from lightning_app.strategies.sharding import shard_bounds, shard_sizes
+from lightning_app.strategies.batch.sharding import shard_bounds, shard_sizes
 from lightning_app.telemetry.dashboard.card import splits_table
 from lightning_app.telemetry.dashboard.pictures import who_got_what
 from lightning_app.telemetry.many_ranks import curves, in_words, runs_of_ranks, sum_in_words

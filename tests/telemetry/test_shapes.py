@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_app.modules import called_modules
-from lightning_app.strategies.replicas import replica_rank
+from lightning_app.strategies.dp.replicas import replica_rank
 from lightning_app.telemetry.shapes import MAX_ALIKE, ShapeLogger
 from lightning_app.telemetry.sizes import SizeRecorder, Sizes, StepRun, by_rank
 from tests.runs import fit

@@ -8,7 +8,8 @@ import torch
 
 from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.cli.command_line import CommandLine
-from lightning_app.strategies import loader, passes, rows
+from lightning_app.strategies.batch import rows
+from lightning_app.strategies.loaders import loader, passes
 from lightning_app.telemetry.predictions import NotSaved
 
 _begin, _view_of, _kind = passes.Pass.begin, loader.view_of, rows.Rows.kind

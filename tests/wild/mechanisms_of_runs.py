@@ -8,7 +8,7 @@ from tests.wild.mechanism import Mechanism
 MECHANISMS: dict[str, Mechanism] = {
     # Logs.
     "values per epoch are put together": Mechanism(
-        "strategies.global_logs.GlobalLogs._share",
+        "strategies.logs.global_logs.GlobalLogs._share",
         broken.nothing,
         "ddp2",
         "several validation loaders; plateau of an epoch's value; torchmetrics; "
@@ -18,7 +18,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "first rank logs more, and says so",
     ),
     "values per step are put together": Mechanism(
-        "strategies.step_values.StepValues.end_step",
+        "strategies.logs.step_values.StepValues.end_step",
         broken.nothing,
         "ddp2",
         "logs in the first epoch; logs every seventh step; logs large losses; "
@@ -26,13 +26,16 @@ MECHANISMS: dict[str, Mechanism] = {
         "early stopping by a step's value; checkpoint by a step's value; log every third step",
     ),
     "a constant batch_size tells nothing": Mechanism(
-        "strategies.global_logs.merge", broken.totals, "ddp2", "batch_size= of the loader"
+        "strategies.logs.global_logs.merge", broken.totals, "ddp2", "batch_size= of the loader"
     ),
     "the true batch_size counts": Mechanism(
-        "strategies.global_logs.merge", broken.totals_by_part, "ddp2", "batch_size= of the batch"
+        "strategies.logs.global_logs.merge",
+        broken.totals_by_part,
+        "ddp2",
+        "batch_size= of the batch",
     ),
     "means that are given to objects": Mechanism(
-        "strategies.batch_means.BatchMeans.settle", broken.nothing, "ddp2", "averages of means"
+        "strategies.logs.batch_means.BatchMeans.settle", broken.nothing, "ddp2", "averages of means"
     ),
     "a train/loss of the model's own": Mechanism(
         "telemetry.loss._logged_as", broken.nothing, "one", "own train/loss"
@@ -42,16 +45,19 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     # Runs that are continued.
     "a position is taken up": Mechanism(
-        "strategies.shards.Shards.load",
+        "strategies.loaders.shards.Shards.load",
         broken.nothing,
         "stopped",
         "a new loader each epoch; OneCycleLR; learning rates; accumulation scheduler",
     ),
     "passes are drawn again": Mechanism(
-        "strategies.shards.needs_replay", broken.no, "stopped", "stopped between epochs, counting"
+        "strategies.loaders.shards.needs_replay",
+        broken.no,
+        "stopped",
+        "stopped between epochs, counting",
     ),
     "generators go on": Mechanism(
-        "strategies.shards.Shards.generators",
+        "strategies.loaders.shards.Shards.generators",
         property(lambda self: []),
         "stopped",
         "stopped between epochs, generator",
@@ -100,7 +106,7 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     # Hooks, stops, and the user's own choices.
     "hooks of a batch's transfer run": Mechanism(
-        "strategies.transfer.DirectTransfer._hooks_are_idle",
+        "strategies.batch.transfer.DirectTransfer._hooks_are_idle",
         broken.yes,
         "one",
         "augmentation by hooks; every hook; every hook, accumulating; every hook in test; "

@@ -6,7 +6,7 @@ from tests.wild.mechanism import Mechanism
 MECHANISMS: dict[str, Mechanism] = {
     # Loaders and samplers.
     "a batch is split once": Mechanism(
-        "strategies.passes.shard_bounds",
+        "strategies.loaders.passes.shard_bounds",
         lambda size, rank, world_size: (0, size),
         "ddp2",
         "plain; dicts; named tuples; indices are tuples; indices are names; "
@@ -15,41 +15,47 @@ MECHANISMS: dict[str, Mechanism] = {
         "collate makes three of one; limit_train_batches; overfit_batches",
     ),
     "a pass asks the sampler once": Mechanism(
-        "strategies.passes.Pass.begin",
+        "strategies.loaders.passes.Pass.begin",
         broken.draws_twice,
         "one",
         "shuffle by own generator; bucketing; bucketing by numpy; sampler shuffles in place; "
         "sampler counts passes; sampler with a state, limited; k-NN over a state",
     ),
     "the view has the loader's sampler": Mechanism(
-        "strategies.loader.view_of",
+        "strategies.loaders.loader.view_of",
         broken.with_a_sampler_of_its_own,
         "one",
         "sampler is told the epoch; sampler weights change; curriculum turns the sampler",
     ),
     "the view has the loader's attributes": Mechanism(
-        "strategies.loader.view_of",
+        "strategies.loaders.loader.view_of",
         broken.plain_view,
         "one",
         "loader with own attributes; hooks read loaders",
     ),
     "what cannot be split is refused": Mechanism(
-        "strategies.loader.why_not_split",
+        "strategies.loaders.loader.why_not_split",
         broken.nothing,
         "ddp2",
         "loader with own __iter__; loader keeps its iterator; stream; no DataLoader",
     ),
     "what is empty needs no split": Mechanism(
-        "strategies.loader.sized_len", lambda dataloader: 1, "ddp2", "an empty list of loaders"
+        "strategies.loaders.loader.sized_len",
+        lambda dataloader: 1,
+        "ddp2",
+        "an empty list of loaders",
     ),
     "whole batches are refused": Mechanism(
-        "strategies.passes.Pass._check_ready_made", broken.nothing, "ddp2", "whole batches"
+        "strategies.loaders.passes.Pass._check_ready_made", broken.nothing, "ddp2", "whole batches"
     ),
     "a hook's pass is its own": Mechanism(
-        "strategies.shards.Shards.start", broken.where_training_is, "one", "k-NN in validation"
+        "strategies.loaders.shards.Shards.start",
+        broken.where_training_is,
+        "one",
+        "k-NN in validation",
     ),
     "a rank without samples runs others'": Mechanism(
-        "strategies.passes.Pass._asked_for",
+        "strategies.loaders.passes.Pass._asked_for",
         broken.asked_for_nothing,
         "ddp2",
         "flattens, batch size 1; looks at the first sample; 0-dim tensor and strings; "
@@ -57,10 +63,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "token means, some ranks idle; autoencoder",
     ),
     "nothing stays of a step of nothing": Mechanism(
-        "strategies.ddp.nothing_stays", broken.as_it_comes, "ddp3", "averages of means"
+        "strategies.ddp.strategy.nothing_stays", broken.as_it_comes, "ddp3", "averages of means"
     ),
     "what is put back is unseen by autograd": Mechanism(
-        "strategies.ddp.nothing_stays",
+        "strategies.ddp.strategy.nothing_stays",
         broken.put_back_seen,
         "ddp2",
         "parametrized layers, a rank idle",
@@ -76,7 +82,7 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     # Losses and modules.
     "a shard counts by its samples": Mechanism(
-        "strategies.loss_weight.LossWeight.weigh_loss",
+        "strategies.batch.loss_weight.LossWeight.weigh_loss",
         lambda self, loss, model: loss,
         "ddp2",
         "GAN; transformer; image classifier; examples, digits; examples, text; examples, GAN; CNN; "
@@ -85,7 +91,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "AdamW; on_train_batch_start returns -1; own hyperparameters",
     ),
     "means over something else": Mechanism(
-        "strategies.ddp.mean_over",
+        "strategies.ddp.strategy.mean_over",
         broken.nothing,
         "ddp2",
         "token means; token means, several batches; token means, logged in each way; "
@@ -93,7 +99,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "collate drops, and says so",
     ),
     "what differs is told": Mechanism(
-        "strategies.telling.TellOnce.__call__",
+        "strategies.checks.telling.TellOnce.__call__",
         broken.nothing,
         "ddp2",
         "BatchNorm, larger parts; dropout; mixup by numpy; codebook in a buffer; "
@@ -112,38 +118,41 @@ MECHANISMS: dict[str, Mechanism] = {
         "gathers losses at an epoch's end",
     ),
     "BatchNorm of one sample is refused": Mechanism(
-        "strategies.ddp.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"
+        "strategies.ddp.strategy.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"
     ),
     "a rank without samples leaves nothing in an evaluation": Mechanism(
-        "strategies.ddp.nothing_stays", broken.as_it_comes, "ddp2", "pairs in validation"
+        "strategies.ddp.strategy.nothing_stays", broken.as_it_comes, "ddp2", "pairs in validation"
     ),
     "nobody waits for a rank that skips a step": Mechanism(
-        "strategies.ddp.refused_to_wait",
+        "strategies.ddp.strategy.refused_to_wait",
         broken.as_it_comes,
         "ddp2",
         "computes in a step without samples; gathers in a step without samples; "
         "gathers after a step without samples",
     ),
     "shapes that are gathered are checked": Mechanism(
-        "strategies.refused.check_shapes",
+        "strategies.checks.refused.check_shapes",
         broken.nothing,
         "ddp2",
         "contrastive, gathered; contrastive, gathered by torch",
     ),
     "gradients that a hook sees are averaged": Mechanism(
-        "strategies.averaging.AveragesGradients._look_for_hooks",
+        "strategies.ddp.averaging.AveragesGradients._look_for_hooks",
         broken.nothing,
         "ddp2",
         "clips after each backward; clips in backward",
     ),
     "ranks agree on hooks of gradients": Mechanism(
-        "strategies.averaging.all_objects",
+        "strategies.ddp.averaging.all_objects",
         broken.alone,
         "ddp2",
         "looks at gradients on one rank",
     ),
     "gradients that come twice are refused": Mechanism(
-        "strategies.ddp.refused_by_gradients", broken.as_it_comes, "ddp2", "recomputes, reentrant"
+        "strategies.ddp.strategy.refused_by_gradients",
+        broken.as_it_comes,
+        "ddp2",
+        "recomputes, reentrant",
     ),
     "a step without a loss is refused": Mechanism(
         "strategies.global_batch.check_may_skip",
@@ -152,16 +161,19 @@ MECHANISMS: dict[str, Mechanism] = {
         "training_step returns None",
     ),
     "a second step on a batch is refused": Mechanism(
-        "strategies.ddp.check_new", broken.nothing, "ddp2", "asks for the loss again"
+        "strategies.ddp.strategy.check_new", broken.nothing, "ddp2", "asks for the loss again"
     ),
     "LBFGS is refused": Mechanism(
-        "strategies.ddp.check_optimizers", broken.nothing, "ddp2", "LBFGS by hand; LBFGS"
+        "strategies.ddp.strategy.check_optimizers", broken.nothing, "ddp2", "LBFGS by hand; LBFGS"
     ),
     "ranks that part are noticed": Mechanism(
-        "strategies.ddp.check_ranks_agree", broken.nothing, "ddp2", "loss.backward() by hand"
+        "strategies.ddp.strategy.check_ranks_agree",
+        broken.nothing,
+        "ddp2",
+        "loss.backward() by hand",
     ),
     "nothing is looked at while compiled": Mechanism(
-        "strategies.means._Watch.__torch_function__",
+        "strategies.checks.means._Watch.__torch_function__",
         broken.looks_while_compiled,
         "ddp2",
         "compiles itself",
@@ -173,31 +185,31 @@ MECHANISMS: dict[str, Mechanism] = {
         "scripted; exports its net",
     ),
     "states are aligned": Mechanism(
-        "strategies.global_logs.align_states",
+        "strategies.logs.global_logs.align_states",
         broken.nothing,
         "ddp3",
         "states that are lists; states that are lists, a rank idle",
     ),
     "workers that stay have drawn": Mechanism(
-        "strategies.loader.ShardedLoader._have_drawn",
+        "strategies.loaders.loader.ShardedLoader._have_drawn",
         property(broken.no),
         "ddp2",
         "keeps its workers",
     ),
     "all_gather gathers": Mechanism(
-        "strategies.ddp.DDPStrategy.all_gather",
+        "strategies.ddp.strategy.DDPStrategy.all_gather",
         lambda self, tensor, group=None, sync_grads=False: tensor[None],
         "ddp2",
         "all_gather; contrastive, gathered, equal parts",
     ),
     "ranks are not seeded anew": Mechanism(
-        "strategies.meeting._draw_on_from",
+        "strategies.ddp.meeting._draw_on_from",
         broken.nothing,
         "ddp2",
         "split at random in setup; a head made in configure_model",
     ),
     "what is trained is followed": Mechanism(
-        "strategies.trained.TrainedParameters.have_changed",
+        "strategies.ddp.trained.TrainedParameters.have_changed",
         broken.no,
         "ddp2",
         "unfreezes a layer; freezes a layer; adds to the optimizer; finetuning schedule",
@@ -216,25 +228,28 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     # Replicas.
     "outputs are joined": Mechanism(
-        "strategies.scatter_gather.Gather.__call__",
+        "strategies.dp.scatter_gather.Gather.__call__",
         lambda self, outputs: outputs[0],
         "dp2",
         "outputs are dataclasses; outputs are distributions; arguments by name",
     ),
     "a length tells nothing": Mechanism(
-        "strategies.rows.Rows.kind", broken.by_length, "dp2", "an argument as long as a batch"
+        "strategies.batch.rows.Rows.kind", broken.by_length, "dp2", "an argument as long as a batch"
     ),
     "a transform runs in one piece": Mechanism(
-        "strategies.dp.is_in_transform", broken.no, "dp2", "meta-learning"
+        "strategies.dp.strategy.is_in_transform", broken.no, "dp2", "meta-learning"
     ),
     "weights that are not there are finite": Mechanism(
         "checkpoint.finite.is_lazy", broken.no, "one", "lazy layers"
     ),
     "hooks run once": Mechanism(
-        "strategies.replicas.Replicas.call", broken.hooked, "dp2", "hooks on the outermost module"
+        "strategies.dp.replicas.Replicas.call",
+        broken.hooked,
+        "dp2",
+        "hooks on the outermost module",
     ),
     "what a forward writes is told": Mechanism(
-        "strategies.replicas.Replicas._tell_of_writes",
+        "strategies.dp.replicas.Replicas._tell_of_writes",
         broken.nothing,
         "dp2",
         "forward writes an attribute; a hook keeps activations",

@@ -25,9 +25,9 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_app.strategies.first_steps import NUM_STEPS
-from lightning_app.strategies.telling import TellOnce
-from lightning_app.strategies.writes import TORCHS_OWN, differing
+from lightning_app.strategies.checks.first_steps import NUM_STEPS
+from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.dp.writes import TORCHS_OWN, differing
 
 Values: TypeAlias = dict[tuple[nn.Module, str], Any]
 _ABSENT = object()

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_app.strategies.first_steps import NUM_STEPS
-from lightning_app.strategies.kept import MOST_VALUES
-from lightning_app.strategies.telling import TellOnce
-from lightning_app.strategies.writes import differing
+from lightning_app.strategies.checks.first_steps import NUM_STEPS
+from lightning_app.strategies.checks.kept import MOST_VALUES
+from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.dp.writes import differing
 
 Name: TypeAlias = tuple[str, str]  # a module's, and the buffer's or attribute's in it
 Result: TypeAlias = list[tuple[Name, Tensor | None, Tensor | None]]  # buffers, and their values

@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 from lightning_app import inside
-from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.checks.telling import TellOnce
 
 
 class Logged(NamedTuple):

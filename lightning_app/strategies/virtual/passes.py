@@ -9,9 +9,9 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from lightning_app.strategies.passes import Pass
-from lightning_app.strategies.sharding import Shard, shard_bounds
-from lightning_app.strategies.shards import Shards
+from lightning_app.strategies.batch.sharding import Shard, shard_bounds
+from lightning_app.strategies.loaders.passes import Pass
+from lightning_app.strategies.loaders.shards import Shards
 from lightning_app.strategies.virtual.streams import given_back, seed_of, seed_streams
 
 

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from lightning_app import inside
 from lightning_app.hooks import has_hook
-from lightning_app.strategies.loader import step_over_iterator
+from lightning_app.strategies.loaders.loader import step_over_iterator
 from lightning_app.strategies.virtual.determinism import FIXED, WORKSPACE
 
 ASKED_BY = "--virtual_ranks"

@@ -9,11 +9,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_app import inside
-from lightning_app.strategies.alone import Alone
-from lightning_app.strategies.batch_means import BatchMeans
-from lightning_app.strategies.loss_weight import MEAN_OVER, mean_over
-from lightning_app.strategies.sharding import Shard
-from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.batch.loss_weight import MEAN_OVER, mean_over
+from lightning_app.strategies.batch.sharding import Shard
+from lightning_app.strategies.checks.alone import Alone
+from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.logs.batch_means import BatchMeans
 from lightning_app.strategies.virtual import refused
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers, Result

@@ -11,9 +11,9 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from lightning_app import inside
-from lightning_app.strategies.batch_size import num_rows
-from lightning_app.strategies.loss_weight import MEAN_OVER
-from lightning_app.strategies.replicas import replica_rank
+from lightning_app.strategies.batch.batch_size import num_rows
+from lightning_app.strategies.batch.loss_weight import MEAN_OVER
+from lightning_app.strategies.dp.replicas import replica_rank
 from lightning_app.strategies.virtual.part_logs import Logged, logged_in, values_of_objects
 
 Shares = list[float]  # of each part in the step's mean

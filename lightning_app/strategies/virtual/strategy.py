@@ -21,21 +21,21 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app import inside
-from lightning_app.strategies.alone import Alone
+from lightning_app.strategies.checks.alone import Alone
+from lightning_app.strategies.checks.one_sample import refused_by_batchnorm
+from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.ddp.meeting import MeetingRanks
+from lightning_app.strategies.ddp.trained import check_ranks_agree
 from lightning_app.strategies.global_batch import GlobalBatch
-from lightning_app.strategies.idle_metrics import align_states
-from lightning_app.strategies.loader import (
+from lightning_app.strategies.loaders.loader import (
     ShardedLoader,
     check_not_split,
     view_of,
     why_not_split,
 )
-from lightning_app.strategies.meeting import MeetingRanks
-from lightning_app.strategies.one_sample import refused_by_batchnorm
-from lightning_app.strategies.own_values import epoch_end_values, tell_if_ranks_differ
+from lightning_app.strategies.logs.idle_metrics import align_states
+from lightning_app.strategies.logs.own_values import epoch_end_values, tell_if_ranks_differ
 from lightning_app.strategies.single_device import SingleDeviceStrategy
-from lightning_app.strategies.telling import TellOnce
-from lightning_app.strategies.trained import check_ranks_agree
 from lightning_app.strategies.virtual import refused
 from lightning_app.strategies.virtual.determinism import fixed_kernels
 from lightning_app.strategies.virtual.exchange import Exchange

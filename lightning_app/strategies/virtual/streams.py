@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_app.strategies.randomness import State, enter, leave, seeded
+from lightning_app.strategies.loaders.randomness import State, enter, leave, seeded
 
 _spare: list[State] = []  # a generator of NumPy's takes long to make
 

@@ -16,7 +16,7 @@ from lightning_app import inside
 from lightning_app.masking import masked
 from lightning_app.own_part import own_part
 from lightning_app.processes.collectives import gather_objects
-from lightning_app.strategies.dp import DataParallelStrategy
+from lightning_app.strategies.dp.strategy import DataParallelStrategy
 from lightning_app.telemetry.dashboard.card import (
     coverage_line,
     cpu_name,

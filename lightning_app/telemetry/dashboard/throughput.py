@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_app.strategies.loader import ShardedLoader
+from lightning_app.strategies.loaders.loader import ShardedLoader
 from lightning_app.telemetry.metrics import log
 from lightning_app.telemetry.shapes import ShapeLogger, SizeRun
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_app.own_part import KEY
-from lightning_app.strategies.sharding import shard_sizes
+from lightning_app.strategies.batch.sharding import shard_sizes
 from tests.command import ROOT, transcript
 from tests.events import scalars
 from tests.in_process import InProcess

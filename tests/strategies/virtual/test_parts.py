@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.wrappers import MinMaxMetric
 
-from lightning_app.strategies.alone import COLLECTIVES, Alone
+from lightning_app.strategies.checks.alone import COLLECTIVES, Alone
 from lightning_app.strategies.virtual import refused
 from lightning_app.strategies.virtual.determinism import fixed_kernels
 from lightning_app.strategies.virtual.gradients import Gradients, add

@@ -6,7 +6,7 @@ from math import log2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_app.strategies.sharding import shard_bounds
+from lightning_app.strategies.batch.sharding import shard_bounds
 from lightning_app.strategies.virtual.passes import Split, ranges_of
 from lightning_app.strategies.virtual.tree import Node, tree_sum, whole_nodes
 

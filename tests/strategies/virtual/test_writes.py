@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_app.strategies.first_steps import NUM_STEPS
-from lightning_app.strategies.kept import MOST_VALUES
-from lightning_app.strategies.telling import TellOnce
+from lightning_app.strategies.checks.first_steps import NUM_STEPS
+from lightning_app.strategies.checks.kept import MOST_VALUES
+from lightning_app.strategies.checks.telling import TellOnce
 from lightning_app.strategies.virtual.attributes import Attributes
 from lightning_app.strategies.virtual.buffers import Buffers
 

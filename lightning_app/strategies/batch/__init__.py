@@ -1,0 +1,1 @@
+"""What a global batch is, and which part of it is whose."""

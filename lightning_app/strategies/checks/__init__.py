@@ -1,0 +1,1 @@
+"""What depends on the number of devices: it is told, or refused."""

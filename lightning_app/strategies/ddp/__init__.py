@@ -1,0 +1,1 @@
+"""A process for each device: how ranks meet, average gradients, and go without samples."""

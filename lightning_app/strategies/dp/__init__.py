@@ -1,0 +1,1 @@
+"""Replicas in one process: what they are, and what is given to them and taken from them."""

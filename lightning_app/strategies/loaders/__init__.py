@@ -1,0 +1,1 @@
+"""One rank's view of a user's loader: its order, its position, its part of each batch."""

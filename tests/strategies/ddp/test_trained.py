@@ -1,0 +1,81 @@
+"""What is trained is followed, and ranks whose weights have parted are noticed."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from lightning_app.strategies.ddp.trained import TrainedParameters, check_ranks_agree
+from tests.ranks import run_ranks
+
+
+def test_other_parameters_are_noticed() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    trained = TrainedParameters(module)
+    assert not trained.have_changed(look_for_new=True)
+    module[0].requires_grad_(False)
+    assert trained.have_changed(look_for_new=False)
+    assert not trained.have_changed(look_for_new=False)
+    module[0].requires_grad_(True)
+    assert trained.have_changed(look_for_new=False)
+    module.append(nn.Linear(2, 2))
+    assert not trained.have_changed(look_for_new=False)  # not looked for
+    assert trained.have_changed(look_for_new=True)
+    assert not trained.have_changed(look_for_new=True)
+    module[1] = nn.Linear(2, 2)  # as many as before
+    assert trained.have_changed(look_for_new=True)
+
+
+def test_what_is_frozen_may_stay_where_unused_parameters_are_found() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+    trained = TrainedParameters(module, finds_unused=True)
+    module[0].requires_grad_(False)
+    assert not trained.have_changed(look_for_new=True)
+    trained.check()
+    module[1].weight.requires_grad_(True)
+    with pytest.raises(MisconfigurationException, match=r"1\.weight is unfrozen"):
+        trained.check()
+    assert trained.have_changed(look_for_new=False)
+    trained.check()
+
+
+CASES = ["alike", "another weight", "NaN", "no parameters", "left out", "a buffer"]
+
+
+def check(case: str) -> str:
+    """What the ranks are told of a module that the second one has changed."""
+    torch.manual_seed(1)
+    module: Any = nn.BatchNorm1d(3) if case == "a buffer" else nn.Linear(3, 1)
+    if case == "no parameters":
+        module = nn.Tanh()
+    if case == "left out":
+        module._ddp_params_and_buffers_to_ignore = ["weight"]
+    if case == "NaN":  # which equals nothing, itself not even
+        module.weight.data.fill_(torch.nan)
+    elif dist.get_rank() == 1 and case in ("another weight", "left out", "a buffer"):
+        changed = module.running_mean if case == "a buffer" else module.weight.data
+        changed += 1e-6
+    try:
+        check_ranks_agree(module)
+    except MisconfigurationException as error:
+        return str(error)
+    return ""
+
+
+def check_all() -> list[str]:
+    dist.init_process_group("gloo")
+    return [check(case) for case in CASES]
+
+
+def test_ranks_whose_weights_have_parted_are_noticed() -> None:
+    for told in run_ranks(check_all, 2):
+        by_case = dict(zip(CASES, told, strict=True))
+        message = by_case.pop("another weight")
+        assert message.startswith(
+            "the ranks' weights are no longer the same: weight differs between rank 0 and rank 1"
+        )
+        assert message.endswith(", or do the ranks' GPUs or CPUs differ?")
+        assert set(by_case.values()) == {""}
