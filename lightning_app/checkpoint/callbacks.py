@@ -77,6 +77,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_s = time.monotonic()
         self._heartbeat: Heartbeat | None = None
         self._checked = False
+        self._is_at_end = False  # it has saved the run's end
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -92,7 +93,7 @@ class LastCheckpoint(Checkpoint):
         self._path = last_path(trainer)  # before another callback makes a `last.ckpt` there
         ranks.keep(self._path)
         _check_others(trainer, self._path)
-        self._spoilt = non_finite(pl_module)
+        self._spoilt, self._is_at_end = non_finite(pl_module), False
         self.last_good = continued_from(trainer)
         self._saved_s = time.monotonic()
         self._heartbeat = Heartbeat(trainer.strategy.root_device)
@@ -100,13 +101,19 @@ class LastCheckpoint(Checkpoint):
         inside.after_epoch(trainer, lambda: self._after_epoch(trainer))
 
     def _after_step(self, trainer: Trainer) -> None:
-        # What ends an epoch belongs to it; gradients that are accumulated would be lost.
-        if any(self._agree()) and not (inside.ends_epoch(trainer) or _accumulates(trainer)):
+        is_due, ends_epoch = any(self._agree()), inside.ends_epoch(trainer)
+        # What ends an epoch belongs to it. Where `max_steps`, say, ends the run within one, the
+        # hooks of its end come now and again when it goes on: they are not to be in the checkpoint.
+        is_cut = ends_epoch and not inside.has_all_batches(trainer)
+        # Gradients that are accumulated would be lost.
+        if (is_cut or (is_due and not ends_epoch)) and not _accumulates(trainer):
             self._act(trainer)
+            self._is_at_end = is_cut
 
     def _after_epoch(self, trainer: Trainer) -> None:
         self._agree()
-        self._act(trainer)
+        if not self._is_at_end:
+            self._act(trainer)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -5,6 +5,7 @@ these names changes.
 """
 
 from lightning_app.inside.loaders import (
+    has_training_loaders,
     limit_of,
     loaders_done,
     notes_indices,
@@ -133,6 +134,7 @@ __all__ = [
     "give_back",
     "give_step_runner_back",
     "has_all_batches",
+    "has_training_loaders",
     "has_usual_checkpoint_io",
     "has_validated_in_epoch",
     "is_between_epochs",

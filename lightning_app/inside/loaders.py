@@ -18,6 +18,11 @@ def training_loaders(trainer: Trainer) -> list[Any]:
     return [] if combined is None else combined.flattened
 
 
+def has_training_loaders(trainer: Trainer) -> bool:
+    """Whether loaders to train on have been made in this run; a later epoch may have new ones."""
+    return trainer.fit_loop._last_train_dl_reload_epoch > float("-inf")
+
+
 def set_up_validation(trainer: Trainer) -> None:
     """Have training's validation loaders made now, to see that they can be split.
 

@@ -117,8 +117,9 @@ def _first_shape(values: Any) -> Shape | None:
         return None if values.is_nested else tuple(values.shape) or None
     if isinstance(values, dict):
         values = values.values()
-    elif not isinstance(values, (list, tuple)):
-        values = vars(values).values() if hasattr(values, "__dataclass_fields__") else ()
+    elif not isinstance(values, (list, tuple)):  # a dataclass with slots has no `__dict__`
+        names = getattr(values, "__dataclass_fields__", ())
+        values = [getattr(values, name, None) for name in names]
     for value in values:
         if (shape := _first_shape(value)) is not None:
             return shape

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from typing_extensions import override
 
@@ -117,6 +117,33 @@ def test_a_longer_run_continues_one_that_ended_in_mid_epoch(tmp_path: Path) -> N
     run = train("plain", None, str(tmp_path / last), max_steps=20)
     assert set(run.curves["coverage/missing"].values()) == {0}
     assert_same_weights(run, whole, tolerance=0)
+
+
+class Shrinks(Callback):
+    """Changes the weights as an epoch ends."""
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for parameter in pl_module.parameters():
+            parameter.data.mul_(0.5)
+
+
+def test_what_ends_an_epoch_comes_once_where_steps_end_the_run_within_it(tmp_path: Path) -> None:
+    def run(ckpt_path: str | None = None, **limit: int) -> tuple[Run, str]:
+        torch.manual_seed(1)
+        last = LastCheckpoint()
+        flags: dict[str, Any] = {"callbacks": [Shrinks(), Resume(), last]}
+        data = RandomDataModule(length=50, batch_size=7, val_length=30)
+        model = Scheduled("epoch")
+        flags |= {"enable_checkpointing": True, "default_root_dir": tmp_path}
+        done = fit("single_device", 1, model, data, ckpt_path, **flags, **limit)
+        assert last.last_good is not None
+        return done, last.last_good
+
+    whole, _ = run(max_epochs=3)
+    _, path = run(max_steps=11)
+    continued, _ = run(path, max_epochs=3)
+    assert_same_weights(continued, whole, tolerance=0)
 
 
 class Kept(Callback):

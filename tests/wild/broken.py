@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from lightning_app.cli.command_line import CommandLine
 from lightning_app.strategies.batch import rows
 from lightning_app.strategies.loaders import loader, passes
 from lightning_app.telemetry.predictions import NotSaved
+from lightning_app.telemetry.sizes import _first_shape
 
 _begin, _view_of, _kind = passes.Pass.begin, loader.view_of, rows.Rows.kind
 _instantiate = CommandLine.instantiate_trainer
@@ -38,6 +40,11 @@ def alone(value: Any) -> list[Any]:
 def as_asked(batch: Any, num_asked: int) -> int:
     """Takes a batch for what the loader has asked for."""
     return num_asked
+
+
+def by_dictionary(values: Any) -> Any:
+    """Takes what a dataclass has from its `__dict__`."""
+    return _first_shape(vars(values) if is_dataclass(values) else values)
 
 
 @contextmanager

@@ -41,6 +41,13 @@ CASES: dict[str, Case] = {
         {**EPOCHS, "reload_dataloaders_every_n_epochs": 1},
         stop_at=5,
     ),
+    "a new loader each epoch, shuffled": Case(
+        REGRESSION,
+        "samplers.NewShuffled",
+        {**EPOCHS, "reload_dataloaders_every_n_epochs": 1},
+        leave_out=("dp2", *SEVERAL),
+        stop_at=6,
+    ),
     # Loaders that are not torch's own.
     "whole batches": Case(
         REGRESSION, "loaders.WholeBatches", right=on(SEVERAL, SameOr("batch_size=None"))
@@ -106,6 +113,7 @@ CASES: dict[str, Case] = {
         right=on(["dp2"], SameOr("dp")),
     ),
     "time first": Case("batches.OfTime", "batches.TimeMajor", right=on(["dp2"], SameOr("dp"))),
+    "objects with slots": Case("batches.OfRows", leave_out=("ddp3", "stopped")),
     "dicts": Case("batches.TakesDicts", "batches.Dicts"),
     "named tuples": Case("batches.TakesNamedTuples", "batches.NamedTuples"),
     "lists of images": Case("batches.Detects", "batches.Images", right=on(["dp2"], SameOr("dp"))),

@@ -37,6 +37,13 @@ CASES: dict[str, Case] = {
         right=on(SEVERAL, SameOr("Probe.net: each process trains it on its own samples")),
         leave_out=BUT_TWO,
     ),
+    "a callback adds a layer": Case(
+        REGRESSION,
+        flags=callbacks("habits.OnlineLayer"),
+        right=on(SEVERAL, SameOr("online.weight, online.bias: each process trains it")),
+        leave_out=BUT_TWO,
+    ),
+    "looks at a batch as it starts": Case("habits.Peeks", leave_out=("one", "dp2", "ddp3")),
     "a sum for a loss": Case(
         "habits.SumsUp",
         right=on(SEVERAL, SameOr("the loss is a sum over samples")),

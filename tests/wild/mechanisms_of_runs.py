@@ -56,6 +56,15 @@ MECHANISMS: dict[str, Mechanism] = {
         "stopped",
         "stopped between epochs, counting",
     ),
+    "a position is the Trainer's": Mechanism(
+        "strategies.loaders.shards.Shards.is_trainers",
+        broken.yes,
+        "stopped",
+        "looks at a batch as it starts",
+    ),
+    "later loaders begin at once": Mechanism(
+        "inside.has_training_loaders", broken.no, "stopped", "a new loader each epoch, shuffled"
+    ),
     "generators go on": Mechanism(
         "strategies.loaders.shards.Shards.generators",
         property(lambda self: []),

@@ -214,6 +214,15 @@ MECHANISMS: dict[str, Mechanism] = {
         "ddp2",
         "unfreezes a layer; freezes a layer; adds to the optimizer; finetuning schedule",
     ),
+    "what callbacks train is theirs": Mechanism(
+        "strategies.ddp.averaging.AveragesGradients._may_be_trained",
+        lambda self: {*self.lightning_module.parameters()},
+        "ddp2",
+        "a callback adds a layer",
+    ),
+    "objects need no dictionary": Mechanism(
+        "telemetry.sizes._first_shape", broken.by_dictionary, "one", "objects with slots"
+    ),
     "modes are the user's": Mechanism(
         "telemetry.console.Console.on_train_epoch_end",
         broken.turns_to_training,

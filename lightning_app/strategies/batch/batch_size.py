@@ -43,11 +43,12 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def is_list_of_samples(batch: Any, length: int, least: int = 1) -> bool:
-    """Whether there is a list of so many tensors or mappings: one for each sample."""
+    """Whether there is a list of so many tensors or collections of them: one for each sample."""
     if isinstance(batch, Mapping):
         return any(is_list_of_samples(value, length) for value in batch.values())
     if not isinstance(batch, (list, tuple)):
         return False
-    if len(batch) == length >= least and all(isinstance(v, (Tensor, Mapping)) for v in batch):
+    kinds = (Tensor, Mapping, list, tuple)
+    if len(batch) == length >= least and all(isinstance(value, kinds) for value in batch):
         return True
     return any(is_list_of_samples(value, length) for value in batch)

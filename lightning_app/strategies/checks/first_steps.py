@@ -25,7 +25,7 @@ from lightning_app.strategies.batch.sharding import Shard, shard_sizes
 from lightning_app.strategies.checks.alone import before
 from lightning_app.strategies.checks.asking import asks_for_devices
 from lightning_app.strategies.checks.kept import SampleCounts, differing, kept_by, written
-from lightning_app.strategies.checks.loss_graph import why_no_mean
+from lightning_app.strategies.checks.loss_graph import synced_metrics, why_no_mean
 from lightning_app.strategies.checks.means import tells_of_weighted_means
 from lightning_app.strategies.checks.padding import (
     is_fast,
@@ -90,8 +90,7 @@ class FirstSteps:
             self._tell(
                 f"{model}.{hook} draws random numbers (as dropout does), each process for its own "
                 "samples, so its numbers depend on the number of devices"
-                + remedy(self._model, hook == "predict_step"),
-                subject="random",
+                + remedy(self._model, hook == "predict_step")
             )
         if is_training:
             after_it = kept_by(self._model, shard.size)
@@ -107,6 +106,12 @@ class FirstSteps:
         """Tell of a loss that is not a mean over samples, before its backward pass."""
         sizes = {shard.size for shard in shards}
         is_past = self._num_watched["training_step"] >= NUM_STEPS
+        if not is_past and (names := synced_metrics(loss, self._model)):
+            self._tell(
+                f"{_listed(names)}, with dist_sync_on_step=True, gives the loss a value of all "
+                "processes, whose gradient is that of one process's samples, and too small: leave "
+                "dist_sync_on_step out"
+            )
         if is_past or len(sizes) != 1 or hasattr(self._model, MEAN_OVER):
             return
         whole, size = shards[0].global_size, sizes.pop()
@@ -154,7 +159,7 @@ class FirstSteps:
         """Tell of modules that callbacks train by themselves."""
         self._tell(
             f"{_listed(names)}: each process trains it on its own samples, so it depends on the "
-            "number of devices: have it in the model, or average its gradients",
+            "number of devices: have the model train it, or average its gradients",
             subject="apart",
         )
 

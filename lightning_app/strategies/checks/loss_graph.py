@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 Node: TypeAlias = Any  # torch has a class for each function
 
@@ -50,6 +51,23 @@ def why_no_mean(
             node = node.next_functions[0][0]
         return _why_no_mean(node, num_samples, global_size)
     return None
+
+
+def synced_metrics(loss: Tensor, model: nn.Module) -> list[str]:
+    """The torchmetrics objects that give the loss their value of all processes, by their names.
+
+    Of that, the gradient goes through one process's samples alone.
+    """
+    synced = {
+        node: path
+        for path, part in model.named_modules()
+        if isinstance(part, Metric) and part.dist_sync_on_step
+        for node in [getattr(part._forward_cache, "grad_fn", None)]
+        if node is not None
+    }
+    with suppress(RuntimeError):
+        return [synced[node] for node in _below(loss.grad_fn) if node in synced] if synced else []
+    return []
 
 
 def _why_no_mean(loss: Node, num_samples: int, global_size: int) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
+from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
@@ -71,12 +72,22 @@ class AveragesGradients(MeetingRanks):
     def _follow_parameters(self, look_for_new: bool) -> None:
         """Average the gradients of what is trained now: layers may be unfrozen in mid-run."""
         assert self.lightning_module is not None
-        if self._trained is not None and self._trained.have_changed(look_for_new):
+        if self._trained is None:
+            return
+        if self._trained.have_changed(self._may_be_trained() if look_for_new else None):
             if self._local_sum is None:
                 check_no_hook(self.model)
             self.model = self.lightning_module
             self.configure_ddp()
             self._connect()
+
+    def _may_be_trained(self) -> set[Parameter]:
+        """The parameters that a step's backward pass may give gradients, for the Trainer to use."""
+        assert self.lightning_module is not None
+        if not self.lightning_module.automatic_optimization:  # it may have optimizers of its own
+            return set(self.lightning_module.parameters())
+        groups = (group for optimizer in self.optimizers for group in optimizer.param_groups)
+        return {parameter for group in groups for parameter in group["params"]}
 
     def _share_buffers(self) -> None:
         """Have those of the first rank on all, as DDP has them in a model's next forward."""

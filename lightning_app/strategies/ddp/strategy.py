@@ -55,7 +55,6 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         self._weight: LossWeight | None = None
         self._logs: GlobalLogs | None = None
         self._is_connected = False
-        self._went_backward = False  # with gradients that are averaged
         self._first_steps: FirstSteps | None = None
 
     @override
@@ -87,8 +86,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         is_second = self._has_stepped and not self._has_limit
         super().on_train_batch_start(batch, batch_idx)
         assert self.lightning_module is not None
-        is_by_hand = not (self._went_backward or self.lightning_module.automatic_optimization)
-        if is_second and is_by_hand and self._logs is not None:
+        if is_second and self._logs is not None:
             self._check_agreement()  # early, and not only where an epoch ends
         if self._logs is not None and (batch_idx == 0 or not self._is_connected):
             self._look_for_hooks()
@@ -129,14 +127,16 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         if self._trainer.training:
             self._check_agreement()
             callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
-            apart = trained_apart(callbacks, self._trainer.lightning_module)
+            assert self._trained is not None
+            apart = trained_apart(callbacks, self._trainer.lightning_module, self._trained.all)
             if apart and self._first_steps is not None:
                 self._first_steps.tell_of_training_apart(apart)
 
     def _check_agreement(self) -> None:
         # A hook or an averager of the user's may have ranks train apart for some steps.
         if not (self._ddp_comm_hook or self._model_averager):
-            check_ranks_agree(self._trainer.lightning_module)
+            averaged = None if self._trained is None else self._trained.all
+            check_ranks_agree(self._trainer.lightning_module, averaged)
 
     @override
     def _run(
@@ -220,7 +220,6 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
     def backward(
         self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
     ) -> Tensor:
-        self._went_backward = True
         return super().backward(self.weigh(closure_loss), optimizer, *args, **kwargs)
 
     def weigh(self, loss: Tensor) -> Tensor:
@@ -292,4 +291,4 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         super().teardown()
         if self._weight is not None:
             self._weight.stop_silence()
-        self._is_connected = self._went_backward = False
+        self._is_connected = False

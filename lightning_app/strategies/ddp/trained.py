@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -19,29 +19,34 @@ class TrainedParameters:
     Args:
         module: The user's model, as DDP is made for it.
         finds_unused: DDP does without the gradients of some: what is frozen may stay in it.
+
+    Attributes:
+        all: The parameters whose gradients are averaged, while they are trained.
     """
 
     def __init__(self, module: nn.Module, finds_unused: bool = False) -> None:
         self._module = module
-        self._all = list(module.parameters())
+        self.all = list(module.parameters())
         self._made_for = self._flags()
         self._differs = operator.gt if finds_unused else operator.ne
 
     def _flags(self) -> list[bool]:
-        return [parameter.requires_grad for parameter in self._all]
+        return [parameter.requires_grad for parameter in self.all]
 
-    def have_changed(self, look_for_new: bool) -> bool:
+    def have_changed(self, new: Collection[nn.Parameter] | None = None) -> bool:
         """Whether DDP has to be made anew, as other parameters are trained than it was made for.
 
         Args:
-            look_for_new: Go through the model, too, which takes longer.
+            new: Those that may be new in the model, which is gone through then. Others are left
+                out: a callback may have put a layer into the model, which it trains itself.
         """
-        if look_for_new:
-            present = list(self._module.parameters())
-            if len(present) != len(self._all) or any(
-                a is not b for a, b in zip(present, self._all, strict=True)
+        if new is not None:
+            averaged = {*self.all, *new}
+            present = [p for p in self._module.parameters() if p in averaged]
+            if len(present) != len(self.all) or any(
+                a is not b for a, b in zip(present, self.all, strict=True)
             ):
-                self._all, self._made_for = present, [False] * len(present)
+                self.all, self._made_for = present, [False] * len(present)
         flags = self._flags()
         if not any(map(self._differs, flags, self._made_for)):
             return False
@@ -58,7 +63,7 @@ class TrainedParameters:
         flags = self._flags()
         for index, differs in enumerate(map(self._differs, flags, self._made_for)):
             if differs:
-                names = (n for n, p in self._module.named_parameters() if p is self._all[index])
+                names = (n for n, p in self._module.named_parameters() if p is self.all[index])
                 raise MisconfigurationException(
                     f"{next(names, 'a parameter')} is {'un' * flags[index]}frozen within "
                     "training_step, when the processes have agreed on the gradients that they "
@@ -81,13 +86,17 @@ def check_no_hook(wrapped: Any) -> None:
         )
 
 
-def check_ranks_agree(module: nn.Module) -> None:
+def check_ranks_agree(module: nn.Module, among: Collection[nn.Parameter] | None = None) -> None:
     """Notice ranks that train on with weights of their own; all ranks have to call this.
+
+    Args:
+        module: The model.
+        among: The parameters that are to be alike; all of it, if not given.
 
     Raises:
         MisconfigurationException: The ranks' weights differ.
     """
-    own = _fingerprint(module)
+    own = _fingerprint(module, among)
     ranks = all_objects(own)
     for name, first in ranks[0].items():
         for rank, weights in enumerate(ranks):
@@ -100,9 +109,19 @@ def check_ranks_agree(module: nn.Module) -> None:
                 )
 
 
-def trained_apart(callbacks: Iterable[Callback], model: nn.Module) -> list[str]:
-    """The callbacks' own modules whose weights are not the ranks'; all ranks have to call this."""
-    own = {
+def trained_apart(
+    callbacks: Iterable[Callback], model: nn.Module, averaged: Collection[nn.Parameter]
+) -> list[str]:
+    """What callbacks train whose weights are not the ranks'; all ranks have to call this.
+
+    Args:
+        callbacks: Who may have modules of their own.
+        model: Into which they may have put layers.
+        averaged: The parameters of the model that are trained by averaged gradients.
+    """
+    known = {*averaged}
+    added = [parameter for parameter in model.parameters() if parameter not in known]
+    own = {name: {name: value} for name, value in _fingerprint(model, added).items()} | {
         f"{type(callback).__name__}.{name}": _fingerprint(part)
         for callback in callbacks
         for name, part in vars(callback).items()
@@ -123,10 +142,17 @@ def _are_close(first: dict[str, float], other: dict[str, float]) -> bool:
     )
 
 
-def _fingerprint(module: nn.Module) -> dict[str, float]:
-    """The sum of the absolute values of each parameter, by its name."""
+def _fingerprint(
+    module: nn.Module, among: Collection[nn.Parameter] | None = None
+) -> dict[str, float]:
+    """The sum of the absolute values of each parameter, or of each among some, by its name."""
     ignored = getattr(module, "_ddp_params_and_buffers_to_ignore", ())
-    names = [name for name, p in module.named_parameters() if name not in ignored and p.numel()]
-    parameters = dict(module.named_parameters())
-    sums = [parameters[name].detach().abs().double().sum() for name in names]
+    chosen = set(module.parameters() if among is None else among)
+    parameters = {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if name not in ignored and parameter.numel() and parameter in chosen
+    }
+    names = list(parameters)
+    sums = [parameter.detach().abs().double().sum() for parameter in parameters.values()]
     return dict(zip(names, torch.stack(sums).tolist(), strict=True)) if sums else {}

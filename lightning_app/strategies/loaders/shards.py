@@ -220,14 +220,19 @@ class Shards:
     def is_to_continue(self) -> bool:
         """Whether the next pass begins at a saved position, which may not have been loaded yet."""
         trainer = self._trainer
-        may_come = trainer is not None and trainer.ckpt_path is not None and self.newest is None
+        may_come = (
+            trainer is not None
+            and trainer.ckpt_path is not None
+            and self.newest is None
+            and not inside.has_training_loaders(trainer)
+        )
         return self._saved is not None or may_come
 
     def start(self, begun: Pass) -> int:
         """The position at which a pass begins; what it draws from is put in its saved state."""
-        state, self._saved = self._saved, None
-        if state is None:
+        if self._saved is None or not self.is_trainers(begun):  # but a hook's, to look at a batch
             return 0
+        state, self._saved = self._saved, None
         self.is_continued = begun.epoch > 0
         is_same_epoch = state["epoch"] == begun.epoch
         self.seed = state["seed"]

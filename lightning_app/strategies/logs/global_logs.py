@@ -160,7 +160,8 @@ class GlobalLogs:
         if not metric.meta.on_step or metric.meta.sync.rank_zero_only:
             return
         if not metric.is_tensor:
-            what, remedy = " of a torchmetrics object", "dist_sync_on_step=True"
+            what = " of a torchmetrics object"
+            remedy = "dist_sync_on_step=True, unless it gives the loss"
             is_global = getattr(metric.value, "dist_sync_on_step", False)
         else:
             what, remedy = f" in {hook}", "sync_dist=True"

@@ -15,30 +15,30 @@ from tests.ranks import run_ranks
 def test_other_parameters_are_noticed() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     trained = TrainedParameters(module)
-    assert not trained.have_changed(look_for_new=True)
+    assert not trained.have_changed({*module.parameters()})
     module[0].requires_grad_(False)
-    assert trained.have_changed(look_for_new=False)
-    assert not trained.have_changed(look_for_new=False)
+    assert trained.have_changed()
+    assert not trained.have_changed()
     module[0].requires_grad_(True)
-    assert trained.have_changed(look_for_new=False)
+    assert trained.have_changed()
     module.append(nn.Linear(2, 2))
-    assert not trained.have_changed(look_for_new=False)  # not looked for
-    assert trained.have_changed(look_for_new=True)
-    assert not trained.have_changed(look_for_new=True)
+    assert not trained.have_changed()  # not looked for
+    assert trained.have_changed({*module.parameters()})
+    assert not trained.have_changed({*module.parameters()})
     module[1] = nn.Linear(2, 2)  # as many as before
-    assert trained.have_changed(look_for_new=True)
+    assert trained.have_changed({*module.parameters()})
 
 
 def test_what_is_frozen_may_stay_where_unused_parameters_are_found() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
     trained = TrainedParameters(module, finds_unused=True)
     module[0].requires_grad_(False)
-    assert not trained.have_changed(look_for_new=True)
+    assert not trained.have_changed({*module.parameters()})
     trained.check()
     module[1].weight.requires_grad_(True)
     with pytest.raises(MisconfigurationException, match=r"1\.weight is unfrozen"):
         trained.check()
-    assert trained.have_changed(look_for_new=False)
+    assert trained.have_changed()
     trained.check()
 
 

@@ -2,6 +2,7 @@
 """Batches that are no tuple of two tensors."""
 
 from collections import namedtuple
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,6 +12,34 @@ from torchmetrics import MeanAbsoluteError
 from tests.wild.users.basic import Plain, Regression, xy
 
 Pair = namedtuple("Pair", "x y")
+
+
+@dataclass(slots=True)
+class Rows:
+    """One of the classes without a `__dict__`."""
+
+    x: torch.Tensor
+
+
+class OfRows(Regression):
+    """Gives its net an object."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = TakesRows()
+        self.net = self.rows.net
+
+    def forward(self, x):
+        return self.rows(Rows(x))
+
+
+class TakesRows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 1)
+
+    def forward(self, rows):
+        return self.net(rows.x)
 
 
 class GraphBatch:

@@ -233,6 +233,31 @@ class Probe(L.Callback):
         self.optimizer.step()
 
 
+class OnlineLayer(L.Callback):
+    """Puts a layer into the model, and trains it itself."""
+
+    def on_fit_start(self, trainer, pl_module):
+        pl_module.online = nn.Linear(6, 1).to(pl_module.device, pl_module.dtype)
+        nn.init.constant_(pl_module.online.weight, 0.1)
+        self.optimizer = torch.optim.SGD(pl_module.online.parameters(), 0.1)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        x, y = batch
+        nn.functional.mse_loss(pl_module.online(x), y).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def on_train_end(self, trainer, pl_module):
+        del pl_module.online  # each rank's own
+
+
+class Peeks(Regression):
+    """Keeps a batch to show, as training starts."""
+
+    def on_train_start(self):
+        self.shown = next(iter(self.trainer.train_dataloader))[0][:2]
+
+
 class ClipsEachBatch(Regression):
     """Clips after each backward pass, also of batches that are accumulated."""
 

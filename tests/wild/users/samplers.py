@@ -232,6 +232,14 @@ class DropsLast(Plain):
         )
 
 
+class NewShuffled(Plain):
+    """A new loader for each epoch, with a generator of its own."""
+
+    def train_dataloader(self):
+        own = torch.Generator().manual_seed(4 + self.trainer.current_epoch)
+        return DataLoader(self.train, self.batch_size, shuffle=True, generator=own)
+
+
 class NewEachEpoch(Plain):
     """A new loader, of other data, for each epoch."""
 
