@@ -34,10 +34,9 @@ from lightning_app.strategies.checks.padding import (
     tell_of_encoder,
 )
 from lightning_app.strategies.checks.refused import sums_told
-from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.checks.telling import TellOnce, listed
 
 NUM_STEPS = 10  # that are looked at
-NUM_NAMED = 2  # buffers, attributes, methods
 
 
 class FirstSteps:
@@ -129,13 +128,13 @@ class FirstSteps:
         hooked = [name for name, p in self._model.named_parameters() if p._backward_hooks]
         if hooked and trainer.training:
             self._tell(
-                f"hooks on the gradient of {_listed(hooked)} get each process's part of it, so to "
+                f"hooks on the gradient of {listed(hooked)} get each process's part of it, so to "
                 "clip it there depends on the number of devices: do that in "
                 "`on_before_optimizer_step`"
             )
         if asking := asks_for_devices(trainer):
             self._tell(
-                f"{_listed(asking)}: a batch_size is that of the global batch here, and the "
+                f"{listed(asking)}: a batch_size is that of the global batch here, and the "
                 "strategy splits it, so batch sizes, learning rates and data should not depend on "
                 "the number of devices"
             )
@@ -153,7 +152,7 @@ class FirstSteps:
     def tell_of_training_apart(self, names: list[str]) -> None:
         """Tell of modules that callbacks train by themselves."""
         self._tell(
-            f"{_listed(names)}: each process trains it on its own samples, so it depends on the "
+            f"{listed(names)}: each process trains it on its own samples, so it depends on the "
             "number of devices: have it in the model, or average its gradients",
             subject="apart",
         )
@@ -176,7 +175,7 @@ class FirstSteps:
             self._tell(
                 f"a training batch of {shard.global_size} leaves some of {world_size} processes "
                 "without samples: they run it as well, with weight 0. What counts samples in "
-                f"{_listed(may_count)} counts them again: use drop_last=True, or another batch "
+                f"{listed(may_count)} counts them again: use drop_last=True, or another batch "
                 "size",
                 subject="spare",
             )
@@ -203,7 +202,7 @@ class FirstSteps:
     def _tell_of_counts(self, names: list[str]) -> None:
         if names:
             self._tell(
-                f"{_listed(names)}: a count of each process's own samples, so what goes by it "
+                f"{listed(names)}: a count of each process's own samples, so what goes by it "
                 "depends on the number of devices: add up what `self.all_gather` gives of each "
                 "batch's, or count batches",
                 subject="counts",
@@ -212,7 +211,7 @@ class FirstSteps:
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
             self._tell(
-                f"{self._step} writes {_listed(names)}, each process of its own samples, so its "
+                f"{self._step} writes {listed(names)}, each process of its own samples, so its "
                 f"numbers depend on the number of devices{remedy(self._model, False)}; for "
                 "BatchNorm on GPUs: --sync_batchnorm",
                 subject="buffers",
@@ -226,11 +225,6 @@ class FirstSteps:
                 "the number of devices: leave these out, or pad to one length",
                 subject="padding",
             )
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - NUM_NAMED
-    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def remedy(model: LightningModule, predicts: bool, flags: str = "--virtual_ranks N") -> str:
