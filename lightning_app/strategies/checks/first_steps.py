@@ -7,10 +7,10 @@ what a step keeps of its shard: in buffers, as BatchNorm its statistics, or in p
 import pickle
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from lightning_app.strategies.checks.padding import (
 )
 from lightning_app.strategies.checks.refused import sums_told
 from lightning_app.strategies.checks.telling import TellOnce, listed
+
+Key = TypeVar("Key")
 
 NUM_STEPS = 10  # that are looked at
 
@@ -72,7 +74,7 @@ class FirstSteps:
         self._num_watched[hook] += 1
         model = type(self._model).__name__
         is_training = hook == "training_step"
-        states = random_states([self._device])
+        states, own_states = random_states([self._device]), self._own_generators()
         before_it = kept_by(self._model, shard.size) if is_training else {}
         previous, at_its_end = self._after
         if shard.number == 1 and previous == hook and at_its_end != states:
@@ -91,6 +93,14 @@ class FirstSteps:
                 "samples, so its numbers depend on the number of devices"
                 + remedy(self._model, hook == "predict_step"),
                 subject="random",
+            )
+        later = self._own_generators()
+        if drawn := [name for name, state in own_states.items() if later.get(name) != state]:
+            self._tell(
+                f"{model}.{hook} draws from {listed(drawn)}: what it draws there for each sample, "
+                "and not once a batch, depends on the number of devices: draw that from the global "
+                "generators",
+                subject="generators",
             )
         if is_training:
             after_it = kept_by(self._model, shard.size)
@@ -188,6 +198,15 @@ class FirstSteps:
             subject=f"idle in {hook}",
         )
 
+    def _own_generators(self) -> dict[str, bytes]:
+        return generator_states(
+            {
+                f"{path}.{name}".lstrip("."): value
+                for path, part in self._model.named_modules()
+                for name, value in vars(part).items()
+            }
+        )
+
     def _watch_mean(self, step: str, num_samples: int) -> AbstractContextManager[None]:
         parts = self._model.modules()
         # Any `TorchFunctionMode` keeps an encoder from its fast path, which gives other values.
@@ -239,6 +258,17 @@ def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:
     of_torch = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]
     of_numpy = pickle.dumps(np.random.get_state())
     return [state.numpy().tobytes() for state in of_torch], random.getstate(), of_numpy
+
+
+def generator_states(values: Mapping[Key, Any]) -> dict[Key, bytes]:
+    """Of what is a random generator among some values, its state."""
+    states = {
+        key: value.get_state().numpy().tobytes()
+        for key, value in values.items()
+        if isinstance(value, torch.Generator)
+    }
+    others = (random.Random, np.random.Generator, np.random.RandomState)
+    return states | {k: pickle.dumps(v) for k, v in values.items() if isinstance(v, others)}
 
 
 def _lists(model: LightningModule) -> Iterator[tuple[str, int]]:

@@ -117,6 +117,32 @@ def test_an_evaluation_is_looked_at_alone_and_told_once(
     assert draws.startswith("Model.validation_step draws random numbers")
 
 
+OWN: list[tuple[Any, Callable[[Any], Any]]] = [
+    (torch.Generator(), lambda own: torch.rand(1, generator=own)),
+    (random.Random(0), lambda own: own.random()),
+    (np.random.default_rng(0), lambda own: own.random()),
+    (np.random.RandomState(0), lambda own: own.rand()),
+]
+
+
+@pytest.mark.parametrize(("own", "draw"), OWN)
+def test_a_generator_of_a_models_own_is_looked_at(
+    own: Any, draw: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = Model()
+    model.part = nn.Identity()
+    model.part.noise = own
+    first_steps = FirstSteps(model, CPU)
+    with step(first_steps, "validation_step"):
+        pass
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        with step(first_steps, "validation_step"):
+            draw(own)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Model.validation_step draws from part.noise: what it draws there for")
+
+
 class Encoder(Model):
     def __init__(self) -> None:
         super().__init__()
