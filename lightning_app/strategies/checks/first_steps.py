@@ -54,6 +54,7 @@ class FirstSteps:
         self._device = device
         self._num_watched: Counter[str] = Counter()  # steps, by their kind
         self._after: Any = "", None  # the step before's kind, and the random states at its end
+        self._no_mean: str | None = None  # why a loss is none; not seen where a part divides it
         self._counts = SampleCounts()
         self._tell = TellOnce()
 
@@ -105,12 +106,15 @@ class FirstSteps:
         if is_training:
             after_it = kept_by(self._model, shard.size)
             counts = self._counts.own(before_it, after_it, shard)
-            own = written(self._model, before_it, after_it), shapes_of(batch, shard.size)
+            prints = written(self._model, before_it, after_it)
+            own = prints, shapes_of(batch, shard.size), self._no_mean
             ranks = [rank for rank in all_objects(own if shard.size else None) if rank is not None]
-            names = differing([prints for prints, _ in ranks])
+            names = differing([prints for prints, _, _ in ranks])
             self._tell_of_counts(counts)
             self._tell_of_buffers([name for name in names if name not in counts])
-            self._tell_of_padding(padded_apart([shapes for _, shapes in ranks]))
+            self._tell_of_padding(padded_apart([shapes for _, shapes, _ in ranks]))
+            if why := next((why for _, _, why in ranks if why), None):
+                self._tell_of_loss(why)
 
     def look_at_loss(self, loss: Tensor, shards: Sequence[Shard]) -> None:
         """Tell of a loss that is not a mean over samples, before its backward pass."""
@@ -122,12 +126,8 @@ class FirstSteps:
         is_automatic = self._model.automatic_optimization
         accumulated = self._model.trainer.accumulate_grad_batches if is_automatic else 1
         if size > 1 and (why := why_no_mean(loss, size, whole, accumulated)):
-            self._tell(
-                f"{self._step}: the loss {why}, so several processes may weigh it differently from "
-                "one device: return a mean over the samples, or say what it is a mean over, by "
-                f"a method `{MEAN_OVER}(batch)` of the model: docs/your_code.md",
-                subject="no mean",
-            )
+            self._no_mean = why
+            self._tell_of_loss(why)
 
     def forget_random_states(self) -> None:
         """Those that an evaluation changes, which may come between two training steps."""
@@ -216,6 +216,14 @@ class FirstSteps:
             return nullcontext()
         return tells_of_weighted_means(
             step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
+        )
+
+    def _tell_of_loss(self, why: str) -> None:
+        self._tell(
+            f"{self._step}: the loss {why}, so several processes may weigh it differently from one "
+            "device: return a mean over the samples, or say what it is a mean over, by a method "
+            f"`{MEAN_OVER}(batch)` of the model: docs/your_code.md",
+            subject="no mean",
         )
 
     def _tell_of_counts(self, names: list[str]) -> None:
