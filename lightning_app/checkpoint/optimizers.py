@@ -57,6 +57,8 @@ def check_optimizers(trainer: Trainer, saved: TrainedBy | None, saved_numbers: l
         f"no {name} for {type(optimizer).__name__}"
         for optimizer in trainer.optimizers
         if not hasattr(type(optimizer), "param_groups")  # another's, as Lookahead gives them
+        # A class of one's own may add to its defaults when it has its groups.
+        and (saved is None or type(optimizer).__module__.startswith("torch."))
         for group in optimizer.param_groups
         for name in optimizer.defaults
         if name not in group and name not in _ADDED_LATER

@@ -56,9 +56,11 @@ def refusal(error: Exception, checkpoint: str | None, has_stepped: bool = True) 
     about_model = "loading state_dict" in message
     if not about_model and any(map(is_users, frames[restoring[0] :])):
         return None
-    what = (
-        f"it {'is of another model, or of other sizes' if about_model else 'does not fit this run'}"
-    )
+    what = "it does not fit this run"
+    if about_model:
+        what = "it is of another model, or of other sizes"
+    elif module_of(frames[-1]).startswith("torch.optim."):
+        what += "'s optimizer"
     why = message if isinstance(error, (RuntimeError, ValueError)) else repr(error)
     return f"{about}: {what}: {why}; to use only its weights: --weights_from {checkpoint}"
 

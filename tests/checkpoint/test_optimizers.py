@@ -46,13 +46,30 @@ class Wraps(LinearModule):
         return Around(self.base)
 
 
-def test_an_optimizer_with_the_groups_of_another_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class Adds(SGD):
+    """Adds to its defaults when it has its groups."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.defaults["decay"] = 0.9
+
+
+class AddsDefaults(LinearModule):
+    """Is trained by such an optimizer."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        return Adds(self.parameters(), lr=0.02)
+
+
+@pytest.mark.parametrize("kind", [Wraps, AddsDefaults])
+def test_an_optimizer_of_ones_own_goes_on(
+    kind: type[LinearModule], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "kept.ckpt"
 
     def train(ckpt_path: str | None, *callbacks: Callback) -> Run:
-        model, more = Wraps(log_shapes="off"), [*callbacks, Resume()]
+        model, more = kind(log_shapes="off"), [*callbacks, Resume()]
         return fit("single_device", 1, model, None, ckpt_path, max_steps=8, callbacks=more)
 
     assert train(None, SaveAt(6, path)).metrics.keys() == train(str(path)).metrics.keys()

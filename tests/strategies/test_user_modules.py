@@ -1,5 +1,6 @@
 """Models and loaders of a user's own give the same numbers on any layout, unchanged."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from lightning_app.strategies.loaders.loader import step_over_iterator
 from tests.ranks import run_ranks
 from tests.runs import Run, assert_same, fit
 from tests.user_modules import (
@@ -160,6 +162,13 @@ def test_a_step_over_the_loaders_iterator_has_one_rank(refused: list[list[str]])
     for _, message, *_ in refused:
         assert message.startswith("OverIterator.training_step takes the loader's iterator")
     run_ranks(fit_over_iterator, 1)
+
+
+def test_a_model_may_say_that_it_has_no_step() -> None:
+    model: Any = Submodule()
+    model.validation_step = None
+    trainer: Any = SimpleNamespace(lightning_module=model)
+    assert step_over_iterator(trainer) is None
 
 
 def fit_over_iterator() -> Run:

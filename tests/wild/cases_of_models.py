@@ -65,7 +65,7 @@ CASES: dict[str, Case] = {
     "noise in a test": _told("test_step draws random", "modules.DrawsInTest", subcommand="test"),
     "mixup by numpy": Case("modules.MixesUp", right=on(SEVERAL, SameOr("random numbers"))),
     "sums up codes, a rank idle": _told(
-        "so that all_reduce in SumsUpCodes.", "means.SumsUpCodes", data_args={"length": 41}
+        "in all_reduce in SumsUpCodes.", "means.SumsUpCodes", data_args={"length": 41}
     ),
     "codebook in a buffer": Case("modules.Codebook", right=on(SEVERAL, SameOr("writes codes"))),
     "frozen BatchNorm": Case("shapes.FrozenNorm", flags=EPOCHS, right=AT_EPOCHS_START),

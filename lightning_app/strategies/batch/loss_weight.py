@@ -90,12 +90,23 @@ def mean_over(model: Any, batch: Any) -> float | None:
     return None if tell is None else float(tell(batch))
 
 
+def of_other_loaders() -> MisconfigurationException:
+    """The refusal of a batch that was not split."""
+    return MisconfigurationException(
+        "a hook has put loaders in the place of the Trainer's, whose batches are split, and theirs "
+        "are not: return them from `train_dataloader`"
+    )
+
+
 def common_shard(shards: list[Shard], world_size: int) -> Shard:
     """The shard that weighs a step's loss, where several loaders may have given it a batch.
 
     Raises:
-        MisconfigurationException: If the ranks' parts of the batches are not alike.
+        MisconfigurationException: If the ranks' parts of the batches are not alike, or there are
+            none, as the batches were not split.
     """
+    if not shards:
+        raise of_other_loaders()
     first, *others = shards
     for other in others:
         # Of all ranks, so that all of them refuse the same step.

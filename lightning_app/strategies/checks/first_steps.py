@@ -7,10 +7,10 @@ what a step keeps of its shard: in buffers, as BatchNorm its statistics, or in p
 import pickle
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,10 +34,11 @@ from lightning_app.strategies.checks.padding import (
     tell_of_encoder,
 )
 from lightning_app.strategies.checks.refused import sums_told
-from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.checks.telling import TellOnce, listed
+
+Key = TypeVar("Key")
 
 NUM_STEPS = 10  # that are looked at
-NUM_NAMED = 2  # buffers, attributes, methods
 
 
 class FirstSteps:
@@ -53,6 +54,7 @@ class FirstSteps:
         self._device = device
         self._num_watched: Counter[str] = Counter()  # steps, by their kind
         self._after: Any = "", None  # the step before's kind, and the random states at its end
+        self._no_mean: str | None = None  # why a loss is none; not seen where a part divides it
         self._counts = SampleCounts()
         self._tell = TellOnce()
 
@@ -73,7 +75,7 @@ class FirstSteps:
         self._num_watched[hook] += 1
         model = type(self._model).__name__
         is_training = hook == "training_step"
-        states = random_states([self._device])
+        states, own_states = random_states([self._device]), self._own_generators()
         before_it = kept_by(self._model, shard.size) if is_training else {}
         previous, at_its_end = self._after
         if shard.number == 1 and previous == hook and at_its_end != states:
@@ -92,15 +94,26 @@ class FirstSteps:
                 "samples, so its numbers depend on the number of devices"
                 + remedy(self._model, hook == "predict_step")
             )
+        later = self._own_generators()
+        if drawn := [name for name, state in own_states.items() if later.get(name) != state]:
+            self._tell(
+                f"{model}.{hook} draws from {listed(drawn)}: what it draws there for each sample, "
+                "and not once a batch, depends on the number of devices: draw that from the global "
+                "generators",
+                subject="generators",
+            )
         if is_training:
             after_it = kept_by(self._model, shard.size)
             counts = self._counts.own(before_it, after_it, shard)
-            own = written(self._model, before_it, after_it), shapes_of(batch, shard.size)
+            prints = written(self._model, before_it, after_it)
+            own = prints, shapes_of(batch, shard.size), self._no_mean
             ranks = [rank for rank in all_objects(own if shard.size else None) if rank is not None]
-            names = differing([prints for prints, _ in ranks])
+            names = differing([prints for prints, _, _ in ranks])
             self._tell_of_counts(counts)
             self._tell_of_buffers([name for name in names if name not in counts])
-            self._tell_of_padding(padded_apart([shapes for _, shapes in ranks]))
+            self._tell_of_padding(padded_apart([shapes for _, shapes, _ in ranks]))
+            if why := next((why for _, _, why in ranks if why), None):
+                self._tell_of_loss(why)
 
     def look_at_loss(self, loss: Tensor, shards: Sequence[Shard]) -> None:
         """Tell of a loss that is not a mean over samples, before its backward pass."""
@@ -108,7 +121,7 @@ class FirstSteps:
         is_past = self._num_watched["training_step"] >= NUM_STEPS
         if not is_past and (names := synced_metrics(loss, self._model)):
             self._tell(
-                f"{_listed(names)}, with dist_sync_on_step=True, gives the loss a value of all "
+                f"{listed(names)}, with dist_sync_on_step=True, gives the loss a value of all "
                 "processes, whose gradient is that of one process's samples, and too small: leave "
                 "dist_sync_on_step out"
             )
@@ -118,12 +131,8 @@ class FirstSteps:
         is_automatic = self._model.automatic_optimization
         accumulated = self._model.trainer.accumulate_grad_batches if is_automatic else 1
         if size > 1 and (why := why_no_mean(loss, size, whole, accumulated)):
-            self._tell(
-                f"{self._step}: the loss {why}, so several processes may weigh it differently from "
-                "one device: return a mean over the samples, or say what it is a mean over, by "
-                f"a method `{MEAN_OVER}(batch)` of the model: docs/your_code.md",
-                subject="no mean",
-            )
+            self._no_mean = why
+            self._tell_of_loss(why)
 
     def forget_random_states(self) -> None:
         """Those that an evaluation changes, which may come between two training steps."""
@@ -134,13 +143,13 @@ class FirstSteps:
         hooked = [name for name, p in self._model.named_parameters() if p._backward_hooks]
         if hooked and trainer.training:
             self._tell(
-                f"hooks on the gradient of {_listed(hooked)} get each process's part of it, so to "
+                f"hooks on the gradient of {listed(hooked)} get each process's part of it, so to "
                 "clip it there depends on the number of devices: do that in "
                 "`on_before_optimizer_step`"
             )
         if asking := asks_for_devices(trainer):
             self._tell(
-                f"{_listed(asking)}: a batch_size is that of the global batch here, and the "
+                f"{listed(asking)}: a batch_size is that of the global batch here, and the "
                 "strategy splits it, so batch sizes, learning rates and data should not depend on "
                 "the number of devices"
             )
@@ -158,7 +167,7 @@ class FirstSteps:
     def tell_of_training_apart(self, names: list[str]) -> None:
         """Tell of modules that callbacks train by themselves."""
         self._tell(
-            f"{_listed(names)}: each process trains it on its own samples, so it depends on the "
+            f"{listed(names)}: each process trains it on its own samples, so it depends on the "
             "number of devices: have the model train it, or average its gradients",
             subject="apart",
         )
@@ -181,7 +190,7 @@ class FirstSteps:
             self._tell(
                 f"a training batch of {shard.global_size} leaves some of {world_size} processes "
                 "without samples: they run it as well, with weight 0. What counts samples in "
-                f"{_listed(may_count)} counts them again: use drop_last=True, or another batch "
+                f"{listed(may_count)} counts them again: use drop_last=True, or another batch "
                 "size",
                 subject="spare",
             )
@@ -192,6 +201,15 @@ class FirstSteps:
             f"{hook}: a batch of {shard.global_size} leaves some of {world_size} processes without "
             "samples, also in hooks at the epoch's end: use a batch_size of at least as many",
             subject=f"idle in {hook}",
+        )
+
+    def _own_generators(self) -> dict[str, bytes]:
+        return generator_states(
+            {
+                f"{path}.{name}".lstrip("."): value
+                for path, part in self._model.named_modules()
+                for name, value in vars(part).items()
+            }
         )
 
     def _watch_mean(self, step: str, num_samples: int) -> AbstractContextManager[None]:
@@ -205,10 +223,18 @@ class FirstSteps:
             step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
         )
 
+    def _tell_of_loss(self, why: str) -> None:
+        self._tell(
+            f"{self._step}: the loss {why}, so several processes may weigh it differently from one "
+            "device: return a mean over the samples, or say what it is a mean over, by a method "
+            f"`{MEAN_OVER}(batch)` of the model: docs/your_code.md",
+            subject="no mean",
+        )
+
     def _tell_of_counts(self, names: list[str]) -> None:
         if names:
             self._tell(
-                f"{_listed(names)}: a count of each process's own samples, so what goes by it "
+                f"{listed(names)}: a count of each process's own samples, so what goes by it "
                 "depends on the number of devices: add up what `self.all_gather` gives of each "
                 "batch's, or count batches",
                 subject="counts",
@@ -217,7 +243,7 @@ class FirstSteps:
     def _tell_of_buffers(self, names: list[str]) -> None:
         if names:
             self._tell(
-                f"{self._step} writes {_listed(names)}, each process of its own samples, so its "
+                f"{self._step} writes {listed(names)}, each process of its own samples, so its "
                 f"numbers depend on the number of devices{remedy(self._model, False)}; for "
                 "BatchNorm on GPUs: --sync_batchnorm",
                 subject="buffers",
@@ -233,11 +259,6 @@ class FirstSteps:
             )
 
 
-def _listed(names: list[str]) -> str:
-    more = len(names) - NUM_NAMED
-    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
 def remedy(model: LightningModule, predicts: bool, flags: str = "--virtual_ranks N") -> str:
     """What has a step's numbers be the same on any devices, if there is such a thing."""
     is_covered = model.automatic_optimization and not predicts
@@ -250,6 +271,17 @@ def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:
     of_torch = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]
     of_numpy = pickle.dumps(np.random.get_state())
     return [state.numpy().tobytes() for state in of_torch], random.getstate(), of_numpy
+
+
+def generator_states(values: Mapping[Key, Any]) -> dict[Key, bytes]:
+    """Of what is a random generator among some values, its state."""
+    states = {
+        key: value.get_state().numpy().tobytes()
+        for key, value in values.items()
+        if isinstance(value, torch.Generator)
+    }
+    others = (random.Random, np.random.Generator, np.random.RandomState)
+    return states | {k: pickle.dumps(v) for k, v in values.items() if isinstance(v, others)}
 
 
 def _lists(model: LightningModule) -> Iterator[tuple[str, int]]:

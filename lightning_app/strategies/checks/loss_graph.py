@@ -12,6 +12,7 @@ from torchmetrics import Metric
 Node: TypeAlias = Any  # torch has a class for each function
 
 MOST_NODES = 10_000  # of a graph that is looked at
+FEWEST = 2  # that a sum is divided by: by less, it is weighed
 MEAN, SUM = 1, 2  # as the losses of torch number their reductions
 SCALES = ("MulBackward0", "DivBackward0")
 PASSES_ON = {
@@ -79,8 +80,8 @@ def _why_no_mean(loss: Node, num_samples: int, global_size: int) -> str | None:
         if bends:
             name = re.sub("(?<!^)(?=[A-Z])", "_", _kind(node)).lower()  # `mse_loss` of `MseLoss`
             return f"puts samples together by `{name}`, and not by a mean"
-        if _is_sum(node) and divisors:
-            return f"is a sum divided by {divisors[-1]:g}, and not by the {num_samples} samples"
+        if _is_sum(node) and (counts := [d for d in divisors if d >= FEWEST]):
+            return f"is a sum divided by {counts[-1]:g}, and not by the {num_samples} samples"
         if _is_sum(node):
             return "is a sum over samples, not divided by their number"
         if _num_values(node) % num_samples:

@@ -4,6 +4,8 @@ import sys
 
 from lightning.pytorch.utilities import rank_zero_only
 
+NUM_NAMED = 2  # buffers, attributes, methods
+
 
 class TellOnce:
     """Prints a line, by the first rank, and only once."""
@@ -22,3 +24,9 @@ class TellOnce:
         if subject not in self._told:
             self._told.add(subject)
             rank_zero_only(print)(line, file=sys.stderr)
+
+
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import parallel_apply, replicate
 
-from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.checks.telling import TellOnce, listed
 from lightning_app.strategies.dp.writes import (
     BuffersByRank,
     attributes,
     buffers,
     differing,
     set_by_name,
+    tensors,
     written,
 )
 from lightning_app.strategies.module_calls import replicas_heard_as
@@ -63,7 +64,8 @@ class Replicas:
                 before = attributes(module) if is_new else {}
                 outputs.append(self.call(module, rank, module, args, kwargs))
                 if is_new:
-                    states.append(written(before, attributes(module)) | _buffers(module))
+                    own = {name: tensor.clone() for name, tensor in tensors(module).items()}
+                    states.append(written(before, attributes(module)) | own)
         self._tell_of_writes(module, differing(states))
         return outputs
 
@@ -86,7 +88,7 @@ class Replicas:
         set_by_name(module, states[0])  # what is written in place is the module's own
         if is_new:
             pairs = zip(states, replicas, strict=True)
-            self._tell_of_writes(module, differing([state | _buffers(r) for state, r in pairs]))
+            self._tell_of_writes(module, differing([state | tensors(r) for state, r in pairs]))
         return outputs
 
     def call(
@@ -110,7 +112,7 @@ class Replicas:
     def _tell_of_writes(self, module: Module, names: list[str]) -> None:
         if names:
             self._tell(
-                f"{type(module).__name__}.forward writes {', '.join(names)}, of each replica's own "
+                f"{type(module).__name__}.forward writes {listed(names)}, of each replica's own "
                 "samples: `--strategy dp` keeps one replica's, so they differ from one device"
             )
 
@@ -122,10 +124,6 @@ def _move(own: dict[str, Any], device: torch.device) -> None:
             own[name] = value.to(device)
     if "_device" in own:  # Lightning's note of where a module is
         own["_device"] = device
-
-
-def _buffers(module: Module) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in module.named_buffers()}
 
 
 def _in_modes_of_this_thread(device_type: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,6 +29,17 @@ def buffers(module: Module) -> State:
     return dict(module.named_buffers(remove_duplicate=False))
 
 
+def tensors(module: Module) -> State:
+    """A module's parameters and buffers; a replica's parameters have another place."""
+    return {
+        f"{path}.{name}".lstrip("."): value.detach()
+        for path, part in module.named_modules()
+        for own in (part._parameters, vars(part).get("_former_parameters", {}), part._buffers)
+        for name, value in own.items()
+        if value is not None
+    }
+
+
 def set_by_name(module: Module, state: State) -> None:
     """Set attributes and buffers of a module, and of those in it; no methods of a replica."""
     parts = dict(module.named_modules(remove_duplicate=False))

@@ -20,6 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.hooks import has_hook
 from lightning_app.limits import max_processes
 from lightning_app.strategies.loaders.fetching import fetcher
 from lightning_app.strategies.loaders.passes import Batches
@@ -218,8 +219,9 @@ def why_not_split(loader: object) -> str | None:
 def step_over_iterator(trainer: Trainer) -> str | None:
     """The name of a step of the model that takes `dataloader_iter` in place of a batch."""
     module = trainer.lightning_module
-    names = (f"{stage}_step" for stage in ("training", "validation", "test", "predict"))
-    for name in names:
+    for name in (f"{stage}_step" for stage in ("training", "validation", "test", "predict")):
+        if not has_hook(module, name):  # a model may set it to `None`, to have none
+            continue
         if is_param_in_hook_signature(getattr(module, name), "dataloader_iter", explicit=True):
             return f"{type(module).__name__}.{name}"
     return None

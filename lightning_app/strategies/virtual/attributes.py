@@ -13,19 +13,15 @@ Not covered: what other objects have in them, and what is set for the first time
 that are looked at.
 """
 
-import pickle
-import random
 from collections import deque
 from functools import cache
 from typing import Any, TypeAlias
 
-import numpy as np
-import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_app.strategies.checks.first_steps import NUM_STEPS
+from lightning_app.strategies.checks.first_steps import NUM_STEPS, generator_states
 from lightning_app.strategies.checks.telling import TellOnce
 from lightning_app.strategies.dp.writes import TORCHS_OWN, differing
 
@@ -63,7 +59,7 @@ class Attributes:
         self._looks = self._num_steps <= NUM_STEPS
         self._start = self._all() if self._looks else self._known()
         self._lengths = _lengths(self._start) if self._looks else {}
-        self._generators = _generators(self._start) if self._looks else {}
+        self._generators = generator_states(self._start) if self._looks else {}
 
     def part_ended(self) -> None:
         """Note what a virtual rank has set, and have things as the step began."""
@@ -95,7 +91,7 @@ class Attributes:
                 "of its own samples, and a device keeps its first one's: return them, or log them",
                 subject="attributes",
             )
-        later = _generators(self._all())
+        later = generator_states(self._all())
         if drawn := [key for key, state in self._generators.items() if later.get(key) != state]:
             self._tell(
                 f"{type(self._model).__name__}: steps draw from {', '.join(map(name_of, drawn))}, "
@@ -137,17 +133,6 @@ def _length(container: Any) -> int:
     members = container.values() if isinstance(container, dict) else container
     inner = members if len(container) <= _FEW else ()
     return len(container) + sum(len(each) for each in inner if isinstance(each, _CONTAINERS))
-
-
-def _generators(values: Values) -> dict[tuple[nn.Module, str], bytes]:
-    """The states of random generators."""
-    states = {
-        key: value.get_state().numpy().tobytes()
-        for key, value in values.items()
-        if isinstance(value, torch.Generator)
-    }
-    others = (random.Random, np.random.Generator, np.random.RandomState)
-    return states | {k: pickle.dumps(v) for k, v in values.items() if isinstance(v, others)}
 
 
 @cache

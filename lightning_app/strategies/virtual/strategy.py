@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.strategies.batch.loss_weight import of_other_loaders
 from lightning_app.strategies.checks.alone import Alone
 from lightning_app.strategies.checks.one_sample import refused_by_batchnorm
 from lightning_app.strategies.checks.telling import TellOnce
@@ -170,7 +171,8 @@ class VirtualRanks(GlobalBatch):
 
     def _its_pass(self, batch: Any) -> VirtualPass:
         """The pass that has given the running step's batch."""
-        assert isinstance(batch, Parts)
+        if not isinstance(batch, Parts):
+            raise of_other_loaders()
         [its_pass] = [p for p in self._passes() if p.shard is not None]
         assert isinstance(its_pass, VirtualPass)
         return its_pass

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -11,7 +12,7 @@ from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from lightning_app import strategies
-from lightning_app.strategies.batch.loss_weight import LossWeight
+from lightning_app.strategies.batch.loss_weight import LossWeight, common_shard
 from lightning_app.strategies.batch.sharding import Shard
 from tests.ranks import run_ranks
 from tests.runs import assert_same, fit
@@ -45,6 +46,11 @@ def test_what_a_shard_counts(hook: str, size: int, told: Any, weights: Any) -> N
         weight.set(hook, shard, shard.size, told[rank])
         assert weight.value == pytest.approx(weights[rank])
     assert len(sums) == (0 if hook == "validation_step" and size == 1 else 2)
+
+
+def test_a_step_without_a_split_batch_is_refused() -> None:
+    with pytest.raises(MisconfigurationException, match="a hook has put loaders in the place"):
+        common_shard([], 2)
 
 
 def nodes(samples: list[Any]) -> list[Tensor]:

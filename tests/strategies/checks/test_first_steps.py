@@ -1,12 +1,10 @@
 """What is looked at in the first training steps, and told."""
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -20,33 +18,11 @@ from lightning_app.strategies.batch.sharding import Shard
 from lightning_app.strategies.checks.first_steps import (
     NUM_STEPS,
     FirstSteps,
-    random_states,
 )
 from lightning_app.strategies.checks.padding import listeners_to_encoders
 from lightning_app.strategies.checks.telling import TellOnce
 
 CPU = torch.device("cpu")
-DRAWS: list[Callable[[], Any]] = [
-    lambda: torch.rand(1),
-    lambda: nn.functional.dropout(torch.ones(2), 0.5),
-    random.random,
-    lambda: np.random.beta(1, 1),
-]
-
-
-@pytest.mark.parametrize("draw", DRAWS)
-def test_each_global_generator_is_looked_at(draw: Callable[[], Any]) -> None:
-    before = random_states([CPU])
-    assert random_states([CPU]) == before
-    draw()
-    assert random_states([CPU]) != before
-
-
-def test_what_draws_nothing_is_no_draw() -> None:
-    before = random_states([CPU])
-    nn.functional.dropout(torch.ones(2), 0.0, training=True)
-    torch.rand(1, generator=torch.Generator())
-    assert random_states([CPU]) == before
 
 
 class Model(LightningModule):
@@ -63,9 +39,10 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
     def gather(ranks: list[Any], own: Any) -> None:
-        prints, shapes = own
+        prints, shapes, why = own
         calls.append(prints)
-        ranks[:] = [own, (dict.fromkeys(prints, (7.0, 7.0)) if len(calls) > 1 else prints, shapes)]
+        others = dict.fromkeys(prints, (7.0, 7.0)) if len(calls) > 1 else prints
+        ranks[:] = [own, (others, shapes, why)]
 
     monkeypatch.setattr(dist, "all_gather_object", gather)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
@@ -101,6 +78,31 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
             torch.rand(1)
         draws, *_ = capsys.readouterr().err.splitlines()
         assert draws.endswith("depend on the number of devices")
+
+
+@pytest.mark.parametrize("num_values", [5, 6])
+def test_what_any_process_sees_of_its_loss_is_told(
+    num_values: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[Any] = []
+    why = "is a mean of 5 values of 2 samples"
+
+    def gather(ranks: list[Any], own: Any) -> None:
+        sent.append(own[2])
+        ranks[:] = [own, (*own[:2], why)]
+
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    model = Model()
+    model.automatic_optimization = False
+    first_steps = FirstSteps(model, CPU)
+    loss = nn.Linear(3, 1)(torch.ones(num_values, 3)).mean()
+    with step(first_steps):  # on 2 of 4 samples
+        first_steps.look_at_loss(loss, [Shard([0, 1, 2, 3], 0, 2)])
+    assert sent == [why if num_values == 5 else None]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Model.training_step: the loss {why}, so")
 
 
 def test_an_evaluation_is_looked_at_alone_and_told_once(

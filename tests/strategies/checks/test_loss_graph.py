@@ -53,6 +53,7 @@ def each(index: int) -> Tensor:
 
 TOLD: dict[str, tuple[Callable[[], Tensor], str]] = {
     "a sum": (lambda: errors().sum(), A_SUM),
+    "a weighed sum": (lambda: 0.9 * errors().sum() + 0.1 * errors().mean(), A_SUM),
     "reduction": (lambda: functional.mse_loss(net(x), y, reduction="sum"), A_SUM),
     "of labels": (lambda: functional.cross_entropy(net(x), labels, reduction="sum"), A_SUM),
     "a part": (lambda: errors().mean() + 1.0 * net(x).exp().sum(), A_SUM),

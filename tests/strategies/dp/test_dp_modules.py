@@ -82,6 +82,33 @@ def test_what_forward_writes_is_counted_once_or_told(capsys: pytest.CaptureFixtu
     assert "BatchNorm1d.forward writes running_mean, running_var" in capsys.readouterr().err
 
 
+class ByFirstBatch(nn.Module):
+    """Sets a weight by the first samples that it sees, as ActNorm."""
+
+    is_set: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.scale = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.ones(4))
+        self.register_buffer("is_set", torch.tensor(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shift and scale."""
+        if not self.is_set:
+            self.shift.data.copy_(-x.mean(0))
+            self.is_set.fill_(True)
+        return self.scale * (x + self.shift)
+
+
+def test_weights_that_forward_writes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    module = nn.Sequential(ByFirstBatch(), nn.Linear(4, 2)).double()
+    run_step(module, lambda m, b: m(b), x(B, 4), 2)
+    line = "Sequential.forward writes 0.shift, of each replica's own samples"
+    assert capsys.readouterr().err.startswith(line)
+    run_step(module, lambda m, b: m(b), x(B, 4), 2)
+    assert not capsys.readouterr().err
+
+
 def test_hooks_on_the_outermost_module_run_once_and_inner_ones_per_replica() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.Tanh()).double()
     module.register_forward_pre_hook(lambda _, args: ((args[0] - 0.5) / 0.5,))

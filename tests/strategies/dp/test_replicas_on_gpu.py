@@ -22,9 +22,11 @@ class Writes(nn.Module):
         self.linear = nn.Linear(3, 2)
         self.lstm = nn.LSTM(3, 2, batch_first=True)
         self.register_buffer("calls", torch.zeros(1))
+        self.first = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Any:
         self.calls = self.calls + 1
+        self.first.data.copy_(x[0, 0])
         self.hidden = self.linear(x)
         return self.hidden, self.lstm(x[:, None])[0]
 
@@ -51,6 +53,6 @@ def test_the_first_replicas_writes_are_kept_and_told() -> None:
         torch.testing.assert_close(torch.cat([first[0], second[0]]), module.linear(x))
         torch.testing.assert_close(torch.cat([first[1], second[1]]), module.lstm(x[:, None])[0])
     (line,) = told.lines
-    assert line.startswith("Writes.forward writes hidden, of each replica's own samples")
+    assert line.startswith("Writes.forward writes hidden, first, of each replica's own samples")
     module.hidden.sum().backward()
     assert module.linear.weight.grad is not None

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import embedding, mse_loss
@@ -12,7 +13,9 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 from typing_extensions import override
 
+from lightning_app import strategies
 from tests.in_process import InProcess
+from tests.runs import fit
 from tests.user_modules import Samples, Shuffled, Stream, Submodule, TwoOptimizers
 
 __all__ = ["Shuffled", "Stream", "TwoOptimizers"]  # named on command lines below
@@ -105,6 +108,15 @@ class Hooked(Submodule):
         weight.register_post_accumulate_grad_hook(lambda p: None)
 
 
+class Replaces(Submodule):
+    """Puts loaders of its own in the place of the Trainer's, from the second epoch on."""
+
+    @override
+    def on_train_start(self) -> None:
+        loop: Any = self.trainer.fit_loop
+        loop._combined_loader.flattened = [DataLoader(Samples(20), 10)]
+
+
 class Predicts(LightningModule):
     """Nothing to train."""
 
@@ -174,3 +186,9 @@ def test_what_is_refused(
     )
     run.refused("--virtual_ranks: --sync_batchnorm", "--sync_batchnorm", "--virtual_ranks", "4")
     assert torch.get_num_threads() == 1
+
+
+def test_loaders_in_the_place_of_the_trainers_are_refused() -> None:
+    virtual: Any = strategies.with_virtual_ranks("single_device", 4)
+    with pytest.raises(MisconfigurationException, match="put loaders in the place of the Trainer"):
+        fit(virtual, 1, Replaces(), Shuffled(), max_epochs=2)
