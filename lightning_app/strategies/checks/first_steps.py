@@ -54,6 +54,7 @@ class FirstSteps:
         self._num_watched: Counter[str] = Counter()  # steps, by their kind
         self._after: Any = "", None  # the step before's kind, and the random states at its end
         self._counts = SampleCounts()
+        self._written: set[str] = set()  # by each rank, of its own samples
         self._tell = TellOnce()
 
     @contextmanager
@@ -158,6 +159,16 @@ class FirstSteps:
             subject="apart",
         )
 
+    def tell_of_parting(self, names: list[str]) -> None:
+        """Tell of frozen parameters that each process has moved, if not as a step did."""
+        if names := [name for name in names if name not in self._written]:
+            self._tell(
+                f"{_listed(names)}: frozen, and each process has other values there, as where it "
+                "moves them by its own samples, so what goes by them depends on the number of "
+                "devices: sum up by `self.all_gather` what they are moved by",
+                subject="parted",
+            )
+
     @contextmanager
     def watch_spare(self, shard: Shard, world_size: int) -> Iterator[None]:
         """Tell of what keeps count in a training step that ranks without samples run as well."""
@@ -210,6 +221,7 @@ class FirstSteps:
             )
 
     def _tell_of_buffers(self, names: list[str]) -> None:
+        self._written.update(names)
         if names:
             self._tell(
                 f"{self._step} writes {_listed(names)}, each process of its own samples, so its "

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from lightning_app.strategies.batch.sharding import Shard
 
-MOST_VALUES = 10**6  # of a plain tensor that is looked at
+MOST_VALUES = 10**6  # of a plain tensor, or a frozen parameter, that is looked at
 FEW = 3  # samples
 MOST_COUNTED = 2**53  # by a whole number, up to which `float` has each
 
@@ -18,7 +18,7 @@ Prints = dict[str, tuple[float, float]]  # of each tensor or number two sums, by
 
 
 def kept_by(model: LightningModule, num_samples: int) -> Prints:
-    """Of buffers, and of numbers and tensors in plain attributes, as a queue of features."""
+    """Of buffers, frozen parameters, and numbers and tensors in plain attributes, as a queue."""
     plain = (
         (f"{path}.{name}".lstrip("."), value)
         for path, part in model.named_modules()
@@ -27,11 +27,17 @@ def kept_by(model: LightningModule, num_samples: int) -> Prints:
         if _is_number(value) or (type(value) is Tensor and _may_stay(value, num_samples))
     )
     buffers = ((name, buffer) for name, buffer in model.named_buffers() if _is_known_sort(buffer))
-    return {name: _print(value) for name, value in (*buffers, *plain)}
+    frozen = (
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+        if parameter.numel() <= MOST_VALUES and _is_known_sort(parameter)
+    )
+    return {name: _print(value) for name, value in (*buffers, *frozen, *plain)}
 
 
 def written(model: LightningModule, before: Prints, after: Prints) -> Prints:
-    """Of the buffers, and of the plain attributes that a step has written."""
+    """Of the buffers, and of what else a step has written."""
     buffers = dict(model.named_buffers())
     return {name: two for name, two in after.items() if name in buffers or before.get(name) != two}
 

@@ -136,7 +136,9 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
     def _check_agreement(self) -> None:
         # A hook or an averager of the user's may have ranks train apart for some steps.
         if not (self._ddp_comm_hook or self._model_averager):
-            check_ranks_agree(self._trainer.lightning_module)
+            parted = check_ranks_agree(self._trainer.lightning_module)
+            if parted and self._first_steps is not None:
+                self._first_steps.tell_of_parting(parted)
 
     @override
     def _run(

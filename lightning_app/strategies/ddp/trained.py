@@ -81,23 +81,32 @@ def check_no_hook(wrapped: Any) -> None:
         )
 
 
-def check_ranks_agree(module: nn.Module) -> None:
+def check_ranks_agree(module: nn.Module) -> list[str]:
     """Notice ranks that train on with weights of their own; all ranks have to call this.
+
+    Returns:
+        The frozen parameters that differ, as a codebook that each rank moves by its own samples.
 
     Raises:
         MisconfigurationException: The ranks' weights differ.
     """
     own = _fingerprint(module)
     ranks = all_objects(own)
+    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
+    parted: dict[str, None] = {}
     for name, first in ranks[0].items():
         for rank, weights in enumerate(ranks):
             if not math.isclose(first, weights[name], rel_tol=1e-9) and first == first:
+                if name in frozen:
+                    parted[name] = None
+                    continue
                 raise MisconfigurationException(
                     f"the ranks' weights are no longer the same: {name} differs between rank 0 and "
                     f"rank {rank}. Is it changed on one rank only, or trained by gradients that "
                     "are not averaged, as by `loss.backward()` in place of "
                     "`self.manual_backward(loss)`, or do the ranks' GPUs or CPUs differ?"
                 )
+    return list(parted)
 
 
 def trained_apart(callbacks: Iterable[Callback], model: nn.Module) -> list[str]:

@@ -213,7 +213,12 @@ def test_numbers_and_tensors_that_a_step_writes_are_looked_at(gathered: list[Any
     model.num_tokens, model.huge = 0, 10**400
     model.hidden, model.large = torch.zeros(1, 2, 5), torch.zeros(10**6 + 1)
     model.metric = MeanMetric()  # whose states are each rank's, until they are put together
+    model.table = nn.Embedding(2, 3).requires_grad_(False)
+    model.net = nn.Linear(3, 3)
+    model.teacher = nn.Linear(3, 3).requires_grad_(False)  # which stays as it is
     with step(FirstSteps(model, CPU)):  # of two samples
+        model.table.weight.data = torch.ones(2, 3)
+        model.net.weight.data = torch.ones(3, 3)
         model.running_loss = 0.5
         model.scalar += 1
         model.queue = torch.cat([torch.ones(2, 5), model.queue])[:3]
@@ -230,7 +235,27 @@ def test_numbers_and_tensors_that_a_step_writes_are_looked_at(gathered: list[Any
         "queue": (10.0, 10.0),
         "mean": (2.5, 1.25),
         "num_tokens": (3.0, 9.0),
+        "table.weight": (6.0, 6.0),
     }
+
+
+def test_what_is_frozen_and_moved_apart_is_told_once(
+    gathered: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = Model()
+    model.table = nn.Embedding(2, 3).requires_grad_(False)
+    first_steps = FirstSteps(model, CPU)
+    for _ in range(2):
+        with step(first_steps):
+            model.table.weight.data += 1
+    told = capsys.readouterr().err
+    assert told.startswith("Model.training_step writes a, b and 3 more, each process of its own")
+    first_steps.tell_of_parting(["table.weight"])
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        first_steps.tell_of_parting(["table.weight", "teacher.weight"])
+    [told] = capsys.readouterr().err.splitlines()
+    assert told.startswith("teacher.weight: frozen, and each process has other values there")
 
 
 def test_a_count_of_own_samples_is_told_from_one_of_steps(
