@@ -24,6 +24,7 @@ from lightning_app.strategies.batch.loss_weight import MEAN_OVER
 from lightning_app.strategies.batch.sharding import Shard, shard_sizes
 from lightning_app.strategies.checks.alone import before
 from lightning_app.strategies.checks.asking import asks_for_devices
+from lightning_app.strategies.checks.batchnorm import tell_of_statistics
 from lightning_app.strategies.checks.kept import SampleCounts, differing, kept_by, written
 from lightning_app.strategies.checks.loss_graph import why_no_mean
 from lightning_app.strategies.checks.means import tells_of_weighted_means
@@ -94,6 +95,8 @@ class FirstSteps:
                 + remedy(self._model, hook == "predict_step"),
                 subject="random",
             )
+        covered = remedy(self._model, hook == "predict_step") + "; on GPUs: --sync_batchnorm"
+        tell_of_statistics(self._model, "process", covered, self._tell)
         if is_training:
             after_it = kept_by(self._model, shard.size)
             counts = self._counts.own(before_it, after_it, shard)

@@ -22,8 +22,8 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.strategies.batch.loss_weight import LossWeight, common_shard, mean_over
 from lightning_app.strategies.batch.sharding import Shard
+from lightning_app.strategies.checks.batchnorm import refused_by_batchnorm
 from lightning_app.strategies.checks.first_steps import FirstSteps
-from lightning_app.strategies.checks.one_sample import refused_by_batchnorm
 from lightning_app.strategies.checks.refused import (
     alike_where_gathered,
     check_new,

@@ -117,6 +117,29 @@ def test_an_evaluation_is_looked_at_alone_and_told_once(
     assert draws.startswith("Model.validation_step draws random numbers")
 
 
+def test_batch_norm_that_keeps_no_statistics_is_told(
+    gathered: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = Model()
+    frozen, none = nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False)
+    model.norms = nn.ModuleList([frozen, nn.BatchNorm1d(3), nn.InstanceNorm1d(3)])
+    first_steps = FirstSteps(model, CPU)
+    with step(first_steps):
+        pass
+    assert capsys.readouterr().err == ""
+    frozen.track_running_stats = False  # as of BaseFinetuning with `train_bn=False`
+    model.norms.append(none.eval())
+    for hook in ("training_step", "validation_step"):
+        with step(first_steps, hook):
+            pass
+    told = [line for line in capsys.readouterr().err.splitlines() if "writes" not in line]
+    assert told == [
+        "Model: BatchNorm (norms.0 and 1 more) takes the statistics of each process's own "
+        "samples, so its numbers depend on the number of devices (with --virtual_ranks N, on N "
+        "alone); on GPUs: --sync_batchnorm"
+    ]
+
+
 class Encoder(Model):
     def __init__(self) -> None:
         super().__init__()
