@@ -57,9 +57,10 @@ _GATHERED = "gathered_so_far"
 _METRICS = "callback_metrics"
 _SWITCHES = "switches"
 _TRAINED_BY = "trained_by"
+_VALIDATED = "validated"
 _OWN = (
     *("event_files", _NOTHING_PENDING, _PLATEAUS_DUE, _EPOCH_MEANS, _GATHERED),
-    *(_METRICS, _SWITCHES, _TRAINED_BY),
+    *(_METRICS, _SWITCHES, _TRAINED_BY, _VALIDATED),
 )
 # They load a checkpoint of their own, after which Lightning forgets the one to go on from.
 _SEARCHES = (LearningRateFinder.on_fit_start, BatchSizeFinder.on_fit_start)
@@ -103,6 +104,7 @@ class Resume(Callback):
         own[_NOTHING_PENDING] = in_training  # a step that has not ended is done again
         own[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
         own[_GATHERED] = gathered_so_far(trainer)
+        own[_VALIDATED] = inside.validation_steps(trainer)
         own[_SWITCHES] = switches(pl_module, with_modes=in_training)
         own[_METRICS] = tensors_of(metrics)
         if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
@@ -166,6 +168,8 @@ class Resume(Callback):
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            inside.put_validation_steps(trainer, self._checkpoint.pop(_VALIDATED, None) or {})
         if self._checkpoint and trainer.global_step:
             self._drawn.tell_of_validation(trainer)
 
