@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from lightning_app.hooks import has_hook
 from lightning_app.processes.collectives import all_objects
@@ -25,7 +24,7 @@ from lightning_app.strategies.batch.sharding import Shard, shard_sizes
 from lightning_app.strategies.checks.alone import before
 from lightning_app.strategies.checks.asking import asks_for_devices
 from lightning_app.strategies.checks.batchnorm import tell_of_statistics
-from lightning_app.strategies.checks.kept import SampleCounts, differing, kept_by, written
+from lightning_app.strategies.checks.kept import SampleCounts, differing, kept_by, lists_in, written
 from lightning_app.strategies.checks.loss_graph import why_no_mean
 from lightning_app.strategies.checks.means import tells_of_weighted_means
 from lightning_app.strategies.checks.padding import (
@@ -155,31 +154,23 @@ class FirstSteps:
         )
 
     def tell_of_training_apart(self, names: list[str]) -> None:
-        """Tell of modules that callbacks train by themselves."""
+        """Tell of what a callback trains by itself, or a hook moves, if not as a step did."""
+        if not (names := [name for name in names if name not in self._written]):
+            return
         self._tell(
             f"{_listed(names)}: each process trains it on its own samples, so it depends on the "
             "number of devices: have it in the model, or average its gradients",
             subject="apart",
         )
 
-    def tell_of_parting(self, names: list[str]) -> None:
-        """Tell of frozen parameters that each process has moved, if not as a step did."""
-        if names := [name for name in names if name not in self._written]:
-            self._tell(
-                f"{_listed(names)}: frozen, and each process has other values there, as where it "
-                "moves them by its own samples, so what goes by them depends on the number of "
-                "devices: sum up by `self.all_gather` what they are moved by",
-                subject="parted",
-            )
-
     @contextmanager
     def watch_spare(self, shard: Shard, world_size: int) -> Iterator[None]:
         """Tell of what keeps count in a training step that ranks without samples run as well."""
-        lengths = dict(_lists(self._model))
+        lengths = dict(lists_in(self._model))
         sums: dict[str, None] = {}
         with sums_told(lambda: sums.update({f"all_reduce in {self._step}": None})):
             yield
-        lists = [name for name, length in _lists(self._model) if length > lengths.get(name, 0)]
+        lists = [name for name, length in lists_in(self._model) if length > lengths.get(name, 0)]
         hooks = [
             f"{type(owner).__name__}.{hook}"
             for hook in ("on_train_batch_start", "on_train_batch_end")
@@ -260,14 +251,6 @@ def random_states(devices: Sequence[torch.device]) -> tuple[Any, ...]:
     of_torch = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]
     of_numpy = pickle.dumps(np.random.get_state())
     return [state.numpy().tobytes() for state in of_torch], random.getstate(), of_numpy
-
-
-def _lists(model: LightningModule) -> Iterator[tuple[str, int]]:
-    """The lists in plain attributes, and their lengths; those of metrics are put back."""
-    for path, part in model.named_modules():
-        for name, value in vars(part).items() if not isinstance(part, Metric) else ():
-            if isinstance(value, list):
-                yield f"{path}.{name}".lstrip("."), len(value)
 
 
 def _is_known(hook: Any) -> bool:

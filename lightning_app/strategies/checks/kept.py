@@ -51,6 +51,14 @@ def _plain(model: LightningModule, num_samples: int) -> Iterator[tuple[str, Any]
                 yield f"{path}.{name}".lstrip("."), value
 
 
+def lists_in(model: LightningModule) -> Iterator[tuple[str, int]]:
+    """The lists in plain attributes, and their lengths; those of metrics are put back."""
+    for path, part in model.named_modules():
+        for name, value in vars(part).items() if not isinstance(part, Metric) else ():
+            if isinstance(value, list):
+                yield f"{path}.{name}".lstrip("."), len(value)
+
+
 def written(model: LightningModule, before: Prints, after: Prints) -> Prints:
     """Of the buffers, and of what else a step has written."""
     buffers = dict(model.named_buffers())

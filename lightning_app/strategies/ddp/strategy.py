@@ -138,7 +138,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         if not (self._ddp_comm_hook or self._model_averager):
             parted = check_ranks_agree(self._trainer.lightning_module)
             if parted and self._first_steps is not None:
-                self._first_steps.tell_of_parting(parted)
+                self._first_steps.tell_of_training_apart(parted)
 
     @override
     def _run(

@@ -273,12 +273,12 @@ def test_what_is_frozen_and_moved_apart_is_told_once(
             model.table.weight.data += 1
     told = capsys.readouterr().err
     assert told.startswith("Model.training_step writes a, b and 3 more, each process of its own")
-    first_steps.tell_of_parting(["table.weight"])
+    first_steps.tell_of_training_apart(["table.weight"])
     assert capsys.readouterr().err == ""
     for _ in range(2):
-        first_steps.tell_of_parting(["table.weight", "teacher.weight"])
+        first_steps.tell_of_training_apart(["table.weight", "teacher.weight"])
     [told] = capsys.readouterr().err.splitlines()
-    assert told.startswith("teacher.weight: frozen, and each process has other values there")
+    assert told.startswith("teacher.weight: each process trains it on its own samples, so it")
 
 
 def test_a_count_of_own_samples_is_told_from_one_of_steps(
