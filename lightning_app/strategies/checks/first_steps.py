@@ -159,8 +159,7 @@ class FirstSteps:
             return
         self._tell(
             f"{_listed(names)}: each process trains it on its own samples, so it depends on the "
-            "number of devices: have it in the model, or average its gradients",
-            subject="apart",
+            "number of devices: have it in the model, or average its gradients"
         )
 
     @contextmanager
