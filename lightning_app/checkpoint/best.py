@@ -14,6 +14,7 @@ from lightning_app.strategies.checks.telling import TellOnce
 
 Mode = Literal["min", "max"]
 USUAL = "val/loss"
+_WHOLE = re.compile(r"(?i)(val(id(ation)?)?[/_.-])?loss")  # beside which others are parts of it
 # Of a name's words, which tell what is better.
 _LOWER = re.compile(
     r"(?i)loss|err(or)?|m[as]e|rmse|mape|nll|bce|ce|perplexity|ppl|[wc]er|fid|dist(ance)?|regret"
@@ -37,12 +38,17 @@ def better(name: str) -> Mode | None:
 def guess(names: Iterable[str]) -> tuple[str, Mode] | None:
     """Which of the metrics of a validation tells best how good a model is, and how.
 
-    `val/loss`, or another loss, or the first whose name is that of a known metric.
+    `val/loss`, or `val_loss` and the like, or another loss, or the first whose name is that of a
+    known metric.
     """
     known = [(name, better(name)) for name in names if not name.endswith("_step")]
     ranked = sorted(
         ((name, mode) for name, mode in known if mode is not None),
-        key=lambda metric: (metric[0] != USUAL, "loss" not in metric[0].lower()),
+        key=lambda metric: (
+            metric[0] != USUAL,
+            not _WHOLE.fullmatch(metric[0]),
+            "loss" not in metric[0].lower(),
+        ),
     )
     return ranked[0] if ranked else None
 

@@ -51,6 +51,7 @@ _OWN: dict[str, Types] = {
     "splits": list,
     "switches": dict,
     "trained_by": dict,
+    "validated": dict,
     "virtual_ranks": dict,
 }
 _OF_BEST: dict[str, Types] = {
@@ -214,6 +215,8 @@ def _check_own_part(name: str, own: dict[str, Any], remedy: str) -> None:
     if "trained_by" in known:
         kinds = {"optimizers": list, "lr_schedulers": list}
         _check_types(name, own["trained_by"], kinds, remedy)
+    if "validated" in known:
+        _check_types(name, own["validated"], dict.fromkeys(own["validated"], int), remedy)
     if "epoch_loss" in known and own["epoch_loss"].shape != (2,):
         raise UsageError(f"{name}: its 'epoch_loss' is not a sum and a weight; {remedy}")
 

@@ -1,10 +1,12 @@
-"""What metrics have gathered that a checkpoint lacks, or has of one rank alone."""
+"""What a model and its metrics have gathered that a checkpoint lacks, or has of one rank alone."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch.distributed as dist
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch.nn.parameter import is_lazy
 from torchmetrics import (
     MaxMetric,
     Metric,
@@ -17,12 +19,25 @@ from torchmetrics.wrappers import ClasswiseWrapper
 
 from lightning_app import inside
 from lightning_app.checkpoint.by_hand import num_accumulated
+from lightning_app.strategies.checks.kept import Prints, differing, unsaved_by
 
 SAVE_NOTHING = (MetricTracker, MinMaxMetric)  # of what they have had, epoch by epoch
 
 
-def gathered_so_far(trainer: Trainer) -> dict[str, Any]:
-    """What is to be told where a checkpoint of now is continued; it is saved with it."""
+def unsaved_now(model: LightningModule) -> Prints:
+    """Sums of what no checkpoint has by itself; nothing where layers have yet to be made."""
+    has_lazy = any(map(is_lazy, chain(model.parameters(), model.buffers())))
+    return {} if has_lazy else unsaved_by(model)
+
+
+def gathered_so_far(trainer: Trainer, begun: Prints) -> dict[str, Any]:
+    """What is to be told where a checkpoint of now is continued; it is saved with it.
+
+    Args:
+        trainer: Of the run.
+        begun: The sums as it began.
+    """
+    unsaved = unsaved_now(trainer.lightning_module)
     metrics = {
         name: any(any(part._persistent.values()) for part in parts)
         for name, parts in _measuring(trainer)
@@ -30,6 +45,7 @@ def gathered_so_far(trainer: Trainer) -> dict[str, Any]:
     return {
         "metrics": metrics,  # whether their states are saved, by their names
         "over_epochs": list(_over_epochs(trainer)),
+        "unsaved": {name: unsaved[name] for name in differing([begun, unsaved])},
         "num_accumulated": num_accumulated(trainer),
         "num_ranks": _num_ranks(),
     }
@@ -52,8 +68,18 @@ def what_is_lost(gathered: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def begins_anew(gathered: dict[str, Any]) -> Iterator[str]:
-    """What goes over all epochs and is not in the checkpoint, in words."""
+def begins_anew(gathered: dict[str, Any], begun: Prints) -> Iterator[str]:
+    """What goes over all epochs and is not in the checkpoint, in words.
+
+    Args:
+        gathered: As the run was saved.
+        begun: The sums as it goes on: a hook may have put back what they are of.
+    """
+    if changed := differing([gathered.get("unsaved", {}), begun]):
+        yield (
+            f"{', '.join(changed)}: changed in training, and in no checkpoint, so it begins anew: "
+            "keep it in a buffer that is saved, or put it back in on_load_checkpoint"
+        )
     if names := gathered.get("over_epochs"):
         yield f"{', '.join(names)}: it is not saved without `persistent(True)`, so it begins anew"
 

@@ -35,6 +35,7 @@ from lightning_app.checkpoint.mid_epoch import (
     begins_anew,
     gathered_so_far,
     gradients_lost,
+    unsaved_now,
     what_is_lost,
 )
 from lightning_app.checkpoint.optimizers import check_optimizers, kept_aside, trained_by
@@ -48,6 +49,7 @@ from lightning_app.checkpoint.switches import set_switches, switches
 from lightning_app.hooks import has_hook
 from lightning_app.modules import plain, tensors_of
 from lightning_app.own_part import own_part
+from lightning_app.strategies.checks.kept import Prints
 from lightning_app.strategies.loaders.loader import why_not_split
 
 _NOTHING_PENDING = "nothing_pending"
@@ -57,9 +59,10 @@ _GATHERED = "gathered_so_far"
 _METRICS = "callback_metrics"
 _SWITCHES = "switches"
 _TRAINED_BY = "trained_by"
+_VALIDATED = "validated"
 _OWN = (
     *("event_files", _NOTHING_PENDING, _PLATEAUS_DUE, _EPOCH_MEANS, _GATHERED),
-    *(_METRICS, _SWITCHES, _TRAINED_BY),
+    *(_METRICS, _SWITCHES, _TRAINED_BY, _VALIDATED),
 )
 # They load a checkpoint of their own, after which Lightning forgets the one to go on from.
 _SEARCHES = (LearningRateFinder.on_fit_start, BatchSizeFinder.on_fit_start)
@@ -86,6 +89,7 @@ class Resume(Callback):
         self._has_position = False  # in the data, the checkpoint
         self._ends_step = False  # it was saved in a hook of a step that had more behind it
         self._drawn = DrawnOtherwise()
+        self._begun: Prints = {}
 
     @override
     def on_save_checkpoint(
@@ -102,7 +106,8 @@ class Resume(Callback):
         own[_TRAINED_BY] = trained_by(trainer)
         own[_NOTHING_PENDING] = in_training  # a step that has not ended is done again
         own[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
-        own[_GATHERED] = gathered_so_far(trainer)
+        own[_GATHERED] = gathered_so_far(trainer, self._begun)
+        own[_VALIDATED] = inside.validation_steps(trainer)
         own[_SWITCHES] = switches(pl_module, with_modes=in_training)
         own[_METRICS] = tensors_of(metrics)
         if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
@@ -130,6 +135,7 @@ class Resume(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         count_by_hand(trainer)
+        self._begun = unsaved_now(pl_module)
         if self._checkpoint and trainer.strategy.lightning_restore_optimizer:
             check_optimizers(trainer, self._checkpoint.get(_TRAINED_BY), self._numbers)
         event_files = self._checkpoint.get("event_files")
@@ -141,7 +147,8 @@ class Resume(Callback):
         if not (pl_module.automatic_optimization and inside.is_between_epochs(trainer)):
             lost += gradients_lost(gathered)
         if self._checkpoint:
-            lost += (*_what_is_lost(trainer), *begins_anew(gathered), *shared_in_training(trainer))
+            lost += (*_what_is_lost(trainer), *begins_anew(gathered, self._begun))
+            lost += shared_in_training(trainer)
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         if self._checkpoint:
@@ -166,6 +173,8 @@ class Resume(Callback):
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            inside.put_validation_steps(trainer, self._checkpoint.pop(_VALIDATED, None) or {})
         if self._checkpoint and trainer.global_step:
             self._drawn.tell_of_validation(trainer)
 

@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_app import inside
+from lightning_app.cli.quiet import quieten_for
 from lightning_app.cli.refusals import is_of_another
 from lightning_app.errors import (
     UsageError,
@@ -104,6 +105,10 @@ class Beginning(Callback):
         file, line = own[-1]
         what = f"{type(error).__name__}: {first_line(error)}"
         return f"{file}:{line}: {what}. {self.random_data}: --data CLASS names its own"
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        quieten_for(trainer.strategy)
 
     @override
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,6 +3,8 @@
 import logging
 import warnings
 
+from lightning_app.strategies import splits_batches
+
 _LOGGERS = (
     "pytorch.utilities.rank_zero",
     "fabric.utilities.seed",
@@ -32,3 +34,9 @@ def quieten() -> None:
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message)
+
+
+def quieten_for(strategy: object) -> None:
+    """Leave out the advice on sync_dist, where a line tells which values differ between ranks."""
+    if splits_batches(strategy):
+        warnings.filterwarnings("ignore", ".*on epoch level in distributed setting.*")

@@ -67,7 +67,9 @@ from lightning_app.inside.restart import (
     load_positions,
     metrics_to_save,
     put_metrics,
+    put_validation_steps,
     step_plateaus_of_epoch,
+    validation_steps,
 )
 from lightning_app.inside.start import (
     MultiProcessingLauncher,
@@ -175,6 +177,7 @@ __all__ = [
     "put",
     "put_metrics",
     "put_step_runner",
+    "put_validation_steps",
     "put_values_of",
     "renew",
     "replace_launcher",
@@ -199,5 +202,6 @@ __all__ = [
     "training_loaders",
     "training_results",
     "validates_by_time",
+    "validation_steps",
     "value_of_step",
 ]

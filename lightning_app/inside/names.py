@@ -61,6 +61,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "_evaluation_step",
         "_last_val_dl_reload_epoch",
         "_results",
+        "_seen_batches_per_dataloader",
         "run",
     ),
     "predict_loop": ("_combined_loader", "_predict_step"),

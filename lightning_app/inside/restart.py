@@ -59,6 +59,17 @@ def _has_new_loaders(trainer: Trainer) -> bool:
     return bool(every) and is_new_epoch and trainer.current_epoch % every == 0
 
 
+def validation_steps(trainer: Trainer) -> dict[int, int]:
+    """How many batches of each loader training has validated: the steps of values per step."""
+    return dict(trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader)
+
+
+def put_validation_steps(trainer: Trainer, steps: dict[int, int]) -> None:
+    """Have these go on from there, once validation has its loaders; of new ones they begin anew."""
+    if not trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+        trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader.update(steps)
+
+
 def begin_with_new_epoch(trainer: Trainer) -> None:
     """Have the loops begin an epoch, as after a checkpoint that was saved between two."""
     trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop.restarting = False

@@ -1,11 +1,19 @@
 """What the callbacks exchange between processes, under any strategy, Lightning's own included."""
 
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 T = TypeVar("T")
+
+
+class AllGather(NamedTuple):
+    """What a process exchanges where the user's code has called `all_gather`, of this shape."""
+
+    shape: tuple[int, ...]
 
 
 def gather_objects(value: T) -> list[T]:
@@ -27,12 +35,26 @@ def all_objects(value: T) -> list[T]:
 
     Args:
         value: Anything that can be pickled. All processes have to call this.
+
+    Raises:
+        MisconfigurationException: Some of them have, and others call `all_gather`.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
+    _check_same_place(values)
     return values
+
+
+def _check_same_place(values: Sequence[object]) -> None:
+    gathers = [isinstance(value, AllGather) for value in values]
+    if any(gathers) and not all(gathers):
+        raise MisconfigurationException(
+            f"rank {gathers.index(True)} has called all_gather once more than rank "
+            f"{gathers.index(False)}, as where it gathers a list with a value of each batch, and "
+            "some have had none: gather a sum and a count, or use a torchmetrics object"
+        )
 
 
 def gather_numbers(numbers: list[int], device: torch.device) -> list[list[int]]:

@@ -77,6 +77,15 @@ class Watched(Scheduled):
             self.log("watched", 1.0 + self.current_epoch)
 
 
+class LogsBatches(Scheduled):
+    """Logs each batch's loss in validation, whose steps Lightning counts apart."""
+
+    @override
+    def validation_step(self, batch: Any) -> None:
+        super().validation_step(batch)
+        self.log("batch", super().training_step(batch), on_step=True)
+
+
 class ByHand(Scheduled):
     """Steps its optimizer itself."""
 
@@ -124,6 +133,7 @@ MODELS = {
     "accumulated by hand": AccumulatesByHand,
     "by its step": Watched,
     "by its epoch": Watched,
+    "validation by batches": LogsBatches,
 }
 
 

@@ -34,6 +34,7 @@ def test_names_tell_which_is_better() -> None:
 def test_a_loss_is_a_better_guess_than_other_metrics() -> None:
     assert guess(["val_acc", "val_loss"]) == ("val_loss", "min")
     assert guess(["a_loss", "val/loss"]) == ("val/loss", "min")
+    assert guess(["val_loss_12", "val_kl_loss", "val_loss"]) == ("val_loss", "min")
     assert guess(["temperature", "val_f1", "val_mae"]) == ("val_f1", "max")
     assert guess(["temperature"]) is None
 

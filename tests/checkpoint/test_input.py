@@ -151,6 +151,7 @@ WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "no schedulers": (_drop("lr_schedulers"), "it has no 'lr_schedulers'"),
     "callbacks": (_put("callbacks", value=[]), "its 'callbacks' is of type list, not dict"),
     "switches": (_put(KEY, "switches", value={"eval": []}), "it has no 'frozen'"),
+    "validated": (_put(KEY, "validated", 0, value="1"), "its 0 is of type str, not int"),
     "trained by": (_put(KEY, "trained_by", value={}), "it has no 'optimizers'"),
     "virtual ranks": (_put(KEY, "virtual_ranks", value=4), "its 'virtual_ranks' is of type int"),
     "loss": (

@@ -79,6 +79,7 @@ LAST_CASES = {
     **{name: CASES[name] for name in ("by steps, validation within epochs", "plateau by steps")},
     "plateau": ("plateau epoch", {}),
     "plateau by each epoch": ("by its epoch", {}),
+    "validation by batches": ("validation by batches", {"val_check_interval": 0.5}),
     "one cycle": ("one cycle", {"val_check_interval": 0.5}),
     "accumulated by hand": ("accumulated by hand", {}),
     "own average": ("average", {"val_check_interval": 0.5}),

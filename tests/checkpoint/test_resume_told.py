@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import (
     LearningRateFinder,
     ModelPruning,
 )
+from torch import Tensor
 from torch.nn.utils import prune
 from torchmetrics import Accuracy, MaxMetric, MeanMetric, MetricCollection, MinMaxMetric, SumMetric
 from torchmetrics.wrappers import ClasswiseWrapper
@@ -95,6 +97,55 @@ class Counts(Scheduled):
         self.log("logged", self.logged, on_epoch=True)
         self.log("logged_best", self.logged_best, on_epoch=True)
         return super().training_step(batch)
+
+
+class KeepsAside(Scheduled):
+    """Changes in its steps what no checkpoint has, and saves some of it itself."""
+
+    bank: Tensor
+
+    def __init__(self) -> None:
+        super().__init__("epoch")
+        self.num_iter, self.saved, self.rate = 0, 0, 0.5
+        self.register_buffer("bank", torch.zeros(3), persistent=False)
+        self.register_buffer("mask", torch.ones(3), persistent=False)
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["saved"] = self.saved
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.saved = checkpoint["saved"]
+
+    @override
+    def training_step(self, batch: Any) -> Any:
+        self.num_iter += 1
+        self.saved += 1
+        self.bank += 1
+        self.last_size = len(batch[0])  # made in training, and made again
+        return super().training_step(batch)
+
+
+def test_what_a_step_keeps_aside_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saver = SaveLast(tmp_path)
+    for path in (None, "003-last-002.ckpt", "008-last-007.ckpt"):
+        fit(
+            "single_device",
+            1,
+            KeepsAside(),
+            RandomDataModule(length=50, batch_size=7),
+            str(tmp_path / path) if path else None,
+            max_epochs=2,
+            enable_checkpointing=not path,
+            callbacks=[Resume(), *([] if path else [saver])],
+        )
+        lines = capsys.readouterr().err.splitlines()
+        told = [line for line in lines if "changed in training, and in no checkpoint" in line]
+        assert len(told) == bool(path)
+        assert all(line.startswith("continued: bank, num_iter: changed in") for line in told)
 
 
 class SaveIn(Callback):
@@ -190,7 +241,7 @@ class Accumulated(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, model: LightningModule) -> None:
-        self.numbers.append(gathered_so_far(trainer)["num_accumulated"])
+        self.numbers.append(gathered_so_far(trainer, {})["num_accumulated"])
 
 
 def test_gradients_are_accumulated_while_it_validates() -> None:

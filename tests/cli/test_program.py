@@ -3,19 +3,30 @@
 import atexit
 import os
 import signal
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.distributed import _destroy_dist_connection
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.trainer.connectors.logger_connector import result
+from lightning.pytorch.trainer.connectors.logger_connector.result import (
+    _ResultCollection,
+    warning_cache,
+)
 
 from lightning_app.cli import spawning
+from lightning_app.cli.beginning import Beginning
 from lightning_app.errors import RunError, UsageError
 from lightning_app.processes import signals
 from lightning_app.processes.signals import Stopped
+from lightning_app.strategies import DDPStrategy
 
 program = import_module("lightning_app.cli.program")  # `cli` has a function of that name
 
@@ -73,3 +84,17 @@ def test_no_signal_is_passed_on_where_it_would_be_a_kill(
     launcher.procs = [rank]
     launcher._stop(signal.SIGINT)
     assert sent == passed_on
+
+
+@pytest.mark.parametrize(("strategy", "is_told"), [(DDPStrategy(), False), (FSDPStrategy(), True)])
+def test_advice_to_sync_is_left_out_where_ranks_are_compared(strategy: Any, is_told: bool) -> None:
+    results = _ResultCollection(training=False)
+    results.log("on_validation_epoch_end", "iou", torch.ones(()), on_step=False, on_epoch=True)
+    trainer: Any = SimpleNamespace(strategy=strategy)
+    warning_cache.clear()  # each comes once
+    with warnings.catch_warnings(record=True) as told, pytest.MonkeyPatch().context() as patch:
+        warnings.simplefilter("always")
+        Beginning().setup(trainer, LightningModule(), "fit")
+        patch.setattr(result, "_distributed_is_initialized", lambda: True)
+        assert results.metrics(on_step=False)["callback"] == {"iou": 1}
+    assert len(told) == is_told

@@ -100,6 +100,12 @@ CASES: dict[str, Case] = {
         right=on(SEVERAL, SameOr("on_validation_epoch_end: all_gather gives one value of each")),
         leave_out=BUT_TWO,
     ),
+    "gathers a list, a rank idle": Case(
+        "logs.GathersEach",
+        data_args={"val_length": 11},
+        right=on(SEVERAL, Refused("rank 0 has called all_gather once more than rank 1")),
+        leave_out=BUT_TWO,
+    ),
     "gathers after a step without samples": Case(
         "habits.GathersAfterwards",
         data_args={"val_length": 11},

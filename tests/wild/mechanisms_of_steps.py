@@ -136,6 +136,12 @@ MECHANISMS: dict[str, Mechanism] = {
         "ddp2",
         "contrastive, gathered; contrastive, gathered by torch",
     ),
+    "who gathers alone is noticed": Mechanism(
+        "processes.collectives._check_same_place",
+        broken.nothing,
+        "ddp2",
+        "gathers a list, a rank idle",
+    ),
     "gradients that a hook sees are averaged": Mechanism(
         "strategies.ddp.averaging.AveragesGradients._look_for_hooks",
         broken.nothing,

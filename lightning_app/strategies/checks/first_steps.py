@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from lightning_app.hooks import has_hook
 from lightning_app.processes.collectives import all_objects
@@ -24,7 +23,8 @@ from lightning_app.strategies.batch.loss_weight import MEAN_OVER
 from lightning_app.strategies.batch.sharding import Shard, shard_sizes
 from lightning_app.strategies.checks.alone import before
 from lightning_app.strategies.checks.asking import asks_for_devices
-from lightning_app.strategies.checks.kept import SampleCounts, differing, kept_by, written
+from lightning_app.strategies.checks.batchnorm import tell_of_statistics
+from lightning_app.strategies.checks.kept import SampleCounts, differing, kept_by, lists_in, written
 from lightning_app.strategies.checks.loss_graph import synced_metrics, why_no_mean
 from lightning_app.strategies.checks.means import tells_of_weighted_means
 from lightning_app.strategies.checks.padding import (
@@ -56,6 +56,7 @@ class FirstSteps:
         self._after: Any = "", None  # the step before's kind, and the random states at its end
         self._no_mean: str | None = None  # why a loss is none; not seen where a part divides it
         self._counts = SampleCounts()
+        self._written: set[str] = set()  # by each rank, of its own samples
         self._tell = TellOnce()
 
     @contextmanager
@@ -102,6 +103,8 @@ class FirstSteps:
                 "generators",
                 subject="generators",
             )
+        covered = remedy(self._model, hook == "predict_step") + "; on GPUs: --sync_batchnorm"
+        tell_of_statistics(self._model, "process", covered, self._tell)
         if is_training:
             after_it = kept_by(self._model, shard.size)
             counts = self._counts.own(before_it, after_it, shard)
@@ -165,21 +168,22 @@ class FirstSteps:
         )
 
     def tell_of_training_apart(self, names: list[str]) -> None:
-        """Tell of modules that callbacks train by themselves."""
+        """Tell of what a callback trains by itself, or a hook moves, if not as a step did."""
+        if not (names := [name for name in names if name not in self._written]):
+            return
         self._tell(
             f"{listed(names)}: each process trains it on its own samples, so it depends on the "
-            "number of devices: have the model train it, or average its gradients",
-            subject="apart",
+            "number of devices: have the model train it, or average its gradients"
         )
 
     @contextmanager
     def watch_spare(self, shard: Shard, world_size: int) -> Iterator[None]:
         """Tell of what keeps count in a training step that ranks without samples run as well."""
-        lengths = dict(_lists(self._model))
+        lengths = dict(lists_in(self._model))
         sums: dict[str, None] = {}
         with sums_told(lambda: sums.update({f"all_reduce in {self._step}": None})):
             yield
-        lists = [name for name, length in _lists(self._model) if length > lengths.get(name, 0)]
+        lists = [name for name, length in lists_in(self._model) if length > lengths.get(name, 0)]
         hooks = [
             f"{type(owner).__name__}.{hook}"
             for hook in ("on_train_batch_start", "on_train_batch_end")
@@ -241,6 +245,7 @@ class FirstSteps:
             )
 
     def _tell_of_buffers(self, names: list[str]) -> None:
+        self._written.update(names)
         if names:
             self._tell(
                 f"{self._step} writes {listed(names)}, each process of its own samples, so its "
@@ -282,14 +287,6 @@ def generator_states(values: Mapping[Key, Any]) -> dict[Key, bytes]:
     }
     others = (random.Random, np.random.Generator, np.random.RandomState)
     return states | {k: pickle.dumps(v) for k, v in values.items() if isinstance(v, others)}
-
-
-def _lists(model: LightningModule) -> Iterator[tuple[str, int]]:
-    """The lists in plain attributes, and their lengths; those of metrics are put back."""
-    for path, part in model.named_modules():
-        for name, value in vars(part).items() if not isinstance(part, Metric) else ():
-            if isinstance(value, list):
-                yield f"{path}.{name}".lstrip("."), len(value)
 
 
 def _is_known(hook: Any) -> bool:

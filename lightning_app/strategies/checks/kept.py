@@ -1,7 +1,8 @@
 """What a model keeps from step to step, and what of it depends on the number of processes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,7 +11,7 @@ from torchmetrics import Metric
 
 from lightning_app.strategies.batch.sharding import Shard
 
-MOST_VALUES = 10**6  # of a plain tensor that is looked at
+MOST_VALUES = 10**6  # of a plain tensor, or a frozen parameter, that is looked at
 FEW = 3  # samples
 MOST_COUNTED = 2**53  # by a whole number, up to which `float` has each
 
@@ -18,20 +19,48 @@ Prints = dict[str, tuple[float, float]]  # of each tensor or number two sums, by
 
 
 def kept_by(model: LightningModule, num_samples: int) -> Prints:
-    """Of buffers, and of numbers and tensors in plain attributes, as a queue of features."""
-    plain = (
-        (f"{path}.{name}".lstrip("."), value)
-        for path, part in model.named_modules()
-        if not isinstance(part, Metric)  # its states are each rank's, until they are put together
-        for name, value in vars(part).items()
-        if _is_number(value) or (type(value) is Tensor and _may_stay(value, num_samples))
-    )
+    """Of buffers, frozen parameters, and numbers and tensors in plain attributes, as a queue."""
+    plain = _plain(model, num_samples)
     buffers = ((name, buffer) for name, buffer in model.named_buffers() if _is_known_sort(buffer))
-    return {name: _print(value) for name, value in (*buffers, *plain)}
+    frozen = (
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+        if parameter.numel() <= MOST_VALUES and _is_known_sort(parameter)
+    )
+    return {name: _print(value) for name, value in (*buffers, *frozen, *plain)}
+
+
+def unsaved_by(model: LightningModule) -> Prints:
+    """Of what is in no checkpoint by itself: such buffers, and plain attributes as `kept_by`."""
+    buffers = (
+        (f"{path}.{name}".lstrip("."), buffer)
+        for path, part in model.named_modules()
+        for name in part._non_persistent_buffers_set
+        if (buffer := part._buffers[name]) is not None and _is_known_sort(buffer)
+    )
+    return {name: _print(value) for name, value in (*buffers, *_plain(model, 0))}
+
+
+def _plain(model: LightningModule, num_samples: int) -> Iterator[tuple[str, Any]]:
+    for path, part in model.named_modules():
+        if isinstance(part, Metric):
+            continue  # its states are each rank's, until they are put together
+        for name, value in vars(part).items():
+            if _is_number(value) or (type(value) is Tensor and _may_stay(value, num_samples)):
+                yield f"{path}.{name}".lstrip("."), value
+
+
+def lists_in(model: LightningModule) -> Iterator[tuple[str, int]]:
+    """The lists in plain attributes, and their lengths; those of metrics are put back."""
+    for path, part in model.named_modules():
+        for name, value in vars(part).items() if not isinstance(part, Metric) else ():
+            if isinstance(value, list):
+                yield f"{path}.{name}".lstrip("."), len(value)
 
 
 def written(model: LightningModule, before: Prints, after: Prints) -> Prints:
-    """Of the buffers, and of the plain attributes that a step has written."""
+    """Of the buffers, and of what else a step has written."""
     buffers = dict(model.named_buffers())
     return {name: two for name, two in after.items() if name in buffers or before.get(name) != two}
 

@@ -15,7 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from torchmetrics import Metric
 
 from lightning_app import inside
-from lightning_app.processes.collectives import all_objects
+from lightning_app.processes.collectives import AllGather, all_objects
 from lightning_app.strategies.batch.sharding import Shard
 from lightning_app.strategies.checks.alone import COLLECTIVES, Alone, before
 from lightning_app.strategies.checks.means import tells_of_weighted_means
@@ -172,9 +172,9 @@ def check_shapes(tensor: Tensor) -> None:
     All ranks call this.
 
     Raises:
-        MisconfigurationException: The ranks' shapes differ.
+        MisconfigurationException: The ranks' shapes differ, or some do not call this.
     """
-    shapes = all_objects(tuple(tensor.shape))
+    shapes = [rank.shape for rank in all_objects(AllGather(tuple(tensor.shape)))]
     if len(set(shapes)) > 1:
         listed = " and ".join(map(str, dict.fromkeys(shapes)))
         raise MisconfigurationException(

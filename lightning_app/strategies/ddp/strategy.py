@@ -22,8 +22,8 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.strategies.batch.loss_weight import LossWeight, common_shard, mean_over
 from lightning_app.strategies.batch.sharding import Shard
+from lightning_app.strategies.checks.batchnorm import refused_by_batchnorm
 from lightning_app.strategies.checks.first_steps import FirstSteps
-from lightning_app.strategies.checks.one_sample import refused_by_batchnorm
 from lightning_app.strategies.checks.refused import (
     alike_where_gathered,
     check_new,
@@ -127,8 +127,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         if self._trainer.training:
             self._check_agreement()
             callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
-            assert self._trained is not None
-            apart = trained_apart(callbacks, self._trainer.lightning_module, self._trained.all)
+            apart = trained_apart(callbacks, self._trainer.lightning_module)
             if apart and self._first_steps is not None:
                 self._first_steps.tell_of_training_apart(apart)
 
@@ -136,7 +135,9 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         # A hook or an averager of the user's may have ranks train apart for some steps.
         if not (self._ddp_comm_hook or self._model_averager):
             averaged = None if self._trained is None else self._trained.all
-            check_ranks_agree(self._trainer.lightning_module, averaged)
+            parted = check_ranks_agree(self._trainer.lightning_module, averaged)
+            if parted and self._first_steps is not None:
+                self._first_steps.tell_of_training_apart(parted)
 
     @override
     def _run(

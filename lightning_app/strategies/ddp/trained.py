@@ -86,42 +86,46 @@ def check_no_hook(wrapped: Any) -> None:
         )
 
 
-def check_ranks_agree(module: nn.Module, among: Collection[nn.Parameter] | None = None) -> None:
+def check_ranks_agree(
+    module: nn.Module, averaged: Collection[nn.Parameter] | None = None
+) -> list[str]:
     """Notice ranks that train on with weights of their own; all ranks have to call this.
 
     Args:
         module: The model.
-        among: The parameters that are to be alike; all of it, if not given.
+        averaged: The parameters that are trained by averaged gradients; all of it, if not given.
+
+    Returns:
+        The others that differ: frozen ones, as a codebook that each rank moves by its own samples,
+        and layers that a callback has put into the model and trains.
 
     Raises:
         MisconfigurationException: The ranks' weights differ.
     """
-    own = _fingerprint(module, among)
+    own = _fingerprint(module)
     ranks = all_objects(own)
+    among = set(module.parameters() if averaged is None else averaged)
+    trained = {n for n, p in module.named_parameters() if p.requires_grad and p in among}
+    parted: dict[str, None] = {}
     for name, first in ranks[0].items():
         for rank, weights in enumerate(ranks):
-            if not math.isclose(first, weights[name], rel_tol=1e-9) and first == first:
+            value = weights.get(name, math.inf)
+            if not math.isclose(first, value, rel_tol=1e-9) and first == first:
+                if name not in trained:
+                    parted[name] = None
+                    continue
                 raise MisconfigurationException(
                     f"the ranks' weights are no longer the same: {name} differs between rank 0 and "
                     f"rank {rank}. Is it changed on one rank only, or trained by gradients that "
                     "are not averaged, as by `loss.backward()` in place of "
                     "`self.manual_backward(loss)`, or do the ranks' GPUs or CPUs differ?"
                 )
+    return list(parted)
 
 
-def trained_apart(
-    callbacks: Iterable[Callback], model: nn.Module, averaged: Collection[nn.Parameter]
-) -> list[str]:
-    """What callbacks train whose weights are not the ranks'; all ranks have to call this.
-
-    Args:
-        callbacks: Who may have modules of their own.
-        model: Into which they may have put layers.
-        averaged: The parameters of the model that are trained by averaged gradients.
-    """
-    known = {*averaged}
-    added = [parameter for parameter in model.parameters() if parameter not in known]
-    own = {name: {name: value} for name, value in _fingerprint(model, added).items()} | {
+def trained_apart(callbacks: Iterable[Callback], model: nn.Module) -> list[str]:
+    """The callbacks' own modules whose weights are not the ranks'; all ranks have to call this."""
+    own = {
         f"{type(callback).__name__}.{name}": _fingerprint(part)
         for callback in callbacks
         for name, part in vars(callback).items()
@@ -142,17 +146,10 @@ def _are_close(first: dict[str, float], other: dict[str, float]) -> bool:
     )
 
 
-def _fingerprint(
-    module: nn.Module, among: Collection[nn.Parameter] | None = None
-) -> dict[str, float]:
-    """The sum of the absolute values of each parameter, or of each among some, by its name."""
+def _fingerprint(module: nn.Module) -> dict[str, float]:
+    """The sum of the absolute values of each parameter, by its name."""
     ignored = getattr(module, "_ddp_params_and_buffers_to_ignore", ())
-    chosen = set(module.parameters() if among is None else among)
-    parameters = {
-        name: parameter
-        for name, parameter in module.named_parameters()
-        if name not in ignored and parameter.numel() and parameter in chosen
-    }
-    names = list(parameters)
-    sums = [parameter.detach().abs().double().sum() for parameter in parameters.values()]
+    names = [name for name, p in module.named_parameters() if name not in ignored and p.numel()]
+    parameters = dict(module.named_parameters())
+    sums = [parameters[name].detach().abs().double().sum() for name in names]
     return dict(zip(names, torch.stack(sums).tolist(), strict=True)) if sums else {}

@@ -35,8 +35,8 @@ from typing_extensions import override
 
 from lightning_app.strategies.batch.rows import Rows, is_in_transform, tensors_in
 from lightning_app.strategies.batch.sharding import chunk_sizes
+from lightning_app.strategies.checks.batchnorm import refused_by_batchnorm, tell_of_statistics
 from lightning_app.strategies.checks.first_steps import random_states, remedy
-from lightning_app.strategies.checks.one_sample import refused_by_batchnorm
 from lightning_app.strategies.checks.padding import listeners_to_encoders
 from lightning_app.strategies.checks.telling import TellOnce
 from lightning_app.strategies.dp.replicas import ReplicaListener, Replicas
@@ -181,6 +181,8 @@ class DataParallelStrategy(SingleDeviceStrategy):
                         "--strategy ddp --virtual_ranks N",
                     )
                 )
+            if is_new:
+                tell_of_statistics(module, "replica", "", self._tell)
             on_mean = partial(self._tell_of_mean, module)
             return Gather(sizes, self.root_device, rows, on_mean)(outputs)
         except NotJoined as error:

@@ -2,8 +2,9 @@
 
 That is what DDP does with as many processes, where it broadcasts the first one's buffers. All of
 them are copied in each step: kernels, as that of BatchNorm, change some without a note. So are
-tensors in plain attributes, as a moving average that a step changes in place: all in the first
-steps of a kind, and then those that some virtual rank has changed. Large ones are data, not copied.
+tensors in plain attributes and frozen parameters, as a moving average that a step changes in place:
+all in the first steps of a kind, and then those that some virtual rank has changed. Large ones are
+data, not copied.
 """
 
 from collections import Counter
@@ -73,17 +74,20 @@ class Buffers:
         self._kept = {
             (path, name): Kept(owner, tensor, tensor.detach().clone(), owner is not part._buffers)
             for path, part in self._model.named_modules()
-            for owner in ((part._buffers, vars(part)) if looks_at_plain else (part._buffers,))
+            for owner in (
+                part._buffers,
+                *((vars(part), part._parameters) if looks_at_plain else ()),
+            )
             for name, tensor in owner.items()
             if owner is part._buffers or self._is_followed(part, (path, name), tensor)
             if tensor is not None
         }
 
     def _is_followed(self, part: nn.Module, name: Name, value: Any) -> bool:
-        """Whether a plain attribute is a tensor that a step may change in place."""
+        """Whether it is a tensor that a step may change in place."""
         return (
             (self._looks or name in self.moved)
-            and type(value) is Tensor
+            and type(value) in (Tensor, nn.Parameter)
             and value.layout is torch.strided
             and value.numel() <= MOST_VALUES
             and not (value.requires_grad or value.is_quantized or value.is_meta)
@@ -99,7 +103,7 @@ class Buffers:
             self._plain_of_parts.append(
                 {
                     ".".join(name).lstrip("."): plain[name].tensor.clone()
-                    for name in self.moved & plain.keys()
+                    for name in sorted(self.moved & plain.keys())
                 }
             )
 

@@ -23,7 +23,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.strategies.batch.loss_weight import of_other_loaders
 from lightning_app.strategies.checks.alone import Alone
-from lightning_app.strategies.checks.one_sample import refused_by_batchnorm
+from lightning_app.strategies.checks.batchnorm import refused_by_batchnorm
 from lightning_app.strategies.checks.telling import TellOnce
 from lightning_app.strategies.ddp.meeting import MeetingRanks
 from lightning_app.strategies.ddp.trained import check_ranks_agree

@@ -120,6 +120,29 @@ def test_an_evaluation_is_looked_at_alone_and_told_once(
     assert steps == ["Model.validation_step", "Model.predict_step", "Model.training_step"]
 
 
+def test_batch_norm_that_keeps_no_statistics_is_told(
+    gathered: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = Model()
+    frozen, none = nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False)
+    model.norms = nn.ModuleList([frozen, nn.BatchNorm1d(3), nn.InstanceNorm1d(3)])
+    first_steps = FirstSteps(model, CPU)
+    with step(first_steps):
+        pass
+    assert capsys.readouterr().err == ""
+    frozen.track_running_stats = False  # as of BaseFinetuning with `train_bn=False`
+    model.norms.append(none.eval())
+    for hook in ("training_step", "validation_step"):
+        with step(first_steps, hook):
+            pass
+    told = [line for line in capsys.readouterr().err.splitlines() if "writes" not in line]
+    assert told == [
+        "Model: BatchNorm (norms.0 and 1 more) takes the statistics of each process's own "
+        "samples, so its numbers depend on the number of devices (with --virtual_ranks N, on N "
+        "alone); on GPUs: --sync_batchnorm"
+    ]
+
+
 class Encoder(Model):
     def __init__(self) -> None:
         super().__init__()
@@ -216,7 +239,12 @@ def test_numbers_and_tensors_that_a_step_writes_are_looked_at(gathered: list[Any
     model.num_tokens, model.huge = 0, 10**400
     model.hidden, model.large = torch.zeros(1, 2, 5), torch.zeros(10**6 + 1)
     model.metric = MeanMetric()  # whose states are each rank's, until they are put together
+    model.table = nn.Embedding(2, 3).requires_grad_(False)
+    model.net = nn.Linear(3, 3)
+    model.teacher = nn.Linear(3, 3).requires_grad_(False)  # which stays as it is
     with step(FirstSteps(model, CPU)):  # of two samples
+        model.table.weight.data = torch.ones(2, 3)
+        model.net.weight.data = torch.ones(3, 3)
         model.running_loss = 0.5
         model.scalar += 1
         model.queue = torch.cat([torch.ones(2, 5), model.queue])[:3]
@@ -233,7 +261,27 @@ def test_numbers_and_tensors_that_a_step_writes_are_looked_at(gathered: list[Any
         "queue": (10.0, 10.0),
         "mean": (2.5, 1.25),
         "num_tokens": (3.0, 9.0),
+        "table.weight": (6.0, 6.0),
     }
+
+
+def test_what_is_frozen_and_moved_apart_is_told_once(
+    gathered: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = Model()
+    model.table = nn.Embedding(2, 3).requires_grad_(False)
+    first_steps = FirstSteps(model, CPU)
+    for _ in range(2):
+        with step(first_steps):
+            model.table.weight.data += 1
+    told = capsys.readouterr().err
+    assert told.startswith("Model.training_step writes a, b and 3 more, each process of its own")
+    first_steps.tell_of_training_apart(["table.weight"])
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        first_steps.tell_of_training_apart(["table.weight", "teacher.weight"])
+    [told] = capsys.readouterr().err.splitlines()
+    assert told.startswith("teacher.weight: each process trains it on its own samples, so it")
 
 
 def test_a_count_of_own_samples_is_told_from_one_of_steps(

@@ -42,11 +42,11 @@ def test_what_is_frozen_may_stay_where_unused_parameters_are_found() -> None:
     trained.check()
 
 
-CASES = ["alike", "another weight", "NaN", "no parameters", "left out", "a buffer"]
+CASES = ["alike", "another weight", "NaN", "no parameters", "left out", "a buffer", "frozen"]
 
 
 def check(case: str) -> str:
-    """What the ranks are told of a module that the second one has changed."""
+    """What the ranks are told, or learn, of a module that the second one has changed."""
     torch.manual_seed(1)
     module: Any = nn.BatchNorm1d(3) if case == "a buffer" else nn.Linear(3, 1)
     if case == "no parameters":
@@ -55,14 +55,15 @@ def check(case: str) -> str:
         module._ddp_params_and_buffers_to_ignore = ["weight"]
     if case == "NaN":  # which equals nothing, itself not even
         module.weight.data.fill_(torch.nan)
-    elif dist.get_rank() == 1 and case in ("another weight", "left out", "a buffer"):
+    elif dist.get_rank() == 1 and case not in ("alike", "no parameters"):
         changed = module.running_mean if case == "a buffer" else module.weight.data
         changed += 1e-6
+    if case == "frozen":
+        module.requires_grad_(False)
     try:
-        check_ranks_agree(module)
+        return ", ".join(check_ranks_agree(module))
     except MisconfigurationException as error:
         return str(error)
-    return ""
 
 
 def check_all() -> list[str]:
@@ -78,4 +79,5 @@ def test_ranks_whose_weights_have_parted_are_noticed() -> None:
             "the ranks' weights are no longer the same: weight differs between rank 0 and rank 1"
         )
         assert message.endswith(", or do the ranks' GPUs or CPUs differ?")
+        assert by_case.pop("frozen") == "weight"
         assert set(by_case.values()) == {""}

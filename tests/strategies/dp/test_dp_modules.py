@@ -80,6 +80,12 @@ def test_what_forward_writes_is_counted_once_or_told(capsys: pytest.CaptureFixtu
     assert int(norm.num_batches_tracked) == 1
     torch.testing.assert_close(norm.running_mean, 0.1 * x(B, 4)[:3].mean(0), rtol=1e-12, atol=1e-12)
     assert "BatchNorm1d.forward writes running_mean, running_var" in capsys.readouterr().err
+    norm.track_running_stats = False
+    run_step(norm, lambda m, b: m(b), x(B, 4), 2)
+    told = capsys.readouterr().err
+    assert "BatchNorm (BatchNorm1d) takes the statistics of each replica's own" in told
+    run_step(norm.eval(), lambda m, b: m(b), x(B, 4), 2)  # those that it was given before
+    assert capsys.readouterr().err == ""
 
 
 class ByFirstBatch(nn.Module):

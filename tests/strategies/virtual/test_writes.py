@@ -37,6 +37,7 @@ def test_buffers_begin_alike_and_the_first_ranks_are_kept() -> None:
 def test_plain_tensors_that_parts_change_in_place(capsys: pytest.CaptureFixture[str]) -> None:
     model: Any = LightningModule()
     model.total, model.never = torch.zeros(2), torch.ones(1).expand(3)  # which cannot be written
+    model.table = nn.Parameter(torch.zeros(2), requires_grad=False)
     model.generator = torch.Generator()
     buffers, attributes = Buffers(model, TellOnce()), Attributes(model, TellOnce())
     for step in range(20):
@@ -47,17 +48,18 @@ def test_plain_tensors_that_parts_change_in_place(capsys: pytest.CaptureFixture[
             if part == 2:
                 buffers.put_back()
             model.total += part
+            model.table.data = model.table + part
             torch.rand(1, generator=model.generator if step == 2 else None)
             attributes.part_ended()
             buffers.part_ended()
             results.append(buffers.result())
         buffers.end_with(results[0])
         attributes.end()
-        assert model.total.tolist() == [step + 1] * 2
+        assert model.total.tolist() == model.table.tolist() == [step + 1] * 2
         told = capsys.readouterr().err
-        assert ("LightningModule: steps change total in place" in told) == (step == 0)
+        assert ("LightningModule: steps change table, total in place" in told) == (step == 0)
         assert ("LightningModule: steps draw from generator, and" in told) == (step == 2)
-    assert buffers.moved == {("", "total")}
+    assert buffers.moved == {("", "total"), ("", "table")}
 
 
 def test_plain_tensors_of_inference_mode_and_of_other_shapes() -> None:

@@ -150,6 +150,21 @@ class Both(Regression):
         self.log("val/sync", self.loss(batch), sync_dist=True)
 
 
+class GathersEach(Regression):
+    """Keeps a list of the losses, and gathers them one by one."""
+
+    def on_validation_epoch_start(self):
+        self.losses = []
+
+    def validation_step(self, batch, batch_idx):
+        self.losses.append(self.loss(batch))
+
+    def on_validation_epoch_end(self):
+        losses = self.all_gather(self.losses)
+        if self.trainer.is_global_zero:
+            self.log("val/loss", torch.stack(losses).mean(), rank_zero_only=True)
+
+
 class Gathers(Regression):
     """Sums over all ranks, put together by hand at the epoch's end."""
 
