@@ -15,10 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     LearningRateFinder,
-    LearningRateMonitor,
     ModelPruning,
-    ProgressBar,
-    StochasticWeightAveraging,
 )
 from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -29,6 +26,7 @@ from typing_extensions import override
 from lightning_app import inside
 from lightning_app.checkpoint.by_hand import count_by_hand, count_no_more
 from lightning_app.checkpoint.drawn import DrawnOtherwise, shared_in_training
+from lightning_app.checkpoint.epoch_starts import bears_repeating, prepares_epochs
 from lightning_app.checkpoint.io import continued_from
 from lightning_app.checkpoint.mid_epoch import (
     SAVE_NOTHING,
@@ -163,7 +161,7 @@ class Resume(Callback):
             inside.begin_with_new_epoch(trainer)
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if _is_swa(callback, trainer):
+            if bears_repeating(callback, trainer):
                 callback.on_train_epoch_start(trainer, pl_module)
         if self._ends_step or self._checkpoint.get(_NOTHING_PENDING):
             inside.begin_with_next_step(trainer, self._ends_step)
@@ -217,7 +215,7 @@ class Resume(Callback):
                 f"{type(model).__name__}, which comes after those of callbacks, does not run for "
                 "that step; nor is what the step logged for itself written"
             )
-        if owners := [type(owner).__name__ for owner in _prepares_epochs(trainer)]:
+        if owners := [type(owner).__name__ for owner in prepares_epochs(trainer)]:
             yield (
                 f"on_train_epoch_start of {', '.join(owners)} ran when the epoch began, and does "
                 "not run again; what it sets has to be in the checkpoint (`on_save_checkpoint`, or "
@@ -276,24 +274,3 @@ def _logged_per_epoch(trainer: Trainer) -> set[str]:
     results = inside.training_results(trainer).values()
     is_cut_short = trainer.global_step == trainer.max_steps and not inside.has_all_batches(trainer)
     return {m.meta.name for m in results if m.meta.on_epoch and (is_cut_short or not m.has_reset)}
-
-
-def _prepares_epochs(trainer: Trainer) -> Iterator[Any]:
-    """The model and the callbacks that do something as an epoch starts that its steps may need."""
-    owners = (trainer.lightning_module, *trainer.callbacks)  # type: ignore[attr-defined]
-    for owner in owners:
-        is_ours = type(owner).__module__.startswith("lightning_app.")
-        only_shows = isinstance(owner, (ProgressBar, LearningRateMonitor))
-        needs_nothing = is_ours or only_shows or _is_swa(owner, trainer)
-        if has_hook(owner, "on_train_epoch_start") and not needs_nothing:
-            yield owner
-
-
-def _is_swa(owner: Any, trainer: Trainer) -> bool:
-    """Whether this is Lightning's averaging: its hook makes its scheduler, and bears to run twice.
-
-    Not in its epoch of batch statistics, within which `last.ckpt` is not saved.
-    """
-    hook = getattr(getattr(owner, "on_train_epoch_start", None), "__func__", None)
-    is_swa = hook is StochasticWeightAveraging.on_train_epoch_start
-    return is_swa and trainer.current_epoch <= owner.swa_end

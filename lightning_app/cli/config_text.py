@@ -4,11 +4,14 @@ import math
 from collections.abc import Hashable
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
+from jsonargparse.typing import register_type
 
 from lightning_app.limits import CONFIG_CHARS, CONFIG_DEPTH, CONFIG_NODES
 
+_NO_TEXT = "Unable to serialize instance "  # what jsonargparse has in the place of an object
 _usual = get_loader("yaml")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -24,15 +27,31 @@ def register() -> None:
     """Have command lines read by `load` and written by `dump`; safe to call twice."""
     set_loader("yaml", load, exceptions=(yaml.YAMLError,))
     set_dumper("yaml", dump)
+    register_type(torch.device, fail_already_registered=False)
 
 
 def dump(data: Any) -> str:
-    """Write a config as jsonargparse does."""
+    """Write a config as jsonargparse does, but for objects that no text stands for.
+
+    A run that reads it has them again, as the defaults that they are.
+    """
     return str(
         yaml.dump(
-            data, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False
+            _with_text(data),
+            Dumper=_Dumper,
+            default_flow_style=False,
+            allow_unicode=True,
+            sort_keys=False,
         )
     )
+
+
+def _with_text(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_with_text(value) for value in data]
+    if not isinstance(data, dict):
+        return data
+    return {k: _with_text(v) for k, v in data.items() if not str(v).startswith(_NO_TEXT)}
 
 
 def load(text: str) -> Any:

@@ -20,6 +20,7 @@ _WARNINGS = (
     ".*configure_optimizers` will be overridden.*",  # as asked for by --optimizer
     ".*GPU available but not used.*",  # `--accelerator cpu` is a choice
     ".*AccumulateGrad node's stream.*",  # Lightning makes DDP on a stream of its own
+    ".*Unable to serialize instance.*",  # it is left out of the config: config_text.py
     ".*The dirpath has changed.*",  # a checkpoint of another run
     ".*`srun` command is available.*",  # a launcher is a choice: placement.py
     ".*Checkpoint directory .* exists and is not empty.*",  # a continued run's

@@ -224,14 +224,16 @@ def _insist(reader: socket.socket) -> None:
     first, heard_s, is_told = 0, 0.0, False
     with reader, suppress(EOFError):
         while True:
+            is_to_tell = _Waiting.is_allowed and not is_told
             limit_s = PATIENCE_S if _Waiting.is_heeded else HEED_S
-            has_limit = first and not (_Waiting.is_allowed and is_told)
+            has_limit = first and (is_to_tell or not _Waiting.is_allowed)
             signum = _next(reader, limit_s if has_limit else None)
             if signum is None:
-                if not _Waiting.is_allowed:
+                if _Waiting.is_allowed:
+                    _tell_at_terminal(first)
+                elif not is_to_tell:  # else it is taken up by now, and has its own time to end
                     _end(first, str(Stopped(first)))
                 is_told = True
-                _tell_at_terminal(first)
             elif not _is_ours(signal.getsignal(signum)):
                 continue  # the user's own program takes it up
             elif not first:

@@ -43,6 +43,11 @@ CASES: dict[str, Case] = {
         right=on(SEVERAL, SameOr("online.weight, online.bias: each process trains it")),
         leave_out=BUT_TWO,
     ),
+    "a layer without a part in the loss": Case(
+        "habits.KeepsSpare",
+        right=on(SEVERAL, Refused("had no part in the last step's loss")),
+        leave_out=BUT_TWO,
+    ),
     "looks at a batch as it starts": Case("habits.Peeks", leave_out=("one", "dp2", "ddp3")),
     "a sum for a loss": Case(
         "habits.SumsUp",

@@ -101,6 +101,12 @@ CASES: dict[str, Case] = {
     "accumulation scheduler": Case(
         REGRESSION, flags={**EPOCHS, **callbacks(ACCUMULATION)}, stop_at=3
     ),
+    "accumulation scheduler, stopped later": Case(
+        REGRESSION,
+        flags={**EPOCHS, **callbacks(ACCUMULATION)},
+        leave_out=BUT_STOPPED,
+        stop_at=8,
+    ),
     "accumulation and clipping": Case(
         REGRESSION,
         flags={"accumulate_grad_batches": 2, "gradient_clip_val": 0.3},

@@ -84,7 +84,12 @@ MECHANISMS: dict[str, Mechanism] = {
         "epoch means over a stop; metrics over a stop; a switch set as the epoch starts; "
         "logs an object as the epoch ends",
     ),
-    "weight averaging goes on": Mechanism("checkpoint.resume._is_swa", broken.no, "stopped", "SWA"),
+    "hooks of Lightning's run again": Mechanism(
+        "checkpoint.resume._bears_repeating",
+        broken.no,
+        "stopped",
+        "SWA; accumulation scheduler, stopped later",
+    ),
     "gradients by hand are waited for": Mechanism(
         "checkpoint.resume.count_by_hand", broken.nothing, "stopped", "manual accumulation"
     ),

@@ -154,11 +154,11 @@ MECHANISMS: dict[str, Mechanism] = {
         "ddp2",
         "looks at gradients on one rank",
     ),
-    "gradients that come twice are refused": Mechanism(
+    "gradients that come twice, or not, are refused": Mechanism(
         "strategies.ddp.strategy.refused_by_gradients",
         broken.as_it_comes,
         "ddp2",
-        "recomputes, reentrant",
+        "recomputes, reentrant; a layer without a part in the loss",
     ),
     "a step without a loss is refused": Mechanism(
         "strategies.global_batch.check_may_skip",

@@ -51,7 +51,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._shards: list[Shard] = []  # of the last step
-        self._in_step = False
+        self._in_step = self._is_second = False
         self._weight: LossWeight | None = None
         self._logs: GlobalLogs | None = None
         self._is_connected = False
@@ -86,8 +86,7 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         is_second = self._has_stepped and not self._has_limit
         super().on_train_batch_start(batch, batch_idx)
         assert self.lightning_module is not None
-        if is_second and self._logs is not None:
-            self._check_agreement()  # early, and not only where an epoch ends
+        self._is_second = is_second and self._logs is not None
         if self._logs is not None and (batch_idx == 0 or not self._is_connected):
             self._look_for_hooks()
         if not self._is_connected and self._logs is not None:
@@ -161,6 +160,11 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
                 self.step_weight = self._weight.value * shard.global_size / self.world_size
             with self._step(hook, shard, args[0] if args else None):
                 output = step(*args, **kwargs)
+            if self._is_second and hook == "training_step":
+                # Early, and not only where an epoch ends; torch has told by now of gradients that
+                # have not come.
+                self._is_second = False
+                self._check_agreement()
             part = self._weight.value / self.world_size
             self._logs.after_step(hook, shard, size, self._full_size(), told, part)
             if not shard.size:

@@ -118,7 +118,9 @@ def check_ranks_agree(
                     f"the ranks' weights are no longer the same: {name} differs between rank 0 and "
                     f"rank {rank}. Is it changed on one rank only, or trained by gradients that "
                     "are not averaged, as by `loss.backward()` in place of "
-                    "`self.manual_backward(loss)`, or do the ranks' GPUs or CPUs differ?"
+                    "`self.manual_backward(loss)`, or have parameters no part in the loss (use "
+                    "`--strategy ddp_find_unused_parameters_true`), or do the ranks' GPUs or CPUs "
+                    "differ?"
                 )
     return list(parted)
 

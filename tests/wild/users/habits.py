@@ -251,6 +251,14 @@ class OnlineLayer(L.Callback):
         del pl_module.online  # each rank's own
 
 
+class KeepsSpare(Regression):
+    """Has a layer that its step leaves out."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(6, 8)
+
+
 class Peeks(Regression):
     """Keeps a batch to show, as training starts."""
 
