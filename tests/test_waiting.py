@@ -100,12 +100,15 @@ def test_a_terminal_is_told_that_other_ranks_have_not_ended() -> None:
 
 
 def test_a_terminal_is_told_once_that_a_signal_was_heard() -> None:
-    line = "SIGINT heard: saves and stops after this step"
+    line = "SIGINT heard: saves and stops when this step, or validation, is done"
     told = f"train.py: {line}; a second one ends it unsaved"
     assert said_at_a_terminal(HEARS) == f"\r\n{told}\r\n."
     assert said_at_a_terminal(HEARS, RANK="1") == "."
     pipe = subprocess.run([sys.executable, "-c", HEARS], capture_output=True, check=True)
     assert pipe.stderr == b""
+    # It is taken up at once, and then the run takes long to end.
+    ends = HEARS.replace("sleep(0.8)", "sleep(0.1)") + "    time.sleep(0.8)\n"
+    assert said_at_a_terminal(ends) == "."
 
 
 def test_a_terminal_is_told_that_the_doctor_asks() -> None:

@@ -94,6 +94,7 @@ class LastCheckpoint(Checkpoint):
         ranks.keep(self._path)
         _check_others(trainer, self._path)
         self._spoilt, self._is_at_end = non_finite(pl_module), False
+        self._pending = [0, 0]
         self.last_good = continued_from(trainer)
         self._saved_s = time.monotonic()
         self._heartbeat = Heartbeat(trainer.strategy.root_device)

@@ -68,8 +68,14 @@ def what_is_lost(gathered: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def begins_anew(gathered: dict[str, Any], begun: Prints) -> Iterator[str]:
-    """What goes over all epochs and is not in the checkpoint, in words.
+def begins_anew(gathered: dict[str, Any]) -> Iterator[str]:
+    """What goes over all epochs and is not in the checkpoint, in words."""
+    if names := gathered.get("over_epochs"):
+        yield f"{', '.join(names)}: it is not saved without `persistent(True)`, so it begins anew"
+
+
+def changed_since(gathered: dict[str, Any], begun: Prints) -> Iterator[str]:
+    """What training had changed of what no checkpoint has by itself, in words.
 
     Args:
         gathered: As the run was saved.
@@ -80,8 +86,6 @@ def begins_anew(gathered: dict[str, Any], begun: Prints) -> Iterator[str]:
             f"{', '.join(changed)}: changed in training, and in no checkpoint, so it begins anew: "
             "keep it in a buffer that is saved, or put it back in on_load_checkpoint"
         )
-    if names := gathered.get("over_epochs"):
-        yield f"{', '.join(names)}: it is not saved without `persistent(True)`, so it begins anew"
 
 
 def gradients_lost(gathered: dict[str, Any]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from lightning_app.checkpoint.io import continued_from
 from lightning_app.checkpoint.mid_epoch import (
     SAVE_NOTHING,
     begins_anew,
+    changed_since,
     gathered_so_far,
     gradients_lost,
     unsaved_now,
@@ -87,7 +88,7 @@ class Resume(Callback):
         self._has_position = False  # in the data, the checkpoint
         self._ends_step = False  # it was saved in a hook of a step that had more behind it
         self._drawn = DrawnOtherwise()
-        self._begun: Prints = {}
+        self._begun: Prints | None = None  # once the first batch begins
 
     @override
     def on_save_checkpoint(
@@ -104,8 +105,9 @@ class Resume(Callback):
         own[_TRAINED_BY] = trained_by(trainer)
         own[_NOTHING_PENDING] = in_training  # a step that has not ended is done again
         own[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
-        own[_GATHERED] = gathered_so_far(trainer, self._begun)
-        own[_VALIDATED] = inside.validation_steps(trainer)
+        own[_GATHERED] = gathered_so_far(trainer, self._begun or {})
+        # Those of the run that is continued, until the next validation has taken them over.
+        own[_VALIDATED] = self._checkpoint.get(_VALIDATED) or inside.validation_steps(trainer)
         own[_SWITCHES] = switches(pl_module, with_modes=in_training)
         own[_METRICS] = tensors_of(metrics)
         if any(type(value) is not Tensor for value in metrics.values()):  # callbacks keep them, too
@@ -133,7 +135,7 @@ class Resume(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         count_by_hand(trainer)
-        self._begun = unsaved_now(pl_module)
+        self._begun = None
         if self._checkpoint and trainer.strategy.lightning_restore_optimizer:
             check_optimizers(trainer, self._checkpoint.get(_TRAINED_BY), self._numbers)
         event_files = self._checkpoint.get("event_files")
@@ -145,8 +147,7 @@ class Resume(Callback):
         if not (pl_module.automatic_optimization and inside.is_between_epochs(trainer)):
             lost += gradients_lost(gathered)
         if self._checkpoint:
-            lost += (*_what_is_lost(trainer), *begins_anew(gathered, self._begun))
-            lost += shared_in_training(trainer)
+            lost += (*_what_is_lost(trainer), *begins_anew(gathered), *shared_in_training(trainer))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         if self._checkpoint:
@@ -168,6 +169,15 @@ class Resume(Callback):
         inside.end_epoch_as_usual(trainer)
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._begun is None:  # after hooks of the model, which may put things back
+            self._begun = unsaved_now(pl_module)
+            for line in changed_since(self._checkpoint.get(_GATHERED) or {}, self._begun):
+                rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -56,7 +56,7 @@ class SpawningLauncher(inside.MultiProcessingLauncher):
         Raises:
             SystemExit: They have saved, and told so.
         """
-        signals.may_wait(True)
+        signals.may_wait(True, trains=False)
         processes = self.procs or multiprocessing.active_children()  # some, while they are started
         for process in processes:
             # On Windows that would be a kill; a Ctrl-C is one to all processes there.

@@ -60,7 +60,8 @@ class Stopped(BaseException):
 class _Waiting:
     """How the main thread stands to signals."""
 
-    is_allowed = False  # it trains, and takes them up later
+    is_allowed = False  # it trains, and takes them up later; or another process does
+    trains = False  # this one
     is_heeded = False  # it ends by one
     has_end = False  # a second one ends it
     is_spawned = False  # it is another process's rank, whose signals tell why it ends
@@ -191,9 +192,14 @@ def is_left_alone(signum: int) -> bool:
     return signal.getsignal(signum) == signal.SIG_IGN and signum != signal.SIGINT
 
 
-def may_wait(allowed: bool) -> None:
-    """Tell whether somebody takes up a signal later, and may be waited for."""
-    _Waiting.is_allowed = allowed
+def may_wait(allowed: bool, trains: bool = True) -> None:
+    """Tell whether somebody takes up a signal later, and may be waited for.
+
+    Args:
+        allowed: Whether it is so.
+        trains: Whether it is this process, and not one that it has started.
+    """
+    _Waiting.is_allowed, _Waiting.trains = allowed, allowed and trains
 
 
 def second_signal_ends() -> bool:
@@ -221,23 +227,21 @@ def deaf() -> Iterator[None]:
 
 def _insist(reader: socket.socket) -> None:
     """End the process by its second signal, or if the first one does not."""
-    first, heard_s, is_told = 0, 0.0, False
+    first, heard_s = 0, 0.0
+    is_late = is_taken_up = False  # of the first: its time is up; by a training
     with reader, suppress(EOFError):
         while True:
-            is_to_tell = _Waiting.is_allowed and not is_told
             limit_s = PATIENCE_S if _Waiting.is_heeded else HEED_S
-            has_limit = first and (is_to_tell or not _Waiting.is_allowed)
-            signum = _next(reader, limit_s if has_limit else None)
+            signum = _next(reader, limit_s if first and not is_late else None)
             if signum is None:
-                if _Waiting.is_allowed:
-                    _tell_at_terminal(first)
-                elif not is_to_tell:  # else it is taken up by now, and has its own time to end
+                if not (is_taken_up or _Waiting.is_allowed):
                     _end(first, str(Stopped(first)))
-                is_told = True
+                is_late = True
+                _tell_at_terminal(first)
             elif not _is_ours(signal.getsignal(signum)):
                 continue  # the user's own program takes it up
             elif not first:
-                first, heard_s = signum, time.monotonic()
+                first, heard_s, is_taken_up = signum, time.monotonic(), _Waiting.is_allowed
             elif time.monotonic() - heard_s > same_s(signum):
                 name = signal.Signals(signum).name
                 _end(signum, f"stopped by a second {name}, at once: not saved")
@@ -245,10 +249,9 @@ def _insist(reader: socket.socket) -> None:
 
 def _tell_at_terminal(signum: int) -> None:
     """Tell who sits there that a signal was heard, where what comes of it takes long."""
-    if _is_first() and os.isatty(2):
-        name = signal.Signals(signum).name
-        line = f"{name} heard: saves and stops after this step"
-        _say(signum, f"{line}; a second one ends it unsaved")
+    if _Waiting.trains and _is_first() and os.isatty(2):
+        line = f"{signal.Signals(signum).name} heard: saves and stops when this step, or validation"
+        _say(signum, f"{line}, is done; a second one ends it unsaved")
 
 
 def _say(signum: int, line: str) -> None:

@@ -85,9 +85,9 @@ class RunProgress(RichProgressBar):
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
         width = self._room(trainer) - sum(len(f"{name}: 0.000 ") for name in shown)
-        for number, (name, value) in enumerate(self._shown.items()):
+        for name, value in self._shown.items():
             width -= len(f"{name}: {value} ")
-            if not name.startswith("coverage/") and (width >= 0 or number == 0):
+            if not name.startswith("coverage/") and (width >= 0 or not shown):
                 shown.setdefault(name, value)
         return shown
 

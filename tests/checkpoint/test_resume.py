@@ -13,7 +13,7 @@ from lightning_app.checkpoint.callbacks import LastCheckpoint
 from lightning_app.checkpoint.resume import Resume
 from lightning_app.data import RandomDataModule
 from lightning_app.telemetry.coverage import Coverage
-from tests.checkpoint.saving import MODELS, Curves, SaveAlways, SaveLast, Scheduled
+from tests.checkpoint.saving import MODELS, Curves, LogsBatches, SaveAlways, SaveLast, Scheduled
 from tests.ranks import run_ranks
 from tests.runs import Run, SaveAt, assert_same_weights, fit
 from tests.user_modules import Shuffled, StreamToValidate, Submodule
@@ -135,16 +135,20 @@ def test_what_ends_an_epoch_comes_once_where_steps_end_the_run_within_it(tmp_pat
         last = LastCheckpoint()
         flags: dict[str, Any] = {"callbacks": [Shrinks(), Resume(), last]}
         data = RandomDataModule(length=50, batch_size=7, val_length=30)
-        model = Scheduled("epoch")
+        model = LogsBatches("validation by batches")
         flags |= {"enable_checkpointing": True, "default_root_dir": tmp_path}
+        flags["check_val_every_n_epoch"] = 2
         done = fit("single_device", 1, model, data, ckpt_path, **flags, **limit)
         assert last.last_good is not None
         return done, last.last_good
 
-    whole, _ = run(max_epochs=3)
-    _, path = run(max_steps=11)
-    continued, _ = run(path, max_epochs=3)
+    whole, _ = run(max_epochs=4)
+    _, first = run(max_steps=19)
+    _, second = run(first, max_steps=21)  # without a validation between
+    continued, _ = run(second, max_epochs=4)
     assert_same_weights(continued, whole, tolerance=0)
+    steps = list(whole.curves["batch_step"])
+    assert list(continued.curves["batch_step"]) == steps[len(steps) // 2 :]
 
 
 class Kept(Callback):

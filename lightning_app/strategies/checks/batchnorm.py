@@ -44,7 +44,8 @@ def tell_of_statistics(module: nn.Module, part: str, remedy: str, tell: TellOnce
     names = [
         name or type(layer).__name__
         for name, layer in module.named_modules()
-        if isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm)
+        if isinstance(layer, _BatchNorm)
+        if not (isinstance(layer, nn.SyncBatchNorm) and layer.training)  # it is alone in evaluation
         if (layer.training and not layer.track_running_stats) or layer.running_mean is None
     ]
     if names:

@@ -63,8 +63,6 @@ class FirstSteps:
     def watch(self, hook: str, shard: Shard, batch: Any = None) -> Iterator[None]:
         """Look at a step of a rank's shard; in training all ranks have to call this.
 
-        What has been told of another kind of step is not told again.
-
         Args:
             hook: The step's name.
             shard: This rank's part.
@@ -103,7 +101,8 @@ class FirstSteps:
                 "generators",
                 subject="generators",
             )
-        covered = remedy(self._model, hook == "predict_step") + "; on GPUs: --sync_batchnorm"
+        covered = remedy(self._model, hook == "predict_step")
+        covered += "; on GPUs: --sync_batchnorm" * is_training
         tell_of_statistics(self._model, "process", covered, self._tell)
         if is_training:
             after_it = kept_by(self._model, shard.size)
@@ -171,9 +170,11 @@ class FirstSteps:
         """Tell of what a callback trains by itself, or a hook moves, if not as a step did."""
         if not (names := [name for name in names if name not in self._written]):
             return
+        self._written.update(names)
         self._tell(
             f"{listed(names)}: each process trains it on its own samples, so it depends on the "
-            "number of devices: have the model train it, or average its gradients"
+            "number of devices: have the model train it, or average its gradients; sum up by "
+            "`self.all_gather` what moves a codebook"
         )
 
     @contextmanager

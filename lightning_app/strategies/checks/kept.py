@@ -37,7 +37,8 @@ def unsaved_by(model: LightningModule) -> Prints:
         (f"{path}.{name}".lstrip("."), buffer)
         for path, part in model.named_modules()
         for name in part._non_persistent_buffers_set
-        if (buffer := part._buffers[name]) is not None and _is_known_sort(buffer)
+        if (buffer := part._buffers[name]) is not None
+        if buffer.numel() <= MOST_VALUES and _is_known_sort(buffer)
     )
     return {name: _print(value) for name, value in (*buffers, *_plain(model, 0))}
 

@@ -78,8 +78,28 @@ class AveragesGradients(MeetingRanks):
             if self._local_sum is None:
                 check_no_hook(self.model)
             self.model = self.lightning_module
-            self.configure_ddp()
+            with self._without_others():
+                self.configure_ddp()
             self._connect()
+
+    @contextmanager
+    def _without_others(self) -> Iterator[None]:
+        """Have DDP made without the parameters that a callback trains, which looks at them once."""
+        assert self.lightning_module is not None
+        assert self._trained is not None
+        averaged = {*self._trained.all}
+        others = [
+            parameter
+            for parameter in self.lightning_module.parameters()
+            if parameter.requires_grad and parameter not in averaged
+        ]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
 
     def _may_be_trained(self) -> set[Parameter]:
         """The parameters that a step's backward pass may give gradients, for the Trainer to use."""

@@ -57,7 +57,7 @@ class Replicas:
         return run(module, inputs, is_new)
 
     def _run_in_turn(self, module: Module, inputs: list[Any], is_new: bool) -> list[Any]:
-        by_rank = BuffersByRank(module, len(inputs))
+        by_rank, is_new = BuffersByRank(module, len(inputs)), is_new and len(inputs) > 1
         states, outputs = [], []
         for rank, (args, kwargs) in enumerate(inputs):
             with by_rank.of(rank):
