@@ -108,7 +108,7 @@ class Beginning(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        quieten_for(trainer.strategy)
+        quieten_for(trainer.strategy, pl_module)
 
     @override
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,6 +3,8 @@
 import logging
 import warnings
 
+from lightning.pytorch import LightningModule
+
 from lightning_app.strategies import splits_batches
 
 _LOGGERS = (
@@ -13,7 +15,6 @@ _LOGGERS = (
 )
 _WARNINGS = (
     ".*does not have many workers.*",
-    ".*is smaller than the logging interval.*",  # the epoch's end is logged as well
     ".*LeafSpec.*deprecated.*",
     ".*args parameter is intended.*",
     ".*looks like a TorchScript archive.*",  # it is refused
@@ -37,7 +38,9 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def quieten_for(strategy: object) -> None:
-    """Leave out the advice on sync_dist, where a line tells which values differ between ranks."""
-    if splits_batches(strategy):
+def quieten_for(strategy: object, model: LightningModule) -> None:
+    """Leave out advice that holds with another strategy, or another model."""
+    if splits_batches(strategy):  # a line tells which values differ between ranks
         warnings.filterwarnings("ignore", ".*on epoch level in distributed setting.*")
+    if model.automatic_optimization:  # else no loss is logged as the epoch ends
+        warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")

@@ -5,8 +5,8 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy as LightningDDPStrategy
 from lightning.pytorch.strategies import StrategyRegistry
 
-from lightning_app.strategies.ddp.strategy import DDPStrategy
-from lightning_app.strategies.dp.strategy import DataParallelStrategy
+from lightning_app.strategies.ddp import DDPStrategy
+from lightning_app.strategies.dp import DataParallelStrategy
 from lightning_app.strategies.single_device import SingleDeviceStrategy
 from lightning_app.strategies.virtual import (
     VirtualDDPStrategy,

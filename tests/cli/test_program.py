@@ -78,7 +78,7 @@ def test_no_signal_is_passed_on_where_it_would_be_a_kill(
     sent: list[Any] = []
     fake = SimpleNamespace(name=system, kill=lambda *args: sent.append(args))
     monkeypatch.setattr(spawning, "os", fake)
-    monkeypatch.setattr(signals, "may_wait", lambda may: None)
+    monkeypatch.setattr(signals, "may_wait", lambda may, trains: None)
     launcher: Any = object.__new__(spawning.SpawningLauncher)
     rank = SimpleNamespace(is_alive=lambda: True, pid=7, join=lambda: None, exitcode=0)
     launcher.procs = [rank]
@@ -98,3 +98,15 @@ def test_advice_to_sync_is_left_out_where_ranks_are_compared(strategy: Any, is_t
         patch.setattr(result, "_distributed_is_initialized", lambda: True)
         assert results.metrics(on_step=False)["callback"] == {"iou": 1}
     assert len(told) == is_told
+
+
+@pytest.mark.parametrize("is_automatic", [True, False])
+def test_advice_to_log_more_often_holds_where_no_loss_is_logged(is_automatic: bool) -> None:
+    trainer: Any = SimpleNamespace(strategy=DDPStrategy())
+    model = LightningModule()
+    model.automatic_optimization = is_automatic
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Beginning().setup(trainer, model, "fit")
+        warnings.warn("16 batches is smaller than the logging interval 50", stacklevel=1)
+    assert len(told) == (not is_automatic)
