@@ -53,7 +53,10 @@ class Console(Callback):
         # A coverage of 0 is as it should be.
         shown = ((name, value) for name, value in found if value or not is_of_coverage(name))
         values = "".join(f"  {name} {value:.4g}" for name, value in shown)
-        say(trainer.lightning_module, f"{epoch_of(trainer)}  step {trainer.global_step}{values}")
+        step = (
+            inside.last_step(trainer) + 1
+        )  # from 1, one for several optimizers: as curves have it
+        say(trainer.lightning_module, f"{epoch_of(trainer)}  step {step}{values}")
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -85,7 +85,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "logs an object as the epoch ends",
     ),
     "hooks of Lightning's run again": Mechanism(
-        "checkpoint.resume._bears_repeating",
+        "checkpoint.resume.bears_repeating",
         broken.no,
         "stopped",
         "SWA; accumulation scheduler, stopped later",

@@ -33,11 +33,14 @@ _OTHERS = {
 def charts(tags: Iterable[str]) -> dict[str, dict[str, Chart]]:
     """The charts that have something to show, as `SummaryWriter.add_custom_scalars` takes them.
 
+    Each run has the category of metrics, if empty: the page loses charts of one that the first run
+    lacks, and that later runs have in different ways.
+
     Args:
         tags: What a run has logged, or will log.
     """
     tags = list(tags)
-    categories: dict[str, dict[str, Chart]] = {}
+    categories: dict[str, dict[str, Chart]] = {"Loss": {}, "Metrics": {}}
     for (category, title), pattern in (_LOSSES | _of_metrics(tags) | _OTHERS).items():
         if any(re.match(pattern, tag) for tag in tags):
             categories.setdefault(category, {})[title] = ["Multiline", [pattern]]
