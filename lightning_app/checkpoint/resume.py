@@ -88,7 +88,7 @@ class Resume(Callback):
         self._has_position = False  # in the data, the checkpoint
         self._ends_step = False  # it was saved in a hook of a step that had more behind it
         self._drawn = DrawnOtherwise()
-        self._begun: Prints | None = None  # once the first batch begins
+        self._begun: Prints = {}  # of what no checkpoint has, before the first step
 
     @override
     def on_save_checkpoint(
@@ -105,7 +105,7 @@ class Resume(Callback):
         own[_TRAINED_BY] = trained_by(trainer)
         own[_NOTHING_PENDING] = in_training  # a step that has not ended is done again
         own[_EPOCH_MEANS] = sorted(_logged_per_epoch(trainer))
-        own[_GATHERED] = gathered_so_far(trainer, self._begun or {})
+        own[_GATHERED] = gathered_so_far(trainer, self._begun)
         # Those of the run that is continued, until the next validation has taken them over.
         own[_VALIDATED] = self._checkpoint.get(_VALIDATED) or inside.validation_steps(trainer)
         own[_SWITCHES] = switches(pl_module, with_modes=in_training)
@@ -135,7 +135,8 @@ class Resume(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         count_by_hand(trainer)
-        self._begun = None
+        self._begun = {}
+        inside.before_first_step(trainer, lambda: self._look_at_unsaved(pl_module))
         if self._checkpoint and trainer.strategy.lightning_restore_optimizer:
             check_optimizers(trainer, self._checkpoint.get(_TRAINED_BY), self._numbers)
         event_files = self._checkpoint.get("event_files")
@@ -170,14 +171,11 @@ class Resume(Callback):
         for line in self._what_is_not_taken_up(trainer):
             rank_zero_only(print)(f"continued within an epoch: {line}", file=sys.stderr)
 
-    @override
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self._begun is None:  # after hooks of the model, which may put things back
-            self._begun = unsaved_now(pl_module)
-            for line in changed_since(self._checkpoint.get(_GATHERED) or {}, self._begun):
-                rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
+    def _look_at_unsaved(self, pl_module: LightningModule) -> None:
+        """Once hooks of the model may have put back what no checkpoint has by itself."""
+        self._begun = unsaved_now(pl_module)
+        for line in changed_since(self._checkpoint.get(_GATHERED) or {}, self._begun):
+            rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

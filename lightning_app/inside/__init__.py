@@ -58,6 +58,7 @@ from lightning_app.inside.moments import (
 )
 from lightning_app.inside.names import check_names, missing_for_speed
 from lightning_app.inside.restart import (
+    before_first_step,
     begin_with_new_epoch,
     begin_with_next_step,
     end_epoch_as_usual,
@@ -122,6 +123,7 @@ __all__ = [
     "around_epochs",
     "around_evaluated_batches",
     "before_epoch_values",
+    "before_first_step",
     "before_step_values",
     "begin_next_step",
     "begin_with_new_epoch",

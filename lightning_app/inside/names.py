@@ -52,6 +52,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
         "batch_progress",
         "done",
         "on_advance_end",
+        "on_run_start",
         "reset",
         "update_lr_schedulers",
     ),

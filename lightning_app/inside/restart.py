@@ -1,5 +1,6 @@
 """How the loops go on from a checkpoint."""
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning.fabric.utilities.types import _Stateful
@@ -126,9 +127,20 @@ def keep_reload_epochs(trainer: Trainer) -> None:
         loop.epoch_loop.val_loop._last_val_dl_reload_epoch = epoch - epoch % every
 
 
+def before_first_step(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Have something called once, after the hooks as the epoch starts."""
+    loop = trainer.fit_loop.epoch_loop
+
+    def once() -> None:
+        give_back(loop, "on_run_start")
+        act()
+
+    follow(loop, "on_run_start", once)
+
+
 def forget_restart(trainer: Trainer) -> None:
-    """Undo `begin_with_next_step`, if it has not come to it, and `end_epoch_as_usual`."""
-    give_back(trainer.fit_loop.epoch_loop, "reset")
+    """Undo `begin_with_next_step` and the like, if it has not come to it, `end_epoch_as_usual`."""
+    give_back(trainer.fit_loop.epoch_loop, "reset", "on_run_start")
     leave_epochs(trainer)
 
 
