@@ -43,6 +43,12 @@ CASES: dict[str, Case] = {
         right=on(SEVERAL, SameOr("online.weight, online.bias: each process trains it")),
         leave_out=BUT_TWO,
     ),
+    "a callback adds a layer, and one thaws": Case(
+        "optimizing.Unfreezes",
+        flags={**EPOCHS, **callbacks("habits.OnlineLayer")},
+        right=on(SEVERAL, SameOr("online.weight, online.bias: each process trains it")),
+        leave_out=BUT_TWO,
+    ),
     "a layer without a part in the loss": Case(
         "habits.KeepsSpare",
         right=on(SEVERAL, Refused("had no part in the last step's loss")),

@@ -1,5 +1,7 @@
 """Mechanisms that make steps right: loaders, losses, modules and replicas."""
 
+from contextlib import nullcontext
+
 from tests.wild import broken
 from tests.wild.mechanism import Mechanism
 
@@ -225,6 +227,12 @@ MECHANISMS: dict[str, Mechanism] = {
         lambda self: {*self.lightning_module.parameters()},
         "ddp2",
         "a callback adds a layer",
+    ),
+    "DDP is made anew without them": Mechanism(
+        "strategies.ddp.averaging.AveragesGradients._without_others",
+        lambda self: nullcontext(),
+        "ddp2",
+        "a callback adds a layer, and one thaws",
     ),
     "objects need no dictionary": Mechanism(
         "telemetry.sizes._first_shape", broken.by_dictionary, "one", "objects with slots"

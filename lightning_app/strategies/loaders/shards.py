@@ -230,7 +230,7 @@ class Shards:
 
     def start(self, begun: Pass) -> int:
         """The position at which a pass begins; what it draws from is put in its saved state."""
-        if self._saved is None or not self.is_trainers(begun):  # but a hook's, to look at a batch
+        if self._saved is None or not self.is_trainers(begun):  # a hook only looks at a batch
             return 0
         state, self._saved = self._saved, None
         self.is_continued = begun.epoch > 0
