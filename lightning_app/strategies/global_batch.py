@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.strategies.batch.batch_size import num_rows
+from lightning_app.strategies.batch.loss_weight import MEAN_OVER
 from lightning_app.strategies.batch.sharding import Shard
 from lightning_app.strategies.batch.transfer import DirectTransfer
-from lightning_app.strategies.loaders.loader import check_not_split, shard_loader
+from lightning_app.strategies.checks.telling import TellOnce
+from lightning_app.strategies.loaders.loader import check_not_split, may_pad, shard_loader
 from lightning_app.strategies.loaders.passes import Batches, Pass
+from lightning_app.strategies.loaders.whole import WholeBatches
 
 
 def run_seed(strategy: Strategy) -> int:
@@ -41,6 +45,13 @@ def check_may_skip(trainer: Trainer) -> None:
         )
 
 
+PADDED = (
+    "collate_fn pads to the longest sample, which differs between the processes' parts of a batch: "
+    "for the numbers of one device, each process loads whole batches and keeps its part; if the "
+    f"loss leaves out padded places, a method `{MEAN_OVER}(batch)` of the model saves that"
+)
+
+
 class GlobalBatch(DirectTransfer, Strategy):
     """Splits loaders, and runs each step with what is known of its batch.
 
@@ -58,6 +69,7 @@ class GlobalBatch(DirectTransfer, Strategy):
     @override
     def setup(self, trainer: Trainer) -> None:
         inside.check_names(trainer)
+        self._tell = TellOnce()
         super().setup(trainer)
 
     @override
@@ -78,7 +90,12 @@ class GlobalBatch(DirectTransfer, Strategy):
         trainer = self._trainer
         skips_idle = not trainer.training
         rank, world_size = int(self.global_rank), int(self.world_size)  # type: ignore[attr-defined]
-        return shard_loader(dataloader, rank, world_size, self._run_seed(), trainer, skips_idle)
+        seed = self._run_seed()
+        loader = shard_loader(dataloader, rank, world_size, seed, trainer, skips_idle)
+        leaves_out_padding = hasattr(self.lightning_module, MEAN_OVER)
+        if world_size > 1 and not (leaves_out_padding or trainer.predicting) and may_pad(loader):
+            loader.sharding.whole = WholeBatches(partial(self._tell, PADDED))
+        return loader
 
     def _run_seed(self) -> int:
         """What the order of samples is seeded by, the same on every rank."""

@@ -154,6 +154,30 @@ CASES: dict[str, Case] = {
     "attention with a mask": Case(
         "shapes.Attends", "shapes.Sequences", data_args={"length": 41, "val_length": 11}
     ),
+    "padded to the longest": Case("padded.OverTime", "padded.Padded"),
+    "padded in workers": Case(
+        "padded.OverTime",
+        "padded.PaddedInWorkers",
+        leave_out=("one", "dp2", "stopped"),
+        timeout_s=120,
+    ),
+    "padded, not at first": Case(
+        "padded.OverTime", "padded.ApartLater", data_args={"length": 33, "batch_size": 6}
+    ),
+    "padded by the data set": Case("padded.OverPlaces", "padded.ByItems"),
+    "padded, some of an epoch": Case(
+        "padded.OverTime", "padded.Padded", {"max_steps": 7}, leave_out=("stopped",)
+    ),
+    "padded, beside concatenated targets": Case(
+        "padded.OfConcatenated",
+        "padded.BesideConcatenated",
+        right=on(SEVERAL, SameOr("each process pads its samples to another length")),
+    ),
+    "padded, and samples dropped": Case(
+        "padded.OverTime",
+        "padded.DropsLater",
+        right=on(SEVERAL, Refused("as samples are padded, but one has 9 of the 10 samples")),
+    ),
     # Samples that come and go in `collate_fn`.
     "collate drops samples": Case(
         REGRESSION, "means.SomeMissing", right=on(SEVERAL, SameOr("collate_fn"))

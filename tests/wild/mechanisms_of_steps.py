@@ -50,6 +50,13 @@ MECHANISMS: dict[str, Mechanism] = {
     "whole batches are refused": Mechanism(
         "strategies.loaders.passes.Pass._check_ready_made", broken.nothing, "ddp2", "whole batches"
     ),
+    "parts that are padded apart are found": Mechanism(
+        "strategies.loaders.whole.are_padded_apart",
+        broken.no,
+        "ddp2",
+        "padded to the longest; padded in workers; padded, not at first; padded by the data set; "
+        "padded, some of an epoch; padded, and samples dropped; a mean over padded time",
+    ),
     "a hook's pass is its own": Mechanism(
         "strategies.loaders.shards.Shards.start",
         broken.where_training_is,
@@ -116,7 +123,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "meta-learning; a collection's own values; correlation of a sample each; "
         "a list, entry by entry; noise in a test; counts after steps, a rank idle; "
         "a part of the test per process; averages of the last losses; "
-        "a callback trains a probe; a mean over padded time; "
+        "a callback trains a probe; padded, beside concatenated targets; "
         "gathers losses at an epoch's end",
     ),
     "BatchNorm of one sample is refused": Mechanism(

@@ -9,14 +9,14 @@ Not covered: randomness inside a data set's `__getitem__`.
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from lightning.fabric.utilities.data import sized_len
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset, default_collate
 from typing_extensions import override
 
 from lightning_app import inside
@@ -55,12 +55,12 @@ class ShardedLoader(DataLoader[Any]):
         is_first = self._iterator is None and not self.sharding.is_continued
         return self.persistent_workers and not is_first
 
-    def _fetched(self) -> Iterable[Any]:
+    def _fetched(self, again: bool) -> Iterable[Any]:
         """Batches of what the newest pass asks for, as the user's loader would make them."""
         own, generator, dataset = vars(self), self.generator, self.dataset
         own["dataset"] = self.sharding.dataset
         seed = None
-        if self._have_drawn:
+        if again or self._have_drawn:
             seed = self.sharding.seed
         elif self.sharding.world_size > 1:
             seed = _draw_base_seed(generator)
@@ -214,6 +214,16 @@ def why_not_split(loader: object) -> str | None:
     if sized_len(sampler) is None:
         return f"{type(sampler).__name__} has no length (`__len__`)"
     return None
+
+
+def may_pad(loader: object) -> TypeGuard[ShardedLoader]:
+    """Whether a loader is split, and has code of the user's that sees several samples at once."""
+    if not isinstance(loader, ShardedLoader) or loader.batch_sampler is None:
+        return False
+    dataset = loader.dataset
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return loader.collate_fn is not default_collate or hasattr(dataset, "__getitems__")
 
 
 def step_over_iterator(trainer: Trainer) -> str | None:

@@ -52,10 +52,13 @@ class Pass:
 
     Args:
         shards: Whose pass it is.
-        fetch: Makes batches of what the sampler of the pass's loader gives.
+        fetch: Makes batches of what the sampler of the pass's loader gives; again, if it is told
+            so, without another number being drawn.
 
     Attributes:
         epoch: Whose order the batches come in.
+        start: The position at which it began.
+        is_whole: Whether each rank fetches whole batches, and keeps its part.
         position: Global batches of the epoch that have been handed out, or left out.
         shard: The part of a global batch that was handed out last.
         left_out: The global batches before the position at which the pass began, in their order.
@@ -64,14 +67,14 @@ class Pass:
         generators: The states of the loader's own generators as the pass began.
     """
 
-    def __init__(self, shards: "Shards", fetch: Callable[[], Iterable[Any]]) -> None:
+    def __init__(self, shards: "Shards", fetch: Callable[[bool], Iterable[Any]]) -> None:
         self.shards = shards
-        self.epoch = self.position = 0
+        self.epoch = self.position = self.start = 0
         self.shard: Shard | None = None
         self.left_out: Iterable[Indices] = ()
         self.note = [0, 0, 0, 0]
         self.generators: list[Tensor] = []
-        self.skips_idle = False
+        self.skips_idle = self.is_whole = False
         self._fetch = fetch
         self._pending: deque[Shard] = deque()  # asked of the workers
         self._group: deque[Shard] = deque()  # handed out together, of which some are to come
@@ -80,7 +83,8 @@ class Pass:
         """Ask the sampler for its iterator; gives the batches."""
         shards = self.shards
         self.epoch = shards.epoch()
-        self.position = shards.start(self)
+        self.position = self.start = shards.start(self)
+        self.is_whole = shards.whole is not None and shards.whole.is_on
         if self.epoch and shards.begun is None and shards.loader.num_workers:
             # Of a run that is continued: workers draw before Lightning tells the epoch.
             inside.tell_epoch(shards.loader, self.epoch)
@@ -90,13 +94,29 @@ class Pass:
         batches = self._global_batches()
         if self.skips_idle and (limit := shards.limit()) is not None:
             batches = islice(batches, limit)  # of global batches, of which this rank skips some
-        self.indices = self._own_indices(batches)
+        self.indices = self._stream = self._own_indices(batches)
         shards.begun = self
-        return self._hand_out(self._fetch())
+        return self._hand_out(self._timed(self._fetch(False)))
+
+    def ask_again(self, is_whole: bool) -> Iterator[Any]:
+        """Ask anew, for whole batches or for this rank's parts, from the newest batch on.
+
+        It has been fetched; that is not done again where it is asked for in parts.
+        """
+        self.is_whole = is_whole
+        asked = [self._asked(s) for s in self._pending if s.size or not self.skips_idle]
+        self.indices = chain(asked if is_whole else asked[1:], self._stream)
+        self.shards.begun = self
+        return self._timed(self._fetch(True))
+
+    @property
+    def coming(self) -> Shard:
+        """The part of the batch that has been fetched, and not been handed out."""
+        return next(s for s in self._pending if s.size or not self.skips_idle)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy of a Trainer has of it: how far it has come, not what is to come."""
-        return vars(self) | {"left_out": (), "indices": iter(())}
+        return vars(self) | {"left_out": (), "indices": iter(()), "_stream": iter(())}
 
     def announce(self) -> None:
         """Go on to the next batch of a group; who takes batches in groups calls it between them."""
@@ -166,10 +186,12 @@ class Pass:
 
     def _asked_for(self, shard: Shard) -> Iterator[Any]:
         """What is asked of the data set for a shard."""
-        if shard.size:
-            yield shard.indices
-        elif not self.skips_idle:
-            yield shard.batch  # what one device can train on, this rank can; it weighs nothing
+        if shard.size or not self.skips_idle:
+            yield self._asked(shard)
+
+    def _asked(self, shard: Shard) -> Any:
+        # Without samples of its own a rank can train on what one device can; it weighs nothing.
+        return shard.indices if shard.size and not self.is_whole else shard.batch
 
     def _check_ready_made(self, index: object) -> None:
         if self.shards.world_size > 1:
@@ -179,12 +201,13 @@ class Pass:
                 "one device, or give the loader a batch_size or a sampler of lists of indices"
             )
 
-    def _hand_out(self, fetched: Iterable[Any]) -> Iterator[Any]:
+    def _hand_out(self, batches: Iterator[Any]) -> Iterator[Any]:
         shards = self.shards
-        batches = self._timed(fetched)
         is_trainers = shards.is_trainers(self)
         if is_trainers:
             shards.newest = self
+        if shards.whole is not None and shards.fetch is None:
+            batches = shards.whole.parts(self, batches, is_trainers)
         if not is_trainers:  # a hook's own pass
             for batch in batches:
                 self.shard = self._take()
@@ -219,7 +242,7 @@ class Pass:
         """The batches, with the time that they were waited for added up."""
         shards = self.shards
         if shards.fetch is not None:  # in place of the data set and its workers
-            asked = [shard.indices if shard.size else shard.batch for shard in self._pending]
+            asked = [self._asked(shard) for shard in self._pending]
             fetched = map(shards.fetch, chain(asked, self.indices))
         iterator = iter(fetched)
         while True:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from lightning_app import inside
 from lightning_app.strategies.batch.sharding import Shard
 from lightning_app.strategies.loaders.passes import Batches, Indices, Pass, needs_replay, replay
+from lightning_app.strategies.loaders.whole import WholeBatches
 
 Listener = Callable[[Pass, Shard], None]
 _STATE: dict[str, type | tuple[type, ...]] = {
@@ -54,6 +55,8 @@ class Shards:
         fetch: Gives the batch of some indices, in place of the data set; not set at first.
         group_size: Tells how many batches to hand out next to the Trainer, in a list; one at a
             time if not set.
+        whole: Tells whether each rank has to fetch whole batches; never, if not set.
+        is_padded: Whether the run has had to, on this layout or another.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class Shards:
         self.listeners: list[Listener] = []
         self.fetch: Callable[[Indices], Any] | None = None
         self.group_size: Callable[[], int] | None = None
+        self.whole: WholeBatches | None = None
+        self.is_padded = False
         self.begun: Pass | None = None  # the newest pass, whose indices are asked for next
         self.newest: Pass | None = None  # of the Trainer's own passes, also when it has ended
         self.is_continued = False  # from a position in a later epoch than its first
@@ -91,7 +96,7 @@ class Shards:
         """What samples are asked of."""
         return self.loader.dataset
 
-    def new_pass(self, fetch: Callable[[], Iterable[Any]]) -> Pass:
+    def new_pass(self, fetch: Callable[[bool], Iterable[Any]]) -> Pass:
         """A way through the loader; `fetch` makes batches of what this sampler gives."""
         return Pass(self, fetch)
 
@@ -167,7 +172,7 @@ class Shards:
         """The position in global batches, the same on every rank and under every layout."""
         if self._saved is not None:
             return self._saved
-        current = self.current() or self.newest or Pass(self, list)
+        current = self.current() or self.newest or Pass(self, lambda again: ())
         return {
             "epoch": current.epoch,
             "round": current.note[1],
@@ -177,6 +182,7 @@ class Shards:
             "is_in_last_pass": any(note is current.note for note in self._notes),
             "generators": [generator.get_state() for generator in self.generators],
             "generators_at_start": current.generators,
+            "is_padded": self.is_padded,
         } | self._sizes()
 
     def current(self) -> Pass | None:
@@ -215,6 +221,7 @@ class Shards:
                     "and the batch size it was begun with"
                 )
         self._saved = state
+        self.is_padded = bool(state.get("is_padded"))  # not in those of earlier versions
 
     @property
     def is_to_continue(self) -> bool:

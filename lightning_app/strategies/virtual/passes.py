@@ -90,7 +90,7 @@ class VirtualShards(Shards):
         return SeededSamples(self.loader.dataset)
 
     @override
-    def new_pass(self, fetch: Callable[[], Iterable[Any]]) -> Pass:
+    def new_pass(self, fetch: Callable[[bool], Iterable[Any]]) -> Pass:
         return VirtualPass(self, fetch)
 
     def split(self, size: int) -> Split:

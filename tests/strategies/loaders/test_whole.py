@@ -1,0 +1,246 @@
+"""Whole batches, where ranks would pad their parts of them to other lengths."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence, pad_sequence
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from lightning_app.strategies.batch.sharding import shard_bounds
+from lightning_app.strategies.loaders import whole
+from lightning_app.strategies.loaders.loader import may_pad, shard_loader
+from lightning_app.strategies.loaders.whole import (
+    NUM_BATCHES,
+    WholeBatches,
+    are_padded_apart,
+    rows_of,
+    shapes_in,
+)
+
+Collate = Callable[[list[Tensor]], Any]
+LENGTHS = [3, 1, 2, 7, 5]  # of the samples of one batch
+
+
+@dataclass
+class Fields:
+    x: Tensor
+    lengths: list[int]
+
+
+class Opaque:
+    """Nobody can say what is in it."""
+
+
+def padded(samples: list[Tensor]) -> Tensor:
+    return pad_sequence(samples, batch_first=True)
+
+
+def samples_of(lengths: list[int]) -> list[Tensor]:
+    return [torch.full((length, 2), float(i)) for i, length in enumerate(lengths)]
+
+
+def split(collate: Collate, lengths: list[int], world_size: int) -> tuple[list[Any], Any]:
+    """What a `collate_fn` makes of each rank's part of a batch, and of the whole."""
+    samples = samples_of(lengths)
+    bounds = [shard_bounds(len(samples), rank, world_size) for rank in range(world_size)]
+    return [collate(samples[start:stop]) for start, stop in bounds], collate(samples)
+
+
+def ranks_of(parts: list[Any], size: int) -> list[tuple[int, Any]]:
+    bounds = [shard_bounds(size, rank, len(parts)) for rank in range(len(parts))]
+    both = zip(parts, bounds, strict=True)
+    return [(stop - start, shapes_in(part)) for part, (start, stop) in both]
+
+
+@pytest.mark.parametrize(
+    ("collate", "rows"),
+    [
+        (padded, {(): 0}),
+        (pad_sequence, {(): 1}),  # time first
+        (lambda s: (padded(s), torch.stack([x[0] for x in s])), {(0,): 0, (1,): 0}),
+        (
+            lambda s: {"x": padded(s), "names": ["a" for _ in s], "longest": max(map(len, s))},
+            {("x",): 0, ("names",): 0, ("longest",): None},
+        ),
+        (lambda s: Fields(padded(s), [len(x) for x in s]), {(0,): 0, (1,): 0}),
+        (lambda s: [padded(s).numpy(), torch.arange(max(map(len, s)))], {(0,): 0, (1,): None}),
+        (lambda s: [padded(s), tuple(s)], {(0,): 0, (1,): 0}),
+        (lambda s: [padded(s), torch.tensor(0.5), None, "en", True], {(0,): 0, (1,): None}),
+    ],
+)
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_rows_of_a_padded_batch_are_found(
+    collate: Collate, rows: dict[Any, int | None], world_size: int
+) -> None:
+    parts, all_samples = split(collate, LENGTHS, world_size)
+    ranks = ranks_of(parts, len(LENGTHS))
+    assert are_padded_apart(ranks)
+    assert rows_of(all_samples, ranks) == rows
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        torch.cat,  # the rows of all samples, one after the other
+        lambda s: sum(map(len, s)),
+        lambda s: torch.tensor(sum(map(len, s))),
+        lambda s: torch.tensor(len(s)),
+        lambda s: torch.zeros(len(s), len(s)),  # which of the two?
+        lambda s: [x[0] for x in s for _ in range(2)],
+        lambda s: pack_sequence(s, enforce_sorted=False),
+        lambda s: torch.nested.nested_tensor(s, layout=torch.jagged),
+        lambda s: Opaque(),
+    ],
+)
+def test_what_cannot_be_split_keeps_a_batch_in_parts(beside: Callable[[Any], Any]) -> None:
+    parts, all_samples = split(lambda s: (padded(s), beside(s)), LENGTHS, 2)
+    ranks = ranks_of(parts, len(LENGTHS))
+    assert not are_padded_apart(ranks) or rows_of(all_samples, ranks) is None
+
+
+@pytest.mark.parametrize(
+    ("collate", "lengths"),
+    [
+        (padded, [4, 4, 4, 4]),
+        (padded, [7, 2, 7, 5]),  # the longest is as long in both parts
+        (lambda s: list(s), LENGTHS),
+        (torch.cat, LENGTHS),
+        (lambda s: ["a" for _ in s], LENGTHS),
+    ],
+)
+def test_batches_of_one_length_need_not_be_whole(collate: Collate, lengths: list[int]) -> None:
+    parts, _ = split(collate, lengths, 2)
+    assert not are_padded_apart(ranks_of(parts, len(lengths)))
+
+
+class OtherRank:
+    """Stands for the second of two ranks, which sees what its `collate_fn` makes of its parts."""
+
+    def __init__(self, sizes: int, longest: int) -> None:
+        self.shapes = sizes, {(): (sizes, longest, 2)}
+        self.num_asked = 0
+
+    def __call__(self, value: Any) -> list[Any]:
+        self.num_asked += 1
+        return [value, value if isinstance(value, bool) else self.shapes]
+
+
+def rank_0s(
+    monkeypatch: pytest.MonkeyPatch, lengths: list[int], longest_of_other: int, **more: Any
+) -> tuple[Any, OtherRank, list[str]]:
+    """The first of two ranks' view of batches of 4, what it asks, and what it tells."""
+    other, told = OtherRank(2, longest_of_other), list[str]()
+    monkeypatch.setattr(whole, "all_objects", other)
+    loader: Any = DataLoader(samples_of(lengths), 4, collate_fn=padded, **more)  # type: ignore[arg-type]
+    view: Any = shard_loader(loader, 0, 2)
+    view.sharding.whole = WholeBatches(lambda: told.append("told"))
+    return view, other, told
+
+
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 2}])
+def test_ranks_fetch_whole_batches_from_where_parts_differ(
+    monkeypatch: pytest.MonkeyPatch, workers: dict[str, int]
+) -> None:
+    lengths = [3, 3, 3, 3, 1, 1, 3, 1, 2, 1, 5, 1, 1, 2, 1, 1]
+    view, other, told = rank_0s(monkeypatch, lengths, 3, **workers)
+    first = [tuple(batch.shape) for batch in view]
+    assert first == [(2, 3, 2), (2, 3, 2), (2, 5, 2), (2, 2, 2)]
+    assert (told, other.num_asked) == (["told"], 3)  # twice for shapes, once whether all agree
+    assert [batch.shape[1] for batch in view] == [3, 3, 5, 2]
+    assert [batch[:, 0, 0].tolist() for batch in view] == [[0, 1], [4, 5], [8, 9], [12, 13]]
+    assert other.num_asked == 3
+
+
+def test_no_number_is_drawn_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    more = {"shuffle": True, "generator": generator}
+    view, _, told = rank_0s(monkeypatch, [1, 1, 1, 1, 1, 1, 1, 1], 1, **more)
+    list(view)
+    expected = generator.get_state()
+    generator.manual_seed(1)
+    view, _, told = rank_0s(monkeypatch, [3, 1, 3, 1, 3, 1, 3, 3], 2, **more)
+    list(view)
+    assert told
+    assert generator.get_state().equal(expected)
+
+
+def test_only_the_first_batches_of_a_pass_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, other, told = rank_0s(monkeypatch, [2] * 4 * (NUM_BATCHES + 3), 2)
+    list(view)
+    assert (told, other.num_asked) == ([], NUM_BATCHES)
+    list(view)
+    assert other.num_asked == 2 * NUM_BATCHES
+
+
+def test_batches_without_a_part_for_each_rank_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    view, other, _ = rank_0s(monkeypatch, [2, 2, 2, 2, 9], 2)
+    assert [tuple(batch.shape) for batch in view] == [(2, 2, 2), (1, 9, 2)]
+    assert other.num_asked == 1
+
+
+def test_a_run_that_is_continued_goes_on_with_whole_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lengths = [1, 1, 2, 1, 1, 1, 2, 1]
+    view, _, _ = rank_0s(monkeypatch, lengths, 2)
+    assert next(iter(view)).shape[1] == 2
+    state = view.state_dict()
+    assert state["is_padded"]
+    # All parts of the next batch are as long: nothing would be seen.
+    view, _, told = rank_0s(monkeypatch, [1, 1, 2, 1, 2, 1, 2, 1], 2)
+    view.load_state_dict(state | {"position": 1})
+    list(view)
+    assert told
+    alone: Any = shard_loader(DataLoader(samples_of(lengths), 4, collate_fn=padded))  # type: ignore[arg-type]
+    alone.load_state_dict(state)
+    assert alone.state_dict()["is_padded"]
+    view.load_state_dict({k: v for k, v in state.items() if k != "is_padded"})  # of an old version
+
+
+@pytest.mark.parametrize("other", [lambda x: {"x": x}, lambda x: x[:, 0, 0].sum(), lambda x: "x"])
+def test_a_batch_of_other_values_than_those_before_is_refused(
+    other: Callable[[Tensor], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collate(samples: list[Tensor]) -> Any:
+        batch = padded(samples)
+        return other(batch) if len(samples) == 3 else batch
+
+    view, _, _ = rank_0s(monkeypatch, [3, 1, 1, 1, 1, 1, 1], 1)
+    view.sharding.loader.collate_fn = vars(view)["collate_fn"] = collate
+    with pytest.raises(MisconfigurationException, match="the batches before had another structure"):
+        list(view)
+
+
+def test_what_is_cut_is_as_if_it_were_made_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, _, _ = rank_0s(monkeypatch, [3, 1, 1, 1], 1)
+    (batch,) = view
+    assert batch.is_contiguous()
+    assert np.array_equal(batch[:, 0, 0], [0, 1])
+
+
+class BySeveral(TensorDataset):
+    def __getitems__(self, indices: list[int]) -> Any:
+        return self[indices]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "collate", "expected"),
+    [
+        (TensorDataset(torch.zeros(4)), None, False),
+        (Subset(TensorDataset(torch.zeros(4)), [1, 2]), None, False),
+        (Subset(BySeveral(torch.zeros(4)), [1, 2]), None, True),
+        (TensorDataset(torch.zeros(4)), padded, True),
+    ],
+)
+def test_what_cannot_pad_is_not_compared(dataset: Any, collate: Any, expected: bool) -> None:
+    assert may_pad(shard_loader(DataLoader(dataset, 2, collate_fn=collate), 0, 2)) is expected
+    assert not may_pad(shard_loader(DataLoader(dataset, None), 0, 2))
+    assert not may_pad([1, 2])

@@ -1,0 +1,136 @@
+# mypy: ignore-errors
+"""Samples of several lengths, padded to the longest of a batch, and a mean over padded places."""
+
+from types import MappingProxyType
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from tests.wild.users.basic import Plain, Regression
+
+
+class OverTime(Regression):
+    """A mean over all places, the padded ones among them."""
+
+    def loss(self, batch):
+        assert len(batch["x"]) == len(batch["names"]) == len(batch["spans"])
+        assert [f"{n} steps" for n in batch["lengths"].tolist()] == batch["names"]
+        assert all(sum(span) == n for span, n in zip(batch["spans"], batch["lengths"], strict=True))
+        return nn.functional.mse_loss(self(batch["x"]).mean(1), batch["y"])
+
+
+def lengths(number):
+    """1 to 8, such that the parts of a batch have different longest ones."""
+    return [1 + i * i * 5 % 17 % 8 for i in range(number)]
+
+
+class Samples(Dataset):
+    def __init__(self, lengths, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.x = [torch.randn(n, 6, generator=generator) for n in lengths]
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], self.x[index].sum()[None]
+
+
+class Padded(Plain):
+    """A batch of tensors, names and lists of numbers."""
+
+    loader_args = MappingProxyType({})
+
+    def setup(self, stage):
+        self.train = Samples(lengths(self.length), seed=1)
+        self.val = Samples(lengths(self.val_length), seed=2)
+
+    @staticmethod
+    def collate(samples):
+        x, y = zip(*samples, strict=True)
+        lengths = [len(one) for one in x]
+        return {
+            "x": pad_sequence(x, batch_first=True, padding_value=0.5),
+            "y": torch.stack(y),
+            "lengths": torch.tensor(lengths),
+            "names": [f"{n} steps" for n in lengths],
+            "spans": tuple([1] * n for n in lengths),
+            "longest": max(lengths),
+            "language": "en",
+        }
+
+    def loader(self, data):
+        return DataLoader(data, self.batch_size, collate_fn=self.collate, **self.loader_args)
+
+    def train_dataloader(self):
+        return self.loader(self.train)
+
+    def val_dataloader(self):
+        return self.loader(self.val)
+
+
+class PaddedInWorkers(Padded):
+    loader_args = MappingProxyType({"num_workers": 1, "persistent_workers": True})
+
+
+class ApartLater(Padded):
+    """The first two batches need no padding."""
+
+    def setup(self, stage):
+        super().setup(stage)
+        same = [3] * 2 * self.batch_size
+        self.train = Samples(same + lengths(self.length)[len(same) :], seed=1)
+
+
+class PaddedByItself(Samples):
+    """Pads all samples that it is asked for at once."""
+
+    def __getitems__(self, indices):
+        return list(zip(pad_sequence([self.x[i] for i in indices], True), indices, strict=True))
+
+
+class ByItems(Padded):
+    def setup(self, stage):
+        super().setup(stage)
+        self.train = Subset(PaddedByItself(lengths(self.length), 1), range(33))
+        self.val = PaddedByItself(lengths(self.val_length), 2)
+
+    def loader(self, data):
+        return DataLoader(data, self.batch_size)
+
+
+class OverPlaces(Regression):
+    def loss(self, batch):
+        x, index = batch
+        return (self(x).mean(1) - index[:, None]).pow(2).mean()
+
+
+class BesideConcatenated(Padded):
+    """Targets of all samples one after the other, as for CTC: nothing tells whose are whose."""
+
+    @staticmethod
+    def collate(samples):
+        x, _ = zip(*samples, strict=True)
+        return pad_sequence(x, batch_first=True), torch.cat([one.sum(1) for one in x])
+
+
+class OfConcatenated(Regression):
+    def loss(self, batch):
+        x, targets = batch
+        return self(x).pow(2).mean() + 0 * targets.sum()
+
+
+class DropsLater(Padded):
+    """Leaves a sample out of the third batch."""
+
+    @staticmethod
+    def collate(samples):
+        return Padded.collate([one for one in samples if len(one[0]) < 9])
+
+    def setup(self, stage):
+        super().setup(stage)
+        own = lengths(self.length)
+        own[2 * self.batch_size] = 9
+        self.train = Samples(own, seed=1)
