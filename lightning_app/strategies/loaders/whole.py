@@ -180,7 +180,7 @@ def rows_of(batch: Any, ranks: Sequence[tuple[int, Shapes]]) -> dict[Path, int |
 
 def _rows(value: Any, dimension: int, shard: Shard) -> Any:
     """A rank's rows of what has one for each sample."""
-    shape = _shape(value) or ()
+    shape = (len(value),) if isinstance(value, (list, tuple)) else getattr(value, "shape", ())
     if len(shape) <= dimension:
         raise _unknown("the batches before had another structure")
     if shape[dimension] != shard.global_size:
