@@ -155,6 +155,7 @@ CASES: dict[str, Case] = {
         "shapes.Attends", "shapes.Sequences", data_args={"length": 41, "val_length": 11}
     ),
     "padded to the longest": Case("padded.OverTime", "padded.Padded"),
+    "padded and sorted": Case("padded.OverTime", "padded.Sorted"),
     "padded in workers": Case(
         "padded.OverTime",
         "padded.PaddedInWorkers",

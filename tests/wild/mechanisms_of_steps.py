@@ -54,8 +54,9 @@ MECHANISMS: dict[str, Mechanism] = {
         "strategies.loaders.whole.are_padded_apart",
         broken.no,
         "ddp2",
-        "padded to the longest; padded in workers; padded, not at first; padded by the data set; "
-        "padded, some of an epoch; padded, and samples dropped; a mean over padded time",
+        "padded to the longest; padded and sorted; padded in workers; padded, not at first; "
+        "padded by the data set; padded, some of an epoch; padded, and samples dropped; "
+        "a mean over padded time",
     ),
     "a hook's pass is its own": Mechanism(
         "strategies.loaders.shards.Shards.start",

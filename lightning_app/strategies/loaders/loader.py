@@ -59,12 +59,14 @@ class ShardedLoader(DataLoader[Any]):
         """Batches of what the newest pass asks for, as the user's loader would make them."""
         own, generator, dataset = vars(self), self.generator, self.dataset
         own["dataset"] = self.sharding.dataset
-        seed = None
+        seed, begun = None, self.sharding.begun
         if again or self._have_drawn:
             seed = self.sharding.seed
         elif self.sharding.world_size > 1:
             seed = _draw_base_seed(generator)
-        if seed is not None:  # workers of different ranks draw different numbers
+        if begun is not None and begun.is_whole:  # what all ranks fetch is to be the same
+            own["generator"] = torch.Generator().manual_seed(begun.seed)
+        elif seed is not None:  # workers of different ranks draw different numbers
             own["generator"] = torch.Generator().manual_seed(seed + self.sharding.rank)
         try:
             if self.num_workers or self.pin_memory:

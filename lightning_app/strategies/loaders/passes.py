@@ -110,6 +110,11 @@ class Pass:
         return self._timed(self._fetch(True))
 
     @property
+    def seed(self) -> int:
+        """Of its random streams, the same on every rank."""
+        return self.shards.seed_of(self.epoch, self.note[1])
+
+    @property
     def coming(self) -> Shard:
         """The part of the batch that has been fetched, and not been handed out."""
         return next(s for s in self._pending if s.size or not self.skips_idle)
@@ -133,8 +138,7 @@ class Pass:
 
     def _global_batches(self) -> Iterator[Indices]:
         """The batches of indices that the sampler gives, over all ranks."""
-        shards, sampler, start = self.shards, self.shards.sampler, self.position
-        seed = shards.seed_of(self.epoch, self.note[1])
+        sampler, start, seed = self.shards.sampler, self.position, self.seed
         left_out: Iterator[Any]
         batches: Iterator[Any]
         if isinstance(sampler, Sequence):  # any position at once

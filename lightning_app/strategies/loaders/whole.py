@@ -6,6 +6,7 @@ batches of each pass. Where they find that, each rank asks for all samples of a 
 which is what one device trains on, and keeps its rows.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -74,10 +75,11 @@ class WholeBatches:
         return is_of_all and shard.number < its_pass.start + NUM_BATCHES
 
     def _learn(self, whole: Any, ranks: Sequence[tuple[int, Shapes]]) -> bool:
-        """Whether all ranks have found the rows of a whole batch, by the shapes of their parts."""
+        """Whether all ranks have fetched the same whole batch, and found the rows in it."""
         rows = rows_of(whole, ranks)
         self._is_settled = True
-        self.is_on = all(all_objects(rows is not None))
+        first, *others = all_objects((rows is not None, digest_of(whole)))
+        self.is_on = first[0] and all(other == first for other in others)
         if rows is not None and self.is_on:
             self._rows = rows
             self._tell()
@@ -122,15 +124,30 @@ def _shape(value: Any) -> Shape | None:
 def shapes_in(batch: Any) -> dict[Path, Shape]:
     """The shapes in a batch; none where something in it is of a kind that is not known."""
     found: dict[Path, Shape] = {}
+    for path, value in _values_in(batch):
+        if (shape := _shape(value)) is not None:
+            found[path] = shape
+        elif _inner(value) is None and not isinstance(value, (str, bytes, bool, type(None))):
+            return {}
+    return found
+
+
+def digest_of(batch: Any) -> str:
+    """Of what is in the tensors and arrays of a batch: ranks may draw random numbers for them."""
+    digest = hashlib.sha256()
+    for _, value in _values_in(batch):
+        if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested:
+            value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        if isinstance(value, np.ndarray):
+            digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _values_in(batch: Any) -> Iterator[tuple[Path, Any]]:
     values: list[tuple[Path, Any]] = [((), batch)]
     for path, value in values:
-        shape, inner = _shape(value), _inner(value)
-        if shape is not None:
-            found[path] = shape
-        elif inner is None and not isinstance(value, (str, bytes, bool, type(None))):
-            return {}
-        values += [((*path, key), each) for key, each in inner or ()]
-    return found
+        yield path, value
+        values += [((*path, key), each) for key, each in _inner(value) or ()]
 
 
 def are_padded_apart(ranks: Sequence[tuple[int, Shapes]]) -> bool:

@@ -19,6 +19,7 @@ from lightning_app.strategies.loaders.whole import (
     NUM_BATCHES,
     WholeBatches,
     are_padded_apart,
+    digest_of,
     rows_of,
     shapes_in,
 )
@@ -125,10 +126,11 @@ class OtherRank:
     def __init__(self, sizes: int, longest: int) -> None:
         self.shapes = sizes, {(): (sizes, longest, 2)}
         self.num_asked = 0
+        self.whole: Any = None  # what it says of a whole batch, if not the same
 
     def __call__(self, value: Any) -> list[Any]:
         self.num_asked += 1
-        return [value, value if isinstance(value, bool) else self.shapes]
+        return [value, self.shapes if isinstance(value[1], dict) else self.whole or value]
 
 
 def rank_0s(
@@ -224,6 +226,19 @@ def test_what_is_cut_is_as_if_it_were_made_so(monkeypatch: pytest.MonkeyPatch) -
     (batch,) = view
     assert batch.is_contiguous()
     assert np.array_equal(batch[:, 0, 0], [0, 1])
+
+
+def test_what_ranks_draw_differently_is_not_fetched_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, other, told = rank_0s(monkeypatch, [3, 1, 1, 1], 1)
+    other.whole = True, "a digest"
+    assert [tuple(batch.shape) for batch in view] == [(2, 3, 2)]
+    assert not told
+    batch = [torch.zeros(2), {"a": np.ones(3)}, "b", torch.tensor(True)]
+    assert digest_of(batch) == digest_of(
+        [torch.zeros(2), {"a": np.ones(3)}, "c", torch.tensor(True)]
+    )
+    for different in ([torch.ones(2), *batch[1:]], [batch[0], {"a": np.zeros(3)}, *batch[2:]]):
+        assert digest_of(batch) != digest_of(different)
 
 
 class BySeveral(TensorDataset):

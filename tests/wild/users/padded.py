@@ -71,6 +71,14 @@ class Padded(Plain):
         return self.loader(self.val)
 
 
+class Sorted(Padded):
+    """The longest first, as `pack_padded_sequence` may want it."""
+
+    @staticmethod
+    def collate(samples):
+        return Padded.collate(sorted(samples, key=lambda one: -len(one[0])))
+
+
 class PaddedInWorkers(Padded):
     loader_args = MappingProxyType({"num_workers": 1, "persistent_workers": True})
 
