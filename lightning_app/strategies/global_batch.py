@@ -61,9 +61,11 @@ class GlobalBatch(DirectTransfer, Strategy):
     Attributes:
         step_weight: What this rank's loss of the last training step counts in a mean over all
             samples.
+        num_samples: Of this process's part of the last step's batch, where that is known.
     """
 
     step_weight: float = 1.0
+    num_samples: int | None = None
     _seed: int | None = None
 
     @override
@@ -122,7 +124,7 @@ class GlobalBatch(DirectTransfer, Strategy):
         self, hook: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run a step; `hook` is its name."""
-        shards = self._current_shards()
+        shards, self.num_samples = self._current_shards(), None
         if not shards or shards[0].is_ready_made:  # the loader has not asked for so many samples
             size = (num_rows(args[0], 0) if args else 0) or 1
         else:
@@ -154,7 +156,7 @@ class GlobalBatch(DirectTransfer, Strategy):
     def _tell_size(self, trainer: Trainer, batch: Any, shard: Shard) -> int:
         """Have what the step logs count as many samples as there are; also gives their number."""
         num_asked = shard.size or shard.global_size  # a rank without samples runs all of them
-        size = num_rows(batch, num_asked)
+        self.num_samples = size = num_rows(batch, num_asked)
         results = inside.results(trainer)
         if results is not None:
             results.batch_size = size

@@ -20,6 +20,7 @@ from typing_extensions import override
 from lightning_app.modules import called_modules, say
 from lightning_app.processes.collectives import gather_objects
 from lightning_app.strategies.dp.strategy import DataParallelStrategy
+from lightning_app.strategies.global_batch import GlobalBatch
 from lightning_app.strategies.virtual import VirtualRanks
 from lightning_app.telemetry.many_ranks import (
     MAX_EACH,
@@ -87,7 +88,7 @@ class ShapeLogger(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self._recorder is not None
-        self._recorder.end_step()
+        self._recorder.end_step(_num_samples(trainer))
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self._recorder.num_steps >= every:
             self._report(trainer, pl_module)
@@ -95,7 +96,7 @@ class ShapeLogger(Callback):
     def on_step_end(self, trainer: Trainer, outputs: Any) -> None:
         """Called between the steps of one execution."""
         assert self._recorder is not None
-        self._recorder.end_step()
+        self._recorder.end_step(_num_samples(trainer))
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,7 +149,7 @@ class ShapeLogger(Callback):
             return  # the model calls none of its modules
         logged: list[SizeRun] = []
         for sizes, count in steps:
-            samples = [sizes[r].input[0] if r in sizes else 0 for r in range(len(devices))]
+            samples = [sizes[r].samples if r in sizes else 0 for r in range(len(devices))]
             logged.append((samples, count))
             for _ in range(self._num_shown(sizes, count, pl_module)):
                 say(pl_module, "\n".join(_transcript(sizes, devices)))
@@ -171,12 +172,17 @@ class ShapeLogger(Callback):
         if split in self._seen:
             return 0
         self._seen.add(split)
-        samples = tuple(sizes.input[0] for sizes in split)
+        samples = tuple(sizes.samples for sizes in split)
         self._alike[samples] += 1
         is_shown = self._alike[samples] <= MAX_ALIKE and self._num_shown_so_far < MAX_SPLITS
         self._num_shown_so_far += is_shown
         self._num_hidden += not is_shown
         return int(is_shown)
+
+
+def _num_samples(trainer: Trainer) -> int | None:
+    strategy = trainer.strategy
+    return strategy.num_samples if isinstance(strategy, GlobalBatch) else None
 
 
 Scalars = dict[str, float]
@@ -210,10 +216,5 @@ def _transcript(step: dict[int, Sizes], devices: list[str]) -> Iterator[str]:
             f"\tIn Model: input size {torch.Size(sizes.input)} "
             f"output size {torch.Size(sizes.output)}  ({named}, {device})"
         )
-    given, made = next(iter(step.values()))
-    num_in = sum(sizes.input[0] for sizes in step.values())
-    num_out = sum(sizes.output[0] for sizes in step.values())
-    yield (
-        f"Outside: input size {torch.Size((num_in, *given[1:]))} "
-        f"output_size {torch.Size((num_out, *made[1:]))}"
-    )
+    given, made = next(iter(step.values())).over_all(step.values())
+    yield f"Outside: input size {torch.Size(given)} output_size {torch.Size(made)}"

@@ -1,7 +1,7 @@
 """Notes what goes into and comes out of modules, step by step, as they are called."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +21,16 @@ Shape = tuple[int, ...]
 
 
 class Sizes(NamedTuple):
-    """What one rank's model took and gave in one step; the first number is that of samples."""
+    """What one rank's model took and gave in one step, and how many samples that is."""
 
     input: Shape
     output: Shape
+    samples: int
+
+    def over_all(self, ranks: "Collection[Sizes]") -> tuple[Shape, Shape]:
+        """The shapes of what all ranks took and gave, put together along the samples."""
+        given = _joined(self.input, self.samples, [rank.input for rank in ranks])
+        return given, _joined(self.output, self.samples, [rank.output for rank in ranks])
 
 
 StepRun = tuple[dict[int, Sizes], int]  # rank → sizes, and how many steps in a row are like it
@@ -49,10 +55,10 @@ class SizeRecorder:
         self.num_steps = 0  # noted and not yet taken
         self._model = model
         self._replicas_only = replicas_only
-        # A call's rank, input and output; `None` where a step ends. What else there is to do with
-        # them is done for many steps at once, which takes a third of the time.
-        self._calls: list[tuple[int, Shape, Shape] | None] = []
-        self._step: dict[int, Sizes] = {}
+        # A call's rank, input and output; where a step ends, its samples. What else there is to do
+        # with them is done for many steps at once, which takes a third of the time.
+        self._calls: list[tuple[int, Shape, Shape] | int | None] = []
+        self._step: dict[int, tuple[Shape, Shape]] = {}
         self._runs: list[StepRun] = []
         self._modules = set(modules)
         self._calls_of_modules = ModuleCalls(dict.fromkeys(self._modules, self._note))
@@ -78,9 +84,13 @@ class SizeRecorder:
         if given and made:
             self._calls.append((rank, given, made))
 
-    def end_step(self) -> None:
-        """Close the current step's note."""
-        self._calls.append(None)
+    def end_step(self, num_samples: int | None) -> None:
+        """Close the current step's note.
+
+        Args:
+            num_samples: That the step had in this process; `None`: this is not known.
+        """
+        self._calls.append(num_samples)
         self.num_steps += 1
         if len(self._calls) >= MAX_CALLS:
             self._fold()
@@ -89,12 +99,12 @@ class SizeRecorder:
         """Turn the calls of whole steps into runs of equal steps."""
         calls, self._calls = self._calls, []
         for call in calls:
-            if call is not None:
+            if isinstance(call, tuple):
                 rank, given, made = call
-                first = self._step.get(rank)
-                self._step[rank] = Sizes(given if first is None else first.input, made)
+                self._step[rank] = self._step.get(rank, (given,))[0], made
                 continue
-            step, self._step = self._step, {}
+            step = {rank: _sizes(*shapes, call) for rank, shapes in self._step.items()}
+            self._step = {}
             if self._runs and self._runs[-1][0] == step:
                 self._runs[-1] = (step, self._runs[-1][1] + 1)
             else:
@@ -109,6 +119,17 @@ class SizeRecorder:
     def stop(self) -> None:
         """Note no more."""
         self._calls_of_modules.stop()
+
+
+def _sizes(given: Shape, made: Shape, num_samples: int | None) -> Sizes:
+    # Samples may be in another dimension than the first, or be made into more rows than there are.
+    return Sizes(given, made, num_samples if num_samples in given else given[0])
+
+
+def _joined(shape: Shape, samples: int, of_ranks: Iterable[Shape]) -> Shape:
+    place = shape.index(samples) if samples in shape else 0
+    total = sum(other[place] for other in of_ranks if len(other) == len(shape))
+    return (*shape[:place], total, *shape[place + 1 :])
 
 
 def _first_shape(values: Any) -> Shape | None:
@@ -139,13 +160,13 @@ def gather_runs(runs: list[StepRun], device: torch.device) -> list[list[StepRun]
 
 
 def _encoded(runs: list[StepRun]) -> list[int]:
-    """Numbers: how many steps, how many ranks, and of each its number and its two shapes."""
+    """Numbers: how many steps, how many ranks, and of each its number, samples and two shapes."""
     numbers: list[int] = []
     for step, count in runs:
         numbers += [count, len(step)]
         for rank, sizes in step.items():
-            numbers.append(rank)
-            for shape in sizes:
+            numbers += [rank, sizes.samples]
+            for shape in sizes[:2]:
                 numbers += [len(shape), *shape]
     return numbers
 
@@ -158,8 +179,8 @@ def _decoded(numbers: list[int]) -> list[StepRun]:
 
     runs: list[StepRun] = []
     for count in left:
-        ranks = (next(left) for _ in range(next(left)))
-        runs.append(({rank: Sizes(shape(), shape()) for rank in ranks}, count))
+        ranks = ((next(left), next(left)) for _ in range(next(left)))
+        runs.append(({rank: Sizes(shape(), shape(), samples) for rank, samples in ranks}, count))
     return runs
 
 

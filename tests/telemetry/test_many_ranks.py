@@ -65,7 +65,7 @@ def test_the_plan_is_what_so_many_ranks_do(world_size: int) -> None:
             start, stop = shard_bounds(len(batch), rank, world_size)
             done += fingerprint_of([batch[start:stop]])
             shape = (stop - start, 5)
-            runs.append(({0: Sizes(shape, shape)} if stop > start else {}, 1))
+            runs.append(({0: Sizes(shape, shape, shape[0])} if stop > start else {}, 1))
         by_ranks.append(runs)
     assert torch.equal(done, fingerprint_of(batches))  # each sample once
     sizes = [

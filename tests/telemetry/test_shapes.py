@@ -50,12 +50,12 @@ def test_the_first_input_and_the_last_output_are_noted(record: Callable[..., Siz
     module = Branches()
     recorder = record(called_modules(module))
     module({"name": "n", "x": torch.zeros(7, 3)})
-    recorder.end_step()
-    assert recorder.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
+    recorder.end_step(None)
+    assert recorder.take() == [({0: Sizes((7, 3), (7, 2), 7)}, 1)]
     whole = record([module])
     module({"name": "n", "x": torch.zeros(7, 3)})
-    whole.end_step()
-    assert whole.take() == [({0: Sizes((7, 3), (7, 2))}, 1)]
+    whole.end_step(None)
+    assert whole.take() == [({0: Sizes((7, 3), (7, 2), 7)}, 1)]
 
 
 def test_a_scalar_before_the_batch_is_passed_over(record: Callable[..., SizeRecorder]) -> None:
@@ -66,8 +66,41 @@ def test_a_scalar_before_the_batch_is_passed_over(record: Callable[..., SizeReco
     net = Scaled()
     recorder = record([net])
     net(torch.tensor(2.0), x=torch.zeros(7, 3))
-    recorder.end_step()
-    assert recorder.take() == [({0: Sizes((7, 3), (7, 3))}, 1)]
+    recorder.end_step(None)
+    assert recorder.take() == [({0: Sizes((7, 3), (7, 3), 7)}, 1)]
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "num_samples", "expected"),
+    [
+        ((9, 5, 2), (5, 1), 5, 5),  # time first
+        ((5, 9, 2), (5, 1), 5, 5),
+        ((45, 2), (45, 1), 5, 45),  # rows of all steps of time
+        ((45, 2), (45, 1), None, 45),
+    ],
+)
+def test_samples_may_be_in_another_dimension(
+    given: tuple[int, ...],
+    made: tuple[int, ...],
+    num_samples: int | None,
+    expected: int,
+    record: Callable[..., SizeRecorder],
+) -> None:
+    net = nn.Linear(2, 1)
+    net.forward = lambda input: torch.zeros(made)  # type: ignore[method-assign]
+    recorder = record([net])
+    net(torch.zeros(given))
+    recorder.end_step(num_samples)
+    assert recorder.take() == [({0: Sizes(given, made, expected)}, 1)]
+
+
+def test_shapes_are_put_together_along_the_samples() -> None:
+    ranks = Sizes((9, 5, 2), (5, 1), 5), Sizes((9, 4, 2), (4, 1), 4)
+    assert ranks[0].over_all(ranks) == ((9, 9, 2), (9, 1))
+    ranks = Sizes((5, 9), (5, 1), 5), Sizes((4, 9), (4, 1), 4)
+    assert ranks[0].over_all(ranks) == ((9, 9), (9, 1))
+    ranks = Sizes((45, 2), (1,), 45), Sizes((36, 2), (1,), 36)
+    assert ranks[0].over_all(ranks) == ((81, 2), (2,))
 
 
 @pytest.mark.parametrize("max_calls", [1, 4, 1000])
@@ -79,14 +112,14 @@ def test_equal_steps_are_counted_not_stored(
     recorder = record([net])
     for size in (5, 5, 5, 4, 5):
         net(torch.zeros(size, 3))
-        recorder.end_step()
+        recorder.end_step(None)
     assert recorder.num_steps == 5
     assert [count for _, count in recorder.take()] == [3, 1, 1]
     assert recorder.num_steps == 0
 
 
 def test_runs_of_several_processes_are_cut_where_any_of_them_changes() -> None:
-    a, b = Sizes((2, 5), (2, 1)), Sizes((1, 5), (1, 1))
+    a, b = Sizes((2, 5), (2, 1), 2), Sizes((1, 5), (1, 1), 1)
     first: list[StepRun] = [({0: a}, 3), ({0: b}, 1)]
     second: list[StepRun] = [({0: a}, 1), ({}, 1), ({0: a}, 2)]
     assert list(by_rank([first, second])) == [
@@ -107,7 +140,7 @@ def test_calls_are_followed_until_nobody_listens(record: Callable[..., SizeRecor
     assert nn.Module.__call__ is followed  # what is compiled for it is not compiled again
     net(torch.zeros(7, 3))
     for recorder in (first, second):
-        recorder.end_step()
+        recorder.end_step(None)
     assert [len(r.take()[0][0]) for r in (first, second)] == [0, 1]
     second.stop()
     assert nn.Module.__call__ is usual
@@ -121,8 +154,8 @@ def test_under_dp_only_replicas_count(record: Callable[..., SizeRecorder]) -> No
         token = replica_rank.set(rank)
         net(torch.zeros(4 + rank, 3))
         replica_rank.reset(token)
-    recorder.end_step()
-    assert recorder.take() == [({1: Sizes((5, 3), (5, 2)), 0: Sizes((4, 3), (4, 2))}, 1)]
+    recorder.end_step(None)
+    assert recorder.take() == [({1: Sizes((5, 3), (5, 2), 5), 0: Sizes((4, 3), (4, 2), 4)}, 1)]
 
 
 class EveryOther(Submodule):
