@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -45,10 +45,14 @@ def check_may_skip(trainer: Trainer) -> None:
         )
 
 
-PADDED = (
-    "collate_fn pads to the longest sample, which differs between the processes' parts of a batch: "
-    "for the numbers of one device, each process loads whole batches and keeps its part; if the "
-    f"loss leaves out padded places, a method `{MEAN_OVER}(batch)` of the model saves that"
+PADDED = "samples are padded to the longest, which is another in each process's part of a batch"
+FETCHED_WHOLE = (
+    f"{PADDED}: for the numbers of one device, each process loads whole batches and keeps a part; "
+    f"if the loss leaves out padded places, a method `{MEAN_OVER}(batch)` of the model saves that"
+)
+FETCHED_APART = (
+    f"{PADDED}, and something else in the batch cannot be split, or is random, so what is computed "
+    "over padded places depends on the number of devices: leave these out, or pad to one length"
 )
 
 
@@ -71,7 +75,7 @@ class GlobalBatch(DirectTransfer, Strategy):
     @override
     def setup(self, trainer: Trainer) -> None:
         inside.check_names(trainer)
-        self._tell = TellOnce()
+        self._tell = TellOnce()  # of this run
         super().setup(trainer)
 
     @override
@@ -80,6 +84,10 @@ class GlobalBatch(DirectTransfer, Strategy):
             # Lightning does it later; until then they are float32, and would be rounded.
             self.precision_plugin.convert_module(self._trainer.lightning_module)
         super().load_model_state_dict(checkpoint, strict)
+
+    @cached_property
+    def _tell(self) -> TellOnce:
+        return TellOnce()
 
     @property
     def _trainer(self) -> Trainer:
@@ -96,8 +104,11 @@ class GlobalBatch(DirectTransfer, Strategy):
         loader = shard_loader(dataloader, rank, world_size, seed, trainer, skips_idle)
         leaves_out_padding = hasattr(self.lightning_module, MEAN_OVER)
         if world_size > 1 and not (leaves_out_padding or trainer.predicting) and may_pad(loader):
-            loader.sharding.whole = WholeBatches(partial(self._tell, PADDED))
+            loader.sharding.whole = WholeBatches(self._tell_of_padding)
         return loader
+
+    def _tell_of_padding(self, is_whole: bool) -> None:
+        self._tell(FETCHED_WHOLE if is_whole else FETCHED_APART, subject="padding")
 
     def _run_seed(self) -> int:
         """What the order of samples is seeded by, the same on every rank."""

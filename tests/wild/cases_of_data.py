@@ -165,6 +165,15 @@ CASES: dict[str, Case] = {
     "padded, not at first": Case(
         "padded.OverTime", "padded.ApartLater", data_args={"length": 33, "batch_size": 6}
     ),
+    "padded, several in validation": Case(
+        "padded.ValidatesSeveral",
+        "padded.SeveralInValidation",
+        right=on(SEVERAL, SameOr("leaves some of")),
+        leave_out=("stopped",),
+    ),
+    "padded, loaders made in setup": Case(
+        "padded.OverTime", "padded.AsksForSteps", leave_out=("stopped", "dp2")
+    ),
     "padded by the data set": Case("padded.OverPlaces", "padded.ByItems"),
     "padded, some of an epoch": Case(
         "padded.OverTime", "padded.Padded", {"max_steps": 7}, leave_out=("stopped",)
@@ -172,7 +181,7 @@ CASES: dict[str, Case] = {
     "padded, beside concatenated targets": Case(
         "padded.OfConcatenated",
         "padded.BesideConcatenated",
-        right=on(SEVERAL, SameOr("each process pads its samples to another length")),
+        right=on(SEVERAL, SameOr("something else in the batch cannot be split")),
     ),
     "padded, and samples dropped": Case(
         "padded.OverTime",

@@ -55,8 +55,15 @@ MECHANISMS: dict[str, Mechanism] = {
         broken.no,
         "ddp2",
         "padded to the longest; padded and sorted; padded in workers; padded, not at first; "
-        "padded by the data set; padded, some of an epoch; padded, and samples dropped; "
+        "padded by the data set; padded, loaders made in setup; padded, some of an epoch; "
+        "padded, and samples dropped; "
         "a mean over padded time",
+    ),
+    "ranks compare in one order": Mechanism(
+        "strategies.loaders.passes.Pass._is_passed_by",
+        broken.no,
+        "ddp2",
+        "padded, several in validation",
     ),
     "a hook's pass is its own": Mechanism(
         "strategies.loaders.shards.Shards.start",
@@ -219,7 +226,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "all_gather; contrastive, gathered, equal parts",
     ),
     "ranks are not seeded anew": Mechanism(
-        "strategies.ddp.meeting._draw_on_from",
+        "strategies.ddp.meeting.set_global_states",
         broken.nothing,
         "ddp2",
         "split at random in setup; a head made in configure_model",

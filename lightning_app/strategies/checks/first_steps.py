@@ -46,9 +46,10 @@ class FirstSteps:
 
     Args:
         model: The user's; `device` is the one that it is on.
+        tell: Is given what is to be told.
     """
 
-    def __init__(self, model: LightningModule, device: torch.device) -> None:
+    def __init__(self, model: LightningModule, device: torch.device, tell: TellOnce) -> None:
         self._model = model
         self._step = f"{type(model).__name__}.training_step"
         self._device = device
@@ -57,7 +58,7 @@ class FirstSteps:
         self._no_mean: str | None = None  # why a loss is none; not seen where a part divides it
         self._counts = SampleCounts()
         self._written: set[str] = set()  # by each rank, of its own samples
-        self._tell = TellOnce()
+        self._tell = tell
 
     @contextmanager
     def watch(self, hook: str, shard: Shard, batch: Any = None) -> Iterator[None]:

@@ -1,7 +1,6 @@
 """ddp: how its ranks meet, for how long they wait for each other, and who is told to be missing."""
 
 import os
-import random
 import re
 import sys
 from collections.abc import Callable
@@ -10,11 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from typing_extensions import override
@@ -27,6 +23,7 @@ from lightning_app.processes.collectives import all_objects
 from lightning_app.processes.rendezvous import Meeting, meeting, names_first_rank
 from lightning_app.processes.start_check import named
 from lightning_app.strategies.ddp.loopback import on_loopback
+from lightning_app.strategies.loaders.randomness import global_states, set_global_states
 
 
 class MeetingRanks(DDPStrategy):
@@ -63,9 +60,9 @@ class MeetingRanks(DDPStrategy):
                     self._connect_all(met)
         # Lightning seeds anew here. A split of the data in `setup`, say, or layers that
         # `configure_model` makes, would be others than on one device: all go on as rank 0 would.
-        states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+        states = global_states()
         super().setup_distributed()
-        _draw_on_from(*self.broadcast(states))
+        set_global_states(self.broadcast(states))
 
     def _connect_all(self, met: Meeting) -> None:
         """Make the process group of those that have met.
@@ -139,13 +136,6 @@ class MeetingRanks(DDPStrategy):
         if sys.platform == "win32" and self._process_group_backend is None:
             return "gloo"  # Windows has no NCCL
         return super()._get_process_group_backend()
-
-
-def _draw_on_from(of_torch: Tensor, of_python: Any, of_numpy: Any) -> None:
-    """Put the global random streams in these states."""
-    torch.set_rng_state(of_torch)
-    random.setstate(of_python)
-    np.random.set_state(of_numpy)
 
 
 def load_on_all(path: Path, load: Callable[[], Any]) -> Any:

@@ -3,8 +3,8 @@
 What differs from Lightning's: `batch_size` is that of the global batch; no sample is dropped or
 repeated; gradients and logged values are those of the global batch, also where the ranks' shards
 differ in size. A training step costs no collective more than Lightning's, but for the first ten, in
-which the ranks are compared, log steps, and where the model logs, tells what its loss is a mean
-over, or gathers by itself in a batch of unequal parts.
+which the ranks are compared (of each pass, where a `collate_fn` may pad), log steps, and where the
+model logs, tells what its loss is a mean over, or gathers by itself in a batch of unequal parts.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,10 +67,11 @@ class DDPStrategy(GlobalBatch, AveragesGradients):
         super().setup(trainer)
         if self.world_size > 1:
             check_optimizers(self.optimizers, self.world_size)
-            self._begin_to_follow(trainer.lightning_module)
+            model = trainer.lightning_module
+            self._begin_to_follow(model)
             self._weight = LossWeight(self.global_rank, self.world_size, self._sum)
             self._logs = GlobalLogs(trainer, self._sum)
-            self._first_steps = FirstSteps(trainer.lightning_module, self.root_device)
+            self._first_steps = FirstSteps(model, self.root_device, self._tell)
             inside.before_epoch_values(trainer, self._epoch_ended)
             inside.after_epoch_hooks(trainer, self._logs.check_epoch_end)
             inside.around_evaluated_batches(trainer, self._alone)

@@ -59,6 +59,8 @@ class ShardedLoader(DataLoader[Any]):
         """Batches of what the newest pass asks for, as the user's loader would make them."""
         own, generator, dataset = vars(self), self.generator, self.dataset
         own["dataset"] = self.sharding.dataset
+        if again:
+            own["_iterator"] = None  # workers that stay would draw on as before
         seed, begun = None, self.sharding.begun
         if again or self._have_drawn:
             seed = self.sharding.seed

@@ -58,6 +58,7 @@ class Pass:
     Attributes:
         epoch: Whose order the batches come in.
         start: The position at which it began.
+        begins_idle: Some ranks have no part of the first batch.
         is_whole: Whether each rank fetches whole batches, and keeps its part.
         position: Global batches of the epoch that have been handed out, or left out.
         shard: The part of a global batch that was handed out last.
@@ -74,7 +75,7 @@ class Pass:
         self.left_out: Iterable[Indices] = ()
         self.note = [0, 0, 0, 0]
         self.generators: list[Tensor] = []
-        self.skips_idle = self.is_whole = False
+        self.skips_idle = self.is_whole = self.begins_idle = False
         self._fetch = fetch
         self._pending: deque[Shard] = deque()  # asked of the workers
         self._group: deque[Shard] = deque()  # handed out together, of which some are to come
@@ -108,6 +109,19 @@ class Pass:
         self.indices = chain(asked if is_whole else asked[1:], self._stream)
         self.shards.begun = self
         return self._timed(self._fetch(True))
+
+    def is_compared(self, shard: Shard, num_batches: int) -> bool:
+        """Whether all ranks come by to compare a batch, one of the first `num_batches`."""
+        is_of_all = shard.global_size >= self.shards.world_size and not self._is_passed_by()
+        return is_of_all and shard.number < self.start + num_batches
+
+    def _is_passed_by(self) -> bool:
+        """Whether some ranks come here while others end an earlier loader, which takes all ranks.
+
+        An evaluation ends a loader when it has got the next one's first batch.
+        """
+        later = self.shards.loaders_so_far()[1:] if self.skips_idle else []
+        return any(s.newest is not None and s.newest.begins_idle for s in later)
 
     @property
     def seed(self) -> int:
@@ -180,6 +194,8 @@ class Pass:
             if not hasattr(batch, "__getitem__") or (may_be_refilled and type(batch) is list):
                 batch = list(batch)  # a set, say, or a list that a sampler of the user's fills anew
             shard = Shard(batch, *self._bounds(len(batch)), number=number)
+            if number == self.start:
+                self.begins_idle = shard.global_size < shards.world_size
             self._pending.append(shard)
             yield from self._asked_for(shard)
         self.note[3] = 1

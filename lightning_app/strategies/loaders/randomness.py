@@ -69,6 +69,19 @@ class SeededSampler:
                 return
 
 
+def global_states() -> tuple[torch.Tensor, Any, Any]:
+    """The states of the global generators of torch (on the CPU), Python and NumPy."""
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def set_global_states(states: tuple[torch.Tensor, Any, Any]) -> None:
+    """Put the global generators in these states."""
+    of_torch, of_python, of_numpy = states
+    torch.set_rng_state(of_torch)
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
+
+
 State = tuple[torch.Tensor, Any, Any]  # of torch, of Python, and NumPy's generator itself
 
 

@@ -154,6 +154,13 @@ class Shards:
         number = 0 if self._trainer is None else inside.number_of(self._trainer, self)
         return self.seed * 1_000_003 + epoch + round_ * 7_368_787 + number * 15_485_863
 
+    def loaders_so_far(self) -> list["Shards"]:
+        """Those of the running loop, up to this one."""
+        if self._trainer is None:
+            return [self]
+        loaders = inside.running_loaders(self._trainer)[: inside.number_of(self._trainer, self) + 1]
+        return [shards for loader in loaders if (shards := inside.sharding_of(loader))]
+
     def is_trainers(self, a_pass: Pass) -> bool:
         """Whether a pass is the Trainer's own, and not that of a hook."""
         trainer = self._trainer

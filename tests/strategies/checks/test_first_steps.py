@@ -59,7 +59,7 @@ def step(
 
 
 def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    first_steps = FirstSteps(Model(), CPU)
+    first_steps = FirstSteps(Model(), CPU, TellOnce())
     for _ in range(3):
         with step(first_steps):
             torch.rand(1)
@@ -74,7 +74,7 @@ def test_a_line_comes_once(gathered: list[Any], capsys: pytest.CaptureFixture[st
     model = Model()
     model.automatic_optimization = False  # which virtual ranks refuse
     for hook, own in (("training_step", model), ("predict_step", Model())):
-        with step(FirstSteps(own, CPU), hook):
+        with step(FirstSteps(own, CPU, TellOnce()), hook):
             torch.rand(1)
         draws, *_ = capsys.readouterr().err.splitlines()
         assert draws.endswith("depend on the number of devices")
@@ -96,7 +96,7 @@ def test_what_any_process_sees_of_its_loss_is_told(
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     model = Model()
     model.automatic_optimization = False
-    first_steps = FirstSteps(model, CPU)
+    first_steps = FirstSteps(model, CPU, TellOnce())
     loss = nn.Linear(3, 1)(torch.ones(num_values, 3)).mean()
     with step(first_steps):  # on 2 of 4 samples
         first_steps.look_at_loss(loss, [Shard([0, 1, 2, 3], 0, 2)])
@@ -108,7 +108,7 @@ def test_what_any_process_sees_of_its_loss_is_told(
 def test_an_evaluation_is_looked_at_alone_and_told_once(
     gathered: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first_steps = FirstSteps(Model(), CPU)
+    first_steps = FirstSteps(Model(), CPU, TellOnce())
     for hook in ("validation_step", "predict_step", "training_step"):
         with step(first_steps, hook):
             torch.rand(1)
@@ -126,7 +126,7 @@ def test_batch_norm_that_keeps_no_statistics_is_told(
     model: Any = Model()
     frozen, none = nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False)
     model.norms = nn.ModuleList([frozen, nn.BatchNorm1d(3), nn.InstanceNorm1d(3)])
-    first_steps = FirstSteps(model, CPU)
+    first_steps = FirstSteps(model, CPU, TellOnce())
     with step(first_steps):
         pass
     assert capsys.readouterr().err == ""
@@ -155,7 +155,7 @@ def test_a_fast_encoder_gives_what_it_gives_unwatched(capsys: pytest.CaptureFixt
     model = Encoder().eval()
     words, pads = torch.randn(4, 6, 8), torch.zeros(4, 6, dtype=torch.bool)
     pads[1:, 3:] = True
-    first_steps = FirstSteps(model, CPU)
+    first_steps = FirstSteps(model, CPU, TellOnce())
     with torch.no_grad():
         expected = model.encoder(words, src_key_padding_mask=pads)
         with step(first_steps, "validation_step"):
@@ -181,7 +181,7 @@ def test_what_is_drawn_between_training_steps_and_not_by_a_validation_is_told(
 ) -> None:
     line = "random numbers are drawn between the first two steps of Model; if they augment samples"
     for hooks in (["training_step", "validation_step"], ["training_step"]):
-        first_steps = FirstSteps(Model(), CPU)
+        first_steps = FirstSteps(Model(), CPU, TellOnce())
         for hook in hooks:
             with step(first_steps, hook):
                 pass
@@ -221,7 +221,7 @@ def test_what_counts_in_a_step_of_fewer_samples_than_ranks_is_told(
     model: Any = Model()
     model.trainer = SimpleNamespace(callbacks=[callback()])
     model.kept, model.metric = [], CatMetric()
-    first_steps = FirstSteps(model, CPU)
+    first_steps = FirstSteps(model, CPU, TellOnce())
     for _ in range(2):
         with first_steps.watch_spare(Shard([0], 0, 1), world_size=2):
             model.metric.update(1.0)  # which is put back
@@ -242,7 +242,7 @@ def test_numbers_and_tensors_that_a_step_writes_are_looked_at(gathered: list[Any
     model.table = nn.Embedding(2, 3).requires_grad_(False)
     model.net = nn.Linear(3, 3)
     model.teacher = nn.Linear(3, 3).requires_grad_(False)  # which stays as it is
-    with step(FirstSteps(model, CPU)):  # of two samples
+    with step(FirstSteps(model, CPU, TellOnce())):  # of two samples
         model.table.weight.data = torch.ones(2, 3)
         model.net.weight.data = torch.ones(3, 3)
         model.running_loss = 0.5
@@ -270,7 +270,7 @@ def test_what_is_frozen_and_moved_apart_is_told_once(
 ) -> None:
     model: Any = Model()
     model.table = nn.Embedding(2, 3).requires_grad_(False)
-    first_steps = FirstSteps(model, CPU)
+    first_steps = FirstSteps(model, CPU, TellOnce())
     for _ in range(2):
         with step(first_steps):
             model.table.weight.data += 1
@@ -289,7 +289,7 @@ def test_a_count_of_own_samples_is_told_from_one_of_steps(
 ) -> None:
     model: Any = Model()
     model.steps, model.seen, model.fixed, model.large = 0, 0, 2, 2**60
-    first_steps = FirstSteps(model, CPU)
+    first_steps = FirstSteps(model, CPU, TellOnce())
     for _ in range(2):
         with step(first_steps, num_samples=10):
             model.steps += 1
@@ -305,7 +305,7 @@ def test_after_the_first_steps_nothing_is_looked_at(
 ) -> None:
     model = Model()
     del model.a, model.b, model.c, model.number
-    first_steps = FirstSteps(model, CPU)
+    first_steps = FirstSteps(model, CPU, TellOnce())
     for _ in range(NUM_STEPS):
         with step(first_steps):
             pass
@@ -318,7 +318,7 @@ def test_after_the_first_steps_nothing_is_looked_at(
 def test_parts_that_are_unequal_or_nothing_are_told_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first_steps = FirstSteps(Model(), CPU)
+    first_steps = FirstSteps(Model(), CPU, TellOnce())
     for _ in range(2):
         first_steps.tell_of_gathering("test_step", Shard([0, 1, 2], 0, 2), world_size=2)
         first_steps.tell_of_idleness("validation_step", Shard([0], 0, 1), world_size=2)

@@ -1,7 +1,6 @@
 """Whole batches, where ranks would pad their parts of them to other lengths."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,115 +8,12 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.nn.utils.rnn import pack_sequence, pad_sequence
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from lightning_app.strategies.batch.sharding import shard_bounds
 from lightning_app.strategies.loaders import whole
 from lightning_app.strategies.loaders.loader import may_pad, shard_loader
-from lightning_app.strategies.loaders.whole import (
-    NUM_BATCHES,
-    WholeBatches,
-    are_padded_apart,
-    digest_of,
-    rows_of,
-    shapes_in,
-)
-
-Collate = Callable[[list[Tensor]], Any]
-LENGTHS = [3, 1, 2, 7, 5]  # of the samples of one batch
-
-
-@dataclass
-class Fields:
-    x: Tensor
-    lengths: list[int]
-
-
-class Opaque:
-    """Nobody can say what is in it."""
-
-
-def padded(samples: list[Tensor]) -> Tensor:
-    return pad_sequence(samples, batch_first=True)
-
-
-def samples_of(lengths: list[int]) -> list[Tensor]:
-    return [torch.full((length, 2), float(i)) for i, length in enumerate(lengths)]
-
-
-def split(collate: Collate, lengths: list[int], world_size: int) -> tuple[list[Any], Any]:
-    """What a `collate_fn` makes of each rank's part of a batch, and of the whole."""
-    samples = samples_of(lengths)
-    bounds = [shard_bounds(len(samples), rank, world_size) for rank in range(world_size)]
-    return [collate(samples[start:stop]) for start, stop in bounds], collate(samples)
-
-
-def ranks_of(parts: list[Any], size: int) -> list[tuple[int, Any]]:
-    bounds = [shard_bounds(size, rank, len(parts)) for rank in range(len(parts))]
-    both = zip(parts, bounds, strict=True)
-    return [(stop - start, shapes_in(part)) for part, (start, stop) in both]
-
-
-@pytest.mark.parametrize(
-    ("collate", "rows"),
-    [
-        (padded, {(): 0}),
-        (pad_sequence, {(): 1}),  # time first
-        (lambda s: (padded(s), torch.stack([x[0] for x in s])), {(0,): 0, (1,): 0}),
-        (
-            lambda s: {"x": padded(s), "names": ["a" for _ in s], "longest": max(map(len, s))},
-            {("x",): 0, ("names",): 0, ("longest",): None},
-        ),
-        (lambda s: Fields(padded(s), [len(x) for x in s]), {(0,): 0, (1,): 0}),
-        (lambda s: [padded(s).numpy(), torch.arange(max(map(len, s)))], {(0,): 0, (1,): None}),
-        (lambda s: [padded(s), tuple(s)], {(0,): 0, (1,): 0}),
-        (lambda s: [padded(s), torch.tensor(0.5), None, "en", True], {(0,): 0, (1,): None}),
-    ],
-)
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_rows_of_a_padded_batch_are_found(
-    collate: Collate, rows: dict[Any, int | None], world_size: int
-) -> None:
-    parts, all_samples = split(collate, LENGTHS, world_size)
-    ranks = ranks_of(parts, len(LENGTHS))
-    assert are_padded_apart(ranks)
-    assert rows_of(all_samples, ranks) == rows
-
-
-@pytest.mark.parametrize(
-    "beside",
-    [
-        torch.cat,  # the rows of all samples, one after the other
-        lambda s: sum(map(len, s)),
-        lambda s: torch.tensor(sum(map(len, s))),
-        lambda s: torch.tensor(len(s)),
-        lambda s: torch.zeros(len(s), len(s)),  # which of the two?
-        lambda s: [x[0] for x in s for _ in range(2)],
-        lambda s: pack_sequence(s, enforce_sorted=False),
-        lambda s: torch.nested.nested_tensor(s, layout=torch.jagged),
-        lambda s: Opaque(),
-    ],
-)
-def test_what_cannot_be_split_keeps_a_batch_in_parts(beside: Callable[[Any], Any]) -> None:
-    parts, all_samples = split(lambda s: (padded(s), beside(s)), LENGTHS, 2)
-    ranks = ranks_of(parts, len(LENGTHS))
-    assert not are_padded_apart(ranks) or rows_of(all_samples, ranks) is None
-
-
-@pytest.mark.parametrize(
-    ("collate", "lengths"),
-    [
-        (padded, [4, 4, 4, 4]),
-        (padded, [7, 2, 7, 5]),  # the longest is as long in both parts
-        (lambda s: list(s), LENGTHS),
-        (torch.cat, LENGTHS),
-        (lambda s: ["a" for _ in s], LENGTHS),
-    ],
-)
-def test_batches_of_one_length_need_not_be_whole(collate: Collate, lengths: list[int]) -> None:
-    parts, _ = split(collate, lengths, 2)
-    assert not are_padded_apart(ranks_of(parts, len(lengths)))
+from lightning_app.strategies.loaders.whole import NUM_BATCHES, WholeBatches
+from tests.strategies.batch.test_padded import padded, samples_of
 
 
 class OtherRank:
@@ -135,13 +31,13 @@ class OtherRank:
 
 def rank_0s(
     monkeypatch: pytest.MonkeyPatch, lengths: list[int], longest_of_other: int, **more: Any
-) -> tuple[Any, OtherRank, list[str]]:
+) -> tuple[Any, OtherRank, list[bool]]:
     """The first of two ranks' view of batches of 4, what it asks, and what it tells."""
-    other, told = OtherRank(2, longest_of_other), list[str]()
+    other, told = OtherRank(2, longest_of_other), list[bool]()
     monkeypatch.setattr(whole, "all_objects", other)
     loader: Any = DataLoader(samples_of(lengths), 4, collate_fn=padded, **more)  # type: ignore[arg-type]
     view: Any = shard_loader(loader, 0, 2)
-    view.sharding.whole = WholeBatches(lambda: told.append("told"))
+    view.sharding.whole = WholeBatches(told.append)
     return view, other, told
 
 
@@ -153,7 +49,7 @@ def test_ranks_fetch_whole_batches_from_where_parts_differ(
     view, other, told = rank_0s(monkeypatch, lengths, 3, **workers)
     first = [tuple(batch.shape) for batch in view]
     assert first == [(2, 3, 2), (2, 3, 2), (2, 5, 2), (2, 2, 2)]
-    assert (told, other.num_asked) == (["told"], 3)  # twice for shapes, once whether all agree
+    assert (told, other.num_asked) == ([True], 3)  # twice for shapes, once whether all agree
     assert [batch.shape[1] for batch in view] == [3, 3, 5, 2]
     assert [batch[:, 0, 0].tolist() for batch in view] == [[0, 1], [4, 5], [8, 9], [12, 13]]
     assert other.num_asked == 3
@@ -207,6 +103,32 @@ def test_a_run_that_is_continued_goes_on_with_whole_batches(
     view.load_state_dict({k: v for k, v in state.items() if k != "is_padded"})  # of an old version
 
 
+def test_a_list_of_samples_is_not_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of other heights look so, where one has as many channels as a part has samples."""
+    asked: list[int] = []
+
+    class Pictures(TensorDataset):
+        def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+            asked.append(index)
+            return torch.zeros(2, 5 + index, 7)
+
+    class OfPictures(OtherRank):
+        def __call__(self, value: Any) -> list[Any]:
+            self.num_asked += 1
+            of_lists = 2, {(): (2,), (0,): (2, 9, 7), (1,): (2, 9, 7)}
+            return [value, of_lists if isinstance(value[1], dict) else value]
+
+    other, told = OfPictures(2, 0), list[bool]()
+    monkeypatch.setattr(whole, "all_objects", other)
+    loader: Any = DataLoader(Pictures(torch.zeros(12)), 4, collate_fn=list)
+    view: Any = shard_loader(loader, 0, 2)
+    view.sharding.whole = WholeBatches(told.append)
+    for _ in range(2):
+        assert [len(batch) for batch in view] == [2, 2, 2]
+    assert not told
+    assert asked == [0, 1, 0, 1, 2, 3, 4, 5, 8, 9, 0, 1, 4, 5, 8, 9]  # the first batch once whole
+
+
 @pytest.mark.parametrize("other", [lambda x: {"x": x}, lambda x: x[:, 0, 0].sum(), lambda x: "x"])
 def test_a_batch_of_other_values_than_those_before_is_refused(
     other: Callable[[Tensor], Any], monkeypatch: pytest.MonkeyPatch
@@ -232,13 +154,7 @@ def test_what_ranks_draw_differently_is_not_fetched_whole(monkeypatch: pytest.Mo
     view, other, told = rank_0s(monkeypatch, [3, 1, 1, 1], 1)
     other.whole = True, "a digest"
     assert [tuple(batch.shape) for batch in view] == [(2, 3, 2)]
-    assert not told
-    batch = [torch.zeros(2), {"a": np.ones(3)}, "b", torch.tensor(True)]
-    assert digest_of(batch) == digest_of(
-        [torch.zeros(2), {"a": np.ones(3)}, "c", torch.tensor(True)]
-    )
-    for different in ([torch.ones(2), *batch[1:]], [batch[0], {"a": np.zeros(3)}, *batch[2:]]):
-        assert digest_of(batch) != digest_of(different)
+    assert told == [False]
 
 
 class BySeveral(TensorDataset):

@@ -142,3 +142,25 @@ class DropsLater(Padded):
         own = lengths(self.length)
         own[2 * self.batch_size] = 9
         self.train = Samples(own, seed=1)
+
+
+class SeveralInValidation(Padded):
+    """Loaders of 8, 1 and 8 samples: a rank has no part of the second."""
+
+    def val_dataloader(self):
+        return [
+            DataLoader(Subset(self.val, range(n)), 4, collate_fn=self.collate) for n in (8, 1, 8)
+        ]
+
+
+class AsksForSteps(Padded):
+    """Has the Trainer make its loaders before the strategy is set up."""
+
+    def setup(self, stage):
+        super().setup(stage)
+        self.num_steps = self.trainer.estimated_stepping_batches
+
+
+class ValidatesSeveral(OverTime):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("val/loss", self.loss(batch))
