@@ -60,7 +60,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "a mean over padded time",
     ),
     "ranks compare in one order": Mechanism(
-        "strategies.loaders.passes.Pass._is_passed_by",
+        "strategies.loaders.whole._is_passed_by",
         broken.no,
         "ddp2",
         "padded, several in validation",

@@ -110,19 +110,6 @@ class Pass:
         self.shards.begun = self
         return self._timed(self._fetch(True))
 
-    def is_compared(self, shard: Shard, num_batches: int) -> bool:
-        """Whether all ranks come by to compare a batch, one of the first `num_batches`."""
-        is_of_all = shard.global_size >= self.shards.world_size and not self._is_passed_by()
-        return is_of_all and shard.number < self.start + num_batches
-
-    def _is_passed_by(self) -> bool:
-        """Whether some ranks come here while others end an earlier loader, which takes all ranks.
-
-        An evaluation ends a loader when it has got the next one's first batch.
-        """
-        later = self.shards.loaders_so_far()[1:] if self.skips_idle else []
-        return any(s.newest is not None and s.newest.begins_idle for s in later)
-
     @property
     def seed(self) -> int:
         """Of its random streams, the same on every rank."""

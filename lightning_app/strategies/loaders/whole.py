@@ -63,7 +63,7 @@ class WholeBatches:
             shard = its_pass.coming
             if its_pass.is_whole:
                 batch = self._part(batch, shard)
-            elif states and its_pass.is_compared(shard, NUM_BATCHES):
+            elif states and _is_compared(its_pass, shard):
                 ranks = all_objects((shard.size, shapes_in(batch)))
                 if its_pass.shards.is_padded or self._are_apart(ranks):
                     batches = iter(())  # its workers end, before others begin
@@ -106,3 +106,18 @@ class WholeBatches:
     def _part(self, batch: Any, shard: Shard) -> Any:
         """A rank's part of a whole batch; all of it for one that has none, and counts nothing."""
         return part_of(batch, self._rows, shard) if shard.size else batch
+
+
+def _is_compared(its_pass: "Pass", shard: Shard) -> bool:
+    """Whether all ranks come by to compare a batch, and it is one of a pass's first."""
+    is_of_all = shard.global_size >= its_pass.shards.world_size and not _is_passed_by(its_pass)
+    return is_of_all and shard.number < its_pass.start + NUM_BATCHES
+
+
+def _is_passed_by(its_pass: "Pass") -> bool:
+    """Whether some ranks come here while others end an earlier loader, for which all ranks meet.
+
+    An evaluation ends a loader when it has got the next one's first batch.
+    """
+    later = its_pass.shards.loaders_so_far()[1:] if its_pass.skips_idle else []
+    return any(shards.newest is not None and shards.newest.begins_idle for shards in later)
