@@ -45,17 +45,6 @@ def check_may_skip(trainer: Trainer) -> None:
         )
 
 
-PADDED = "samples are padded to the longest, which is another in each process's part of a batch"
-FETCHED_WHOLE = (
-    f"{PADDED}: for the numbers of one device, each process loads whole batches and keeps a part; "
-    f"if the loss leaves out padded places, a method `{MEAN_OVER}(batch)` of the model saves that"
-)
-FETCHED_APART = (
-    f"{PADDED}, and something else in the batch cannot be split, or is random, so what is computed "
-    "over padded places depends on the number of devices: leave these out, or pad to one length"
-)
-
-
 class GlobalBatch(DirectTransfer, Strategy):
     """Splits loaders, and runs each step with what is known of its batch.
 
@@ -104,11 +93,8 @@ class GlobalBatch(DirectTransfer, Strategy):
         loader = shard_loader(dataloader, rank, world_size, seed, trainer, skips_idle)
         leaves_out_padding = hasattr(self.lightning_module, MEAN_OVER)
         if world_size > 1 and not (leaves_out_padding or trainer.predicting) and may_pad(loader):
-            loader.sharding.whole = WholeBatches(self._tell_of_padding)
+            loader.sharding.whole = WholeBatches(self._tell)
         return loader
-
-    def _tell_of_padding(self, is_whole: bool) -> None:
-        self._tell(FETCHED_WHOLE if is_whole else FETCHED_APART, subject="padding")
 
     def _run_seed(self) -> int:
         """What the order of samples is seeded by, the same on every rank."""

@@ -183,10 +183,21 @@ CASES: dict[str, Case] = {
         "padded.BesideConcatenated",
         right=on(SEVERAL, SameOr("something else in the batch cannot be split")),
     ),
+    "padded, with places in the batch": Case(
+        "padded.PutsBack",
+        "padded.InOrder",
+        right=on(SEVERAL, SameOr("something else in the batch cannot be split")),
+    ),
+    "padded and shuffled, by steps that draw": Case(
+        "padded.DropsSome", "padded.Shuffles", leave_out=("one", "stopped", "dp2", "ddp3")
+    ),
+    "padded, and a sample squeezed": Case(
+        "padded.OverSqueezed", "padded.Squeezed", data_args={"length": 41, "val_length": 10}
+    ),
     "padded, and samples dropped": Case(
         "padded.OverTime",
         "padded.DropsLater",
-        right=on(SEVERAL, Refused("as samples are padded, but one has 9 of the 10 samples")),
+        right=on(SEVERAL, Refused("the batch has 4 of the 5 samples asked for")),
     ),
     # Samples that come and go in `collate_fn`.
     "collate drops samples": Case(

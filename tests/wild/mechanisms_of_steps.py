@@ -56,8 +56,22 @@ MECHANISMS: dict[str, Mechanism] = {
         "ddp2",
         "padded to the longest; padded and sorted; padded in workers; padded, not at first; "
         "padded by the data set; padded, loaders made in setup; padded, some of an epoch; "
-        "padded, and samples dropped; "
-        "a mean over padded time",
+        "a mean over padded time; padded, and a sample squeezed",
+    ),
+    "a batch is looked at for samples that are left out": Mechanism(
+        "strategies.batch.loss_weight.LossWeight.set",
+        broken.nothing,
+        "ddp2",
+        "padded, and samples dropped",
+    ),
+    "places of samples in a batch are found": Mechanism(
+        "strategies.batch.padded._are_places", broken.no, "ddp2", "padded, with places in the batch"
+    ),
+    "ranks draw the same for whole batches": Mechanism(
+        "strategies.loaders.loader.SeededSampler",
+        lambda sampler, seed: sampler,
+        "ddp2",
+        "padded and shuffled, by steps that draw",
     ),
     "ranks compare in one order": Mechanism(
         "strategies.loaders.whole._is_passed_by",

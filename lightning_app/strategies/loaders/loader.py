@@ -24,6 +24,7 @@ from lightning_app.hooks import has_hook
 from lightning_app.limits import max_processes
 from lightning_app.strategies.loaders.fetching import fetcher
 from lightning_app.strategies.loaders.passes import Batches
+from lightning_app.strategies.loaders.randomness import SeededSampler
 from lightning_app.strategies.loaders.shards import Shards
 from lightning_app.strategies.loaders.workers import as_workers_start, deaf_to_signals
 
@@ -61,22 +62,25 @@ class ShardedLoader(DataLoader[Any]):
         own["dataset"] = self.sharding.dataset
         if again:
             own["_iterator"] = None  # workers that stay would draw on as before
-        seed, begun = None, self.sharding.begun
+        seed = None
         if again or self._have_drawn:
             seed = self.sharding.seed
         elif self.sharding.world_size > 1:
             seed = _draw_base_seed(generator)
-        if begun is not None and begun.is_whole:  # what all ranks fetch is to be the same
-            own["generator"] = torch.Generator().manual_seed(begun.seed)
+        if (of_all := self.sharding.seed_of_whole) is not None:
+            seed = of_all
         elif seed is not None:  # workers of different ranks draw different numbers
-            own["generator"] = torch.Generator().manual_seed(seed + self.sharding.rank)
+            seed += self.sharding.rank
+        if seed is not None:
+            own["generator"] = torch.Generator().manual_seed(seed)
         try:
             if self.num_workers or self.pin_memory:
                 return self._workers_batches()
             _draw_base_seed(self.generator)
             # The same calls without a DataLoader's iterator, which takes longer than to fetch a
             # small batch.
-            return map(fetcher(self), iter(self._index_sampler))
+            fetched = map(fetcher(self), iter(self._index_sampler))
+            return fetched if of_all is None else SeededSampler(fetched, of_all)
         finally:
             own |= {"generator": generator, "dataset": dataset}
 
@@ -222,12 +226,13 @@ def why_not_split(loader: object) -> str | None:
 
 def may_pad(loader: object) -> TypeGuard[ShardedLoader]:
     """Whether a loader is split, and has code of the user's that sees several samples at once."""
-    if not isinstance(loader, ShardedLoader) or loader.batch_sampler is None:
+    if not isinstance(loader, ShardedLoader):
         return False
     dataset = loader.dataset
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return loader.collate_fn is not default_collate or hasattr(dataset, "__getitems__")
+    sees_several = loader.batch_sampler is None or hasattr(dataset, "__getitems__")
+    return sees_several or loader.collate_fn is not default_collate
 
 
 def step_over_iterator(trainer: Trainer) -> str | None:

@@ -99,14 +99,16 @@ class Pass:
         shards.begun = self
         return self._hand_out(self._timed(self._fetch(False)))
 
-    def ask_again(self, is_whole: bool) -> Iterator[Any]:
-        """Ask anew, for whole batches or for this rank's parts, from the newest batch on.
+    def ask_again(self, is_whole: bool, is_new: bool = True) -> Iterator[Any]:
+        """Ask anew for what has been asked for.
 
-        It has been fetched; that is not done again where it is asked for in parts.
+        Args:
+            is_whole: For whole batches, or else for this rank's parts.
+            is_new: Also for the batch that has been fetched, and not been handed out.
         """
         self.is_whole = is_whole
         asked = [self._asked(s) for s in self._pending if s.size or not self.skips_idle]
-        self.indices = chain(asked if is_whole else asked[1:], self._stream)
+        self.indices = chain(asked if is_new else asked[1:], self._stream)
         self.shards.begun = self
         return self._timed(self._fetch(True))
 

@@ -1,5 +1,6 @@
 """The random streams of samplers that draw from the global generators: (seed, epoch) alone."""
 
+import pickle
 import random
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -72,6 +73,12 @@ class SeededSampler:
 def global_states() -> tuple[torch.Tensor, Any, Any]:
     """The states of the global generators of torch (on the CPU), Python and NumPy."""
     return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def are_drawn_since(states: tuple[torch.Tensor, Any, Any]) -> bool:
+    """Whether a global generator has another state by now."""
+    (of_torch, *others), (now_of_torch, *now) = states, global_states()
+    return not of_torch.equal(now_of_torch) or pickle.dumps(others) != pickle.dumps(now)
 
 
 def set_global_states(states: tuple[torch.Tensor, Any, Any]) -> None:

@@ -154,6 +154,12 @@ class Shards:
         number = 0 if self._trainer is None else inside.number_of(self._trainer, self)
         return self.seed * 1_000_003 + epoch + round_ * 7_368_787 + number * 15_485_863
 
+    @property
+    def seed_of_whole(self) -> int | None:
+        """What all ranks draw by as they fetch the same whole batches; `None` where they do not."""
+        begun = self.begun
+        return None if begun is None or not begun.is_whole else begun.seed
+
     def loaders_so_far(self) -> list["Shards"]:
         """Those of the running loop, up to this one."""
         if self._trainer is None:

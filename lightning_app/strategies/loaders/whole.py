@@ -11,7 +11,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from lightning_app.processes.collectives import all_objects
+from lightning_app.strategies.batch.loss_weight import MEAN_OVER
 from lightning_app.strategies.batch.padded import (
+    NoPart,
     Rows,
     Shapes,
     are_padded_apart,
@@ -21,13 +23,30 @@ from lightning_app.strategies.batch.padded import (
     shapes_in,
 )
 from lightning_app.strategies.batch.sharding import Shard
-from lightning_app.strategies.loaders.randomness import global_states, set_global_states
+from lightning_app.strategies.loaders.randomness import (
+    are_drawn_since,
+    global_states,
+    set_global_states,
+)
 
 if TYPE_CHECKING:
     from lightning_app.strategies.loaders.passes import Pass
 
 NUM_BATCHES = 10  # of a pass, that are compared
 
+PADDED = "samples are padded to the longest, which is another in each process's part of a batch"
+WHOLE = (
+    f"{PADDED}: for the numbers of one device, each process loads whole batches and keeps a part; "
+    f"if the loss leaves out padded places, a method `{MEAN_OVER}(batch)` of the model saves that"
+)
+APART = (
+    f"{PADDED}, and something else in the batch cannot be split, or is random, so what is computed "
+    "over padded places depends on the number of devices: leave these out, or pad to one length"
+)
+DRAWN = (
+    "random numbers are drawn as batches are fetched: whole ones, so that they are the same on all "
+    "processes, but others than on one device"
+)
 _END = object()
 
 
@@ -35,13 +54,13 @@ class WholeBatches:
     """Finds out whether ranks have to fetch whole batches, and takes their parts of these.
 
     Args:
-        tell: Is called where parts are padded apart, with whether whole batches are fetched.
+        tell: Is called with a line for the user, and what it is about.
 
     Attributes:
         is_on: Whether they are.
     """
 
-    def __init__(self, tell: Callable[[bool], None]) -> None:
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
         self.is_on = False
         self._tell = tell
         self._rows: Rows = {}  # of each value the dimension with the samples
@@ -60,23 +79,29 @@ class WholeBatches:
             states = global_states() if may_compare else None
             if (batch := next(batches, _END)) is _END:
                 return
-            shard = its_pass.coming
-            if its_pass.is_whole:
-                batch = self._part(batch, shard)
-            elif states and _is_compared(its_pass, shard):
+            shard, shards = its_pass.coming, its_pass.shards
+            if states and not its_pass.is_whole and _is_compared(its_pass, shard):
                 ranks = all_objects((shard.size, shapes_in(batch)))
-                if its_pass.shards.is_padded or self._are_apart(ranks):
+                if shards.is_padded or self._are_apart(ranks):
+                    if are_drawn_since(states):
+                        self._tell(DRAWN, "draws as batches are fetched")
                     batches = iter(())  # its workers end, before others begin
                     set_global_states(states)
-                    batches = its_pass.ask_again(is_whole=True)
-                    whole = next(batches)
-                    self._learn(whole, ranks, its_pass.shards.is_padded)
-                    its_pass.shards.is_padded = self.is_on
-                    if self.is_on:
-                        batch = self._part(whole, shard)
-                    else:
-                        batches = iter(())
-                        batches = its_pass.ask_again(is_whole=False)
+                    batches, part = its_pass.ask_again(is_whole=True), batch
+                    batch = next(batches)
+                    self._learn(batch, ranks, shards.is_padded)
+                    shards.is_padded = self.is_on
+                    if not self.is_on:
+                        batches, batch = iter(()), part
+                        batches = its_pass.ask_again(is_whole=False, is_new=False)
+            if its_pass.is_whole and shard.size and not shard.is_whole:
+                try:
+                    batch = part_of(batch, self._rows, shard)
+                except NoPart:  # on all ranks, which have the same batch
+                    self._give_up()
+                    shards.is_padded, batches = False, iter(())
+                    batches = its_pass.ask_again(is_whole=False, is_new=True)
+                    batch = next(batches)
             yield batch
 
     def _are_apart(self, ranks: Sequence[tuple[int, Shapes]]) -> bool:
@@ -94,18 +119,18 @@ class WholeBatches:
         rows = rows_of(whole, ranks)
         first, *others = all_objects((rows is not None, digest_of(whole)))
         if rows is None or not all(other == first for other in others):
-            self._is_settled = True
-            self._tell(False)
+            self._give_up()
             return
         self._rows = rows
         # Lists of samples, as of pictures, may have looked so.
         self.is_on = self._is_settled = is_padded or self._are_apart(ranks)
         if self.is_on:
-            self._tell(True)
+            self._tell(WHOLE, "padding")
 
-    def _part(self, batch: Any, shard: Shard) -> Any:
-        """A rank's part of a whole batch; all of it for one that has none, and counts nothing."""
-        return part_of(batch, self._rows, shard) if shard.size else batch
+    def _give_up(self) -> None:
+        """Stay with parts."""
+        self.is_on, self._is_settled = False, True
+        self._tell(APART, "padding")
 
 
 def _is_compared(its_pass: "Pass", shard: Shard) -> bool:

@@ -68,6 +68,8 @@ def ranks_of(parts: list[Any], size: int) -> list[tuple[int, Any]]:
         (lambda s: [padded(s), tuple(s)], {(0,): 0, (1,): 0}),
         (lambda s: [padded(s), torch.tensor(0.5), None, "en", True], {(0,): 0, (1,): None}),
         (lambda s: [padded(s), np.int64(max(map(len, s))), 0], {(0,): 0, (1,): None, (2,): None}),
+        (lambda s: [padded(s), len(s), torch.tensor(len(s))], {(0,): 0, (1,): 0, (2,): 0}),
+        (lambda s: [padded(s), torch.tensor([x[0, 0] for x in s]).long()], {(0,): 0, (1,): 0}),
         (lambda s: [padded(s), [Opaque() for _ in s]], {(0,): 0, (1,): 0}),
         (lambda s: [padded(s), [[7] * 99 for _ in s]], {(0,): 0, (1,): 0}),
     ],
@@ -88,10 +90,14 @@ def test_rows_of_a_padded_batch_are_found(
         torch.cat,  # the rows of all samples, one after the other
         lambda s: sum(map(len, s)),
         lambda s: torch.tensor(sum(map(len, s))),
-        lambda s: torch.tensor(len(s)),
         lambda s: torch.zeros(len(s), len(s)),  # which of the two?
         lambda s: [x[0] for x in s for _ in range(2)],
         lambda s: pack_sequence(s, enforce_sorted=False),
+        lambda s: torch.arange(len(s)),  # places, which are others in each part
+        lambda s: list(range(len(s)))[::-1],
+        lambda s: [
+            torch.stack([x[min(t, len(x) - 1)] for x in s]) for t in range(max(map(len, s)))
+        ],
         lambda s: torch.nested.nested_tensor(s, layout=torch.jagged),
         lambda s: Opaque(),
         lambda s: [7] * 99,  # of 99 classes, the samples of each, perhaps
@@ -103,6 +109,27 @@ def test_what_cannot_be_split_keeps_a_batch_in_parts(beside: Callable[[Any], Any
     parts, all_samples = split(lambda s: (padded(s), beside(s)), LENGTHS, 2)
     ranks = ranks_of(parts, len(LENGTHS))
     assert not are_padded_apart(ranks) or rows_of(all_samples, ranks) is None
+
+
+class Held:
+    """An object of the user's own with tensors in it."""
+
+    def __init__(self, samples: list[Tensor]) -> None:
+        self.x, self.name = padded(samples), "x"
+
+
+@pytest.mark.parametrize(
+    "collate",
+    [
+        Held,  # which nobody can make another of
+        lambda s: [torch.zeros(len(s), 2) for _ in range(max(map(len, s)))],  # steps of time
+    ],
+)
+def test_what_is_padded_is_seen_where_it_cannot_be_split(collate: Collate) -> None:
+    parts, all_samples = split(collate, LENGTHS, 2)
+    ranks = ranks_of(parts, len(LENGTHS))
+    assert are_padded_apart(ranks)
+    assert rows_of(all_samples, ranks) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
@@ -31,13 +30,13 @@ class OtherRank:
 
 def rank_0s(
     monkeypatch: pytest.MonkeyPatch, lengths: list[int], longest_of_other: int, **more: Any
-) -> tuple[Any, OtherRank, list[bool]]:
+) -> tuple[Any, OtherRank, list[str]]:
     """The first of two ranks' view of batches of 4, what it asks, and what it tells."""
-    other, told = OtherRank(2, longest_of_other), list[bool]()
+    other, told = OtherRank(2, longest_of_other), list[str]()
     monkeypatch.setattr(whole, "all_objects", other)
     loader: Any = DataLoader(samples_of(lengths), 4, collate_fn=padded, **more)  # type: ignore[arg-type]
     view: Any = shard_loader(loader, 0, 2)
-    view.sharding.whole = WholeBatches(told.append)
+    view.sharding.whole = WholeBatches(lambda line, subject: told.append(line))
     return view, other, told
 
 
@@ -49,7 +48,7 @@ def test_ranks_fetch_whole_batches_from_where_parts_differ(
     view, other, told = rank_0s(monkeypatch, lengths, 3, **workers)
     first = [tuple(batch.shape) for batch in view]
     assert first == [(2, 3, 2), (2, 3, 2), (2, 5, 2), (2, 2, 2)]
-    assert (told, other.num_asked) == ([True], 3)  # twice for shapes, once whether all agree
+    assert (told, other.num_asked) == ([whole.WHOLE], 3)  # twice for shapes, once whether all agree
     assert [batch.shape[1] for batch in view] == [3, 3, 5, 2]
     assert [batch[:, 0, 0].tolist() for batch in view] == [[0, 1], [4, 5], [8, 9], [12, 13]]
     assert other.num_asked == 3
@@ -118,29 +117,68 @@ def test_a_list_of_samples_is_not_padded(monkeypatch: pytest.MonkeyPatch) -> Non
             of_lists = 2, {(): (2,), (0,): (2, 9, 7), (1,): (2, 9, 7)}
             return [value, of_lists if isinstance(value[1], dict) else value]
 
-    other, told = OfPictures(2, 0), list[bool]()
+    other, told = OfPictures(2, 0), list[str]()
     monkeypatch.setattr(whole, "all_objects", other)
     loader: Any = DataLoader(Pictures(torch.zeros(12)), 4, collate_fn=list)
     view: Any = shard_loader(loader, 0, 2)
-    view.sharding.whole = WholeBatches(told.append)
+    view.sharding.whole = WholeBatches(lambda line, subject: told.append(line))
     for _ in range(2):
         assert [len(batch) for batch in view] == [2, 2, 2]
     assert not told
     assert asked == [0, 1, 0, 1, 2, 3, 4, 5, 8, 9, 0, 1, 4, 5, 8, 9]  # the first batch once whole
 
 
-@pytest.mark.parametrize("other", [lambda x: {"x": x}, lambda x: x[:, 0, 0].sum(), lambda x: "x"])
-def test_a_batch_of_other_values_than_those_before_is_refused(
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda x: {"x": x},
+        lambda x: x[:, 0, 0].sum(),
+        lambda x: "x",
+        lambda x: [x, x],
+        lambda x: x[:2],  # it leaves a sample out
+    ],
+)
+def test_parts_are_fetched_from_where_batches_are_others(
     other: Callable[[Tensor], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def collate(samples: list[Tensor]) -> Any:
         batch = padded(samples)
         return other(batch) if len(samples) == 3 else batch
 
-    view, _, _ = rank_0s(monkeypatch, [3, 1, 1, 1, 1, 1, 1], 1)
+    view, _, told = rank_0s(monkeypatch, [3, 1, 1, 1, 1, 1, 1], 1)
     view.sharding.loader.collate_fn = vars(view)["collate_fn"] = collate
-    with pytest.raises(MisconfigurationException, match="the batches before had another structure"):
-        list(view)
+    first, second = view
+    assert first.shape == (2, 3, 2)
+    assert second.shape == (2, 1, 2)
+    assert told == [whole.WHOLE, whole.APART]
+    assert [batch.shape for batch in view] == [(2, 3, 2), (2, 1, 2)]
+
+
+def test_a_part_that_is_all_of_a_batch_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def collate(samples: list[Tensor]) -> Tensor:
+        return padded(samples).squeeze()
+
+    view, _, told = rank_0s(monkeypatch, [3, 1, 1, 1, 1], 1)
+    view.sharding.loader.collate_fn = vars(view)["collate_fn"] = collate
+    assert [batch.shape for batch in view] == [(2, 3, 2), (2,)]
+    assert told == [whole.WHOLE]
+
+
+def test_whole_batches_are_fetched_by_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def collate(samples: list[Tensor]) -> Tensor:
+        return padded(samples) + torch.rand(1)
+
+    batches = []
+    for _ in range(2):
+        more = {"generator": torch.Generator()}  # whence a pass has its seed
+        view, _, told = rank_0s(monkeypatch, [3, 1, 1, 1, 1, 1, 1, 1], 1, **more)
+        view.sharding.loader.collate_fn = vars(view)["collate_fn"] = collate
+        before = torch.get_rng_state()
+        batches.append(torch.cat([batch.flatten() for batch in view]))
+        assert torch.get_rng_state().equal(before)
+        assert told == [whole.DRAWN, whole.WHOLE]
+        torch.rand(1)
+    assert batches[0].equal(batches[1])
 
 
 def test_what_is_cut_is_as_if_it_were_made_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +192,7 @@ def test_what_ranks_draw_differently_is_not_fetched_whole(monkeypatch: pytest.Mo
     view, other, told = rank_0s(monkeypatch, [3, 1, 1, 1], 1)
     other.whole = True, "a digest"
     assert [tuple(batch.shape) for batch in view] == [(2, 3, 2)]
-    assert told == [False]
+    assert told == [whole.APART]
 
 
 class BySeveral(TensorDataset):
@@ -173,5 +211,5 @@ class BySeveral(TensorDataset):
 )
 def test_what_cannot_pad_is_not_compared(dataset: Any, collate: Any, expected: bool) -> None:
     assert may_pad(shard_loader(DataLoader(dataset, 2, collate_fn=collate), 0, 2)) is expected
-    assert not may_pad(shard_loader(DataLoader(dataset, None), 0, 2))
+    assert may_pad(shard_loader(DataLoader(dataset, None), 0, 2))
     assert not may_pad([1, 2])

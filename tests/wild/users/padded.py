@@ -164,3 +164,50 @@ class AsksForSteps(Padded):
 class ValidatesSeveral(OverTime):
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         self.log("val/loss", self.loss(batch))
+
+
+class InOrder(Padded):
+    """Sorted by length, with the places at which each sample was."""
+
+    @staticmethod
+    def collate(samples):
+        order = sorted(range(len(samples)), key=lambda i: -len(samples[i][0]))
+        x, y = zip(*samples, strict=True)
+        return pad_sequence([x[i] for i in order], True), torch.tensor(order), torch.stack(y)
+
+
+class PutsBack(Regression):
+    def loss(self, batch):
+        x, order, y = batch
+        return nn.functional.mse_loss(self(x).mean(1)[order.argsort()], y)
+
+
+class Shuffles(Padded):
+    """Gives the samples of a batch in another order each time."""
+
+    @staticmethod
+    def collate(samples):
+        return Padded.collate([samples[i] for i in torch.randperm(len(samples))])
+
+
+class DropsSome(OverTime):
+    """Draws in each step, so that the ranks' generators part."""
+
+    def loss(self, batch):
+        kept = nn.functional.dropout(batch["x"][:, :, :1], 0.5).mean() * 0
+        return super().loss(batch) + kept
+
+
+class Squeezed(Padded):
+    """Takes the dimension of a single sample away."""
+
+    @staticmethod
+    def collate(samples):
+        x, y = zip(*samples, strict=True)
+        return pad_sequence(x, batch_first=True).squeeze(0), torch.stack(y).squeeze(0)
+
+
+class OverSqueezed(Regression):
+    def loss(self, batch):
+        x, y = batch
+        return nn.functional.mse_loss(self(x).mean(-2), y)
