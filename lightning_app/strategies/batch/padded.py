@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_app.strategies.batch.batch_size import MANY
 from lightning_app.strategies.batch.sharding import Shard
 from lightning_app.strategies.batch.structure import rebuild, replaceable
 
@@ -58,8 +59,13 @@ def are_padded_apart(ranks: Sequence[tuple[int, Shapes]]) -> bool:
         ranks: Of each its samples, and the shapes in its part of a batch.
     """
     sizes = [size for size, _ in ranks]
+    are_sure = len({*sizes}) > 1 or sizes[0] >= MANY  # a pair may be of two samples, or x and y
+    of_samples: set[Path] = set()  # lists with an entry for each, and what is in them
     for path in ranks[0][1]:
         lengths = _by_dimension([shapes.get(path, ()) for _, shapes in ranks])
+        if path[:-1] in of_samples or (are_sure and lengths == [sizes]):
+            of_samples.add(path)
+            continue
         if sizes in lengths and any(len({*each}) > 1 for each in lengths if each != sizes):
             return True
         entries = _by_dimension([shapes.get((*path, 0), ()) for _, shapes in ranks])

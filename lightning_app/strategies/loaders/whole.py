@@ -44,8 +44,8 @@ APART = (
     "over padded places depends on the number of devices: leave these out, or pad to one length"
 )
 DRAWN = (
-    "random numbers are drawn as batches are fetched: whole ones, so that they are the same on all "
-    "processes, but others than on one device"
+    "random numbers are drawn as batches are fetched: the same on all processes, which fetch whole "
+    "ones, but others than on one device"
 )
 _END = object()
 
@@ -83,14 +83,15 @@ class WholeBatches:
             if states and not its_pass.is_whole and _is_compared(its_pass, shard):
                 ranks = all_objects((shard.size, shapes_in(batch)))
                 if shards.is_padded or self._are_apart(ranks):
-                    if are_drawn_since(states):
-                        self._tell(DRAWN, "draws as batches are fetched")
+                    is_random = are_drawn_since(states)
                     batches = iter(())  # its workers end, before others begin
                     set_global_states(states)
                     batches, part = its_pass.ask_again(is_whole=True), batch
                     batch = next(batches)
                     self._learn(batch, ranks, shards.is_padded)
                     shards.is_padded = self.is_on
+                    if self.is_on and is_random:
+                        self._tell(DRAWN, "draws for batches")
                     if not self.is_on:
                         batches, batch = iter(()), part
                         batches = its_pass.ask_again(is_whole=False, is_new=False)
@@ -125,7 +126,7 @@ class WholeBatches:
         # Lists of samples, as of pictures, may have looked so.
         self.is_on = self._is_settled = is_padded or self._are_apart(ranks)
         if self.is_on:
-            self._tell(WHOLE, "padding")
+            self._tell(WHOLE, "whole batches")
 
     def _give_up(self) -> None:
         """Stay with parts."""

@@ -139,6 +139,7 @@ def test_what_is_padded_is_seen_where_it_cannot_be_split(collate: Collate) -> No
         (padded, [7, 2, 7, 5]),  # the longest is as long in both parts
         (lambda s: list(s), LENGTHS),
         (torch.cat, LENGTHS),
+        (lambda s: ([torch.zeros(3, 5 + len(x), 7) for x in s], torch.cat(s)), LENGTHS),  # pictures
         (lambda s: ["a" for _ in s], LENGTHS),
     ],
 )

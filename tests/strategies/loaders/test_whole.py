@@ -176,7 +176,7 @@ def test_whole_batches_are_fetched_by_the_same_numbers(monkeypatch: pytest.Monke
         before = torch.get_rng_state()
         batches.append(torch.cat([batch.flatten() for batch in view]))
         assert torch.get_rng_state().equal(before)
-        assert told == [whole.DRAWN, whole.WHOLE]
+        assert told == [whole.WHOLE, whole.DRAWN]
         torch.rand(1)
     assert batches[0].equal(batches[1])
 
