@@ -3,9 +3,9 @@
 A hook on a module goes wherever the module goes: into its copies, its pickles, its scripts. So
 calls are followed in `nn.Module.__call__`, which is another function in the meantime. What follows
 them listens to those of some modules, and may have others answered: those of a step's outermost
-modules, or of some modules. Hooks run in the usual `__call__`, around the module's `forward`. To
-let them run once, where the call is made, only the `forward` within is replaced, and for that one
-call.
+modules, or of some modules. Where a module has hooks, they run in the usual `__call__`, around its
+`forward`. To let them run once, where the call is made, only the `forward` within is replaced, and
+for that one call.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.nn import Identity, Module
+from torch.nn.modules.module import _has_any_global_hook
 
 Answer = Callable[[Module, tuple[Any, ...], dict[str, Any]], Any]
 # Gets a call's arguments, those by position and by name, and what it has returned.
@@ -91,6 +92,9 @@ def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:
     answer = _answers.get(id(module)) or _answer.get()
     if answer is None or next(module.parameters(), None) is None:
         output = _usual(module, *args, **kwargs)
+    elif _calls_forward_alone(module):
+        with answered_by(None):
+            output = answer(module, args, kwargs)
     else:
         with _forward_once(module, answer):
             output = _usual(module, *args, **kwargs)
@@ -98,6 +102,15 @@ def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:
         if (listener := follower.listeners.get(id(module))) is not None:
             listener(args, kwargs, output)
     return output
+
+
+def _calls_forward_alone(module: Module) -> bool:
+    """Whether torch's own `__call__` would do nothing but call a module's `forward`."""
+    before = module._forward_pre_hooks or module._backward_pre_hooks
+    after = module._forward_hooks or module._backward_hooks
+    is_other = module._compiled_call_impl is not None or torch._C._get_tracing_state()
+    is_other = is_other or _has_any_global_hook()  # type: ignore[no-untyped-call]
+    return not (before or after or is_other)
 
 
 @contextmanager

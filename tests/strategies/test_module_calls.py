@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import Linear, Module
+from torch.nn.modules.module import register_module_forward_hook
 from typing_extensions import override
 
+from lightning_app.strategies import module_calls
 from lightning_app.strategies.module_calls import ModuleCalls
 
 USUAL = Module.__call__
@@ -68,3 +70,23 @@ def test_a_call_hashes_no_module() -> None:
     module(torch.ones(1))
     calls.stop()
     assert (len(heard), Hashes.num_hashes) == (1, before)
+
+
+def test_only_a_module_with_hooks_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its hooks run around the answer."""
+    module, heard = Linear(1, 1), list[str]()
+    calls = ModuleCalls(answers={module: lambda *call: heard.append("answer")})
+    written = module_calls._forward_once
+    monkeypatch.setattr(module_calls, "_forward_once", lambda *args: heard.append("written"))
+    calls.follow()
+    module(torch.ones(1))
+    assert heard == ["answer"]
+    monkeypatch.setattr(module_calls, "_forward_once", written)
+    for hooks in (module.register_forward_hook, register_module_forward_hook):
+        heard.clear()
+        handle = hooks(lambda *call: heard.append("hook"))
+        module(torch.ones(1))
+        handle.remove()
+        assert heard == ["answer", "hook"]
+        assert "forward" not in vars(module)
+    calls.stop()
