@@ -25,6 +25,7 @@ _answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
 _answers: dict[int, Answer] = {}  # of all followers
 _followers: list["ModuleCalls"] = []
 _usual: Callable[..., Any] = Module.__call__
+_torchs = Module._wrapped_call_impl
 
 
 class ModuleCalls:
@@ -110,7 +111,7 @@ def _calls_forward_alone(module: Module) -> bool:
     after = module._forward_hooks or module._backward_hooks
     is_other = module._compiled_call_impl is not None or torch._C._get_tracing_state()
     is_other = is_other or _has_any_global_hook()  # type: ignore[no-untyped-call]
-    return not (before or after or is_other)
+    return _usual is _torchs and not (before or after or is_other)
 
 
 @contextmanager

@@ -182,7 +182,9 @@ class ShapeLogger(Callback):
 
 def _num_samples(trainer: Trainer) -> int | None:
     strategy = trainer.strategy
-    return strategy.num_samples if isinstance(strategy, GlobalBatch) else None
+    if isinstance(strategy, GlobalBatch) and not isinstance(strategy, DataParallelStrategy):
+        return strategy.num_samples
+    return None  # of one replica, say
 
 
 Scalars = dict[str, float]

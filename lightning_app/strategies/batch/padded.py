@@ -4,14 +4,13 @@ Parts of a batch that are padded to their own longest samples are compared with 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_app.strategies.batch.batch_size import MANY
 from lightning_app.strategies.batch.sharding import Shard
 from lightning_app.strategies.batch.structure import rebuild, replaceable
 
@@ -52,20 +51,34 @@ def digest_of(batch: Any) -> str:
     return digest.hexdigest()
 
 
-def are_padded_apart(ranks: Sequence[tuple[int, Shapes]]) -> bool:
+def lists_of_samples(batch: Any, ranks: Sequence[tuple[int, Shapes]]) -> set[Path]:
+    """Which lists of a whole batch have an entry for each sample, as of pictures.
+
+    Args:
+        batch: The whole.
+        ranks: Of each its samples, and the shapes in its part of the batch.
+    """
+    parts = {path: [shapes.get(path) for _, shapes in ranks] for path in ranks[0][1]}
+    sizes = [size for size, _ in ranks]
+    return {
+        path
+        for path, shape in shapes_in(batch).items()
+        if shape == (sum(sizes),) and parts.get(path) == [(size,) for size in sizes]
+    }
+
+
+def are_padded_apart(ranks: Sequence[tuple[int, Shapes]], lists: Set[Path] = frozenset()) -> bool:
     """Whether what has a row for each sample is of another length on each rank.
 
     Args:
         ranks: Of each its samples, and the shapes in its part of a batch.
+        lists: Of these no entry is looked at.
     """
     sizes = [size for size, _ in ranks]
-    are_sure = len({*sizes}) > 1 or sizes[0] >= MANY  # a pair may be of two samples, or x and y
-    of_samples: set[Path] = set()  # lists with an entry for each, and what is in them
     for path in ranks[0][1]:
-        lengths = _by_dimension([shapes.get(path, ()) for _, shapes in ranks])
-        if path[:-1] in of_samples or (are_sure and lengths == [sizes]):
-            of_samples.add(path)
+        if any(path[:place] in lists for place in range(len(path))):
             continue
+        lengths = _by_dimension([shapes.get(path, ()) for _, shapes in ranks])
         if sizes in lengths and any(len({*each}) > 1 for each in lengths if each != sizes):
             return True
         entries = _by_dimension([shapes.get((*path, 0), ()) for _, shapes in ranks])
@@ -119,7 +132,7 @@ def _dimensions(
             rows.append(dimension)
         elif length != max(own) or (is_alike and length != min(own)):
             return None
-        elif not min(own) and max(own):
+        elif not min(own):
             return None  # the sum of what all have, perhaps
     return rows if len(rows) < 2 else None
 

@@ -74,12 +74,16 @@ class ShardedLoader(DataLoader[Any]):
         if seed is not None:
             own["generator"] = torch.Generator().manual_seed(seed)
         try:
-            if self.num_workers or self.pin_memory:
+            if self.num_workers:
                 return self._workers_batches()
-            _draw_base_seed(self.generator)
-            # The same calls without a DataLoader's iterator, which takes longer than to fetch a
-            # small batch.
-            fetched = map(fetcher(self), iter(self._index_sampler))
+            fetched: Iterable[Any]
+            if self.pin_memory:
+                fetched = self._workers_batches()
+            else:
+                _draw_base_seed(self.generator)
+                # The same calls without a DataLoader's iterator, which takes longer than to fetch
+                # a small batch.
+                fetched = map(fetcher(self), iter(self._index_sampler))
             return fetched if of_all is None else SeededSampler(fetched, of_all)
         finally:
             own |= {"generator": generator, "dataset": dataset}

@@ -14,10 +14,12 @@ from lightning_app.processes.collectives import all_objects
 from lightning_app.strategies.batch.loss_weight import MEAN_OVER
 from lightning_app.strategies.batch.padded import (
     NoPart,
+    Path,
     Rows,
     Shapes,
     are_padded_apart,
     digest_of,
+    lists_of_samples,
     part_of,
     rows_of,
     shapes_in,
@@ -64,6 +66,7 @@ class WholeBatches:
         self.is_on = False
         self._tell = tell
         self._rows: Rows = {}  # of each value the dimension with the samples
+        self._lists: set[Path] = set()  # with an entry for each sample, as far as is known
         self._is_settled = False
 
     def parts(self, its_pass: "Pass", batches: Iterator[Any], may_begin: bool) -> Iterator[Any]:
@@ -82,8 +85,8 @@ class WholeBatches:
             shard, shards = its_pass.coming, its_pass.shards
             if states and not its_pass.is_whole and _is_compared(its_pass, shard):
                 ranks = all_objects((shard.size, shapes_in(batch)))
-                if shards.is_padded or self._are_apart(ranks):
-                    is_random = are_drawn_since(states)
+                if shards.is_padded or are_padded_apart(ranks, self._lists):
+                    is_random, later = are_drawn_since(states), global_states()
                     batches = iter(())  # its workers end, before others begin
                     set_global_states(states)
                     batches, part = its_pass.ask_again(is_whole=True), batch
@@ -95,43 +98,32 @@ class WholeBatches:
                     if not self.is_on:
                         batches, batch = iter(()), part
                         batches = its_pass.ask_again(is_whole=False, is_new=False)
+                        set_global_states(later)
             if its_pass.is_whole and shard.size and not shard.is_whole:
                 try:
                     batch = part_of(batch, self._rows, shard)
-                except NoPart:  # on all ranks, which have the same batch
-                    self._give_up()
-                    shards.is_padded, batches = False, iter(())
+                except NoPart:  # on all ranks with a part, which have the same batch
+                    if shard.global_size >= shards.world_size:
+                        self.is_on = shards.is_padded = False
+                    self._tell(APART, "padding")
+                    batches = iter(())
                     batches = its_pass.ask_again(is_whole=False, is_new=True)
                     batch = next(batches)
             yield batch
 
-    def _are_apart(self, ranks: Sequence[tuple[int, Shapes]]) -> bool:
-        """Whether ranks have padded the same rows apart, as far as is known which values are."""
-        known = {path for path, dimension in self._rows.items() if dimension is not None}
-        return are_padded_apart(
-            [
-                (size, {p: shape for p, shape in shapes.items() if p in known or not known})
-                for size, shapes in ranks
-            ]
-        )
-
     def _learn(self, whole: Any, ranks: Sequence[tuple[int, Shapes]], is_padded: bool) -> None:
         """Note the rows of a whole batch, if all ranks have the same, and find them in it."""
+        self._lists |= lists_of_samples(whole, ranks)
+        if not (is_padded or are_padded_apart(ranks, self._lists)):
+            return
         rows = rows_of(whole, ranks)
         first, *others = all_objects((rows is not None, digest_of(whole)))
+        self._is_settled = True
         if rows is None or not all(other == first for other in others):
-            self._give_up()
-            return
-        self._rows = rows
-        # Lists of samples, as of pictures, may have looked so.
-        self.is_on = self._is_settled = is_padded or self._are_apart(ranks)
-        if self.is_on:
+            self._tell(APART, "padding")
+        else:
+            self.is_on, self._rows = True, rows
             self._tell(WHOLE, "whole batches")
-
-    def _give_up(self) -> None:
-        """Stay with parts."""
-        self.is_on, self._is_settled = False, True
-        self._tell(APART, "padding")
 
 
 def _is_compared(its_pass: "Pass", shard: Shard) -> bool:

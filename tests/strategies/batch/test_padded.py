@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_sequence
 from lightning_app.strategies.batch.padded import (
     are_padded_apart,
     digest_of,
+    lists_of_samples,
     rows_of,
     shapes_in,
 )
@@ -67,7 +68,7 @@ def ranks_of(parts: list[Any], size: int) -> list[tuple[int, Any]]:
         (lambda s: [padded(s).numpy(), torch.arange(max(map(len, s)))], {(0,): 0, (1,): None}),
         (lambda s: [padded(s), tuple(s)], {(0,): 0, (1,): 0}),
         (lambda s: [padded(s), torch.tensor(0.5), None, "en", True], {(0,): 0, (1,): None}),
-        (lambda s: [padded(s), np.int64(max(map(len, s))), 0], {(0,): 0, (1,): None, (2,): None}),
+        (lambda s: [padded(s), np.int64(max(map(len, s))), 1], {(0,): 0, (1,): None, (2,): None}),
         (lambda s: [padded(s), len(s), torch.tensor(len(s))], {(0,): 0, (1,): 0, (2,): 0}),
         (lambda s: [padded(s), torch.tensor([x[0, 0] for x in s]).long()], {(0,): 0, (1,): 0}),
         (lambda s: [padded(s), [Opaque() for _ in s]], {(0,): 0, (1,): 0}),
@@ -100,6 +101,8 @@ def test_rows_of_a_padded_batch_are_found(
         ],
         lambda s: torch.nested.nested_tensor(s, layout=torch.jagged),
         lambda s: Opaque(),
+        lambda s: 0,  # and so many for all others?
+        lambda s: torch.zeros(0, 3),
         lambda s: [7] * 99,  # of 99 classes, the samples of each, perhaps
         lambda s: s[-1][: 0 if len(s) == 3 else 4],
         lambda s: 0 if len(s) == 3 else 4,  # the boxes of some samples alone
@@ -139,13 +142,26 @@ def test_what_is_padded_is_seen_where_it_cannot_be_split(collate: Collate) -> No
         (padded, [7, 2, 7, 5]),  # the longest is as long in both parts
         (lambda s: list(s), LENGTHS),
         (torch.cat, LENGTHS),
-        (lambda s: ([torch.zeros(3, 5 + len(x), 7) for x in s], torch.cat(s)), LENGTHS),  # pictures
         (lambda s: ["a" for _ in s], LENGTHS),
     ],
 )
 def test_batches_of_one_length_need_not_be_whole(collate: Collate, lengths: list[int]) -> None:
     parts, _ = split(collate, lengths, 2)
     assert not are_padded_apart(ranks_of(parts, len(lengths)))
+
+
+def test_entries_of_lists_of_samples_are_not_looked_at() -> None:
+    """A picture of another height may have as many channels as its part has samples."""
+    pictures = lambda s: [[torch.zeros(3, 5 + len(x), 7) for x in s], torch.cat(s)]  # noqa: E731
+    parts, all_samples = split(pictures, [2, 3, 4, 1, 2, 5], 2)
+    ranks = ranks_of(parts, 6)
+    assert are_padded_apart(ranks)
+    assert (found := lists_of_samples(all_samples, ranks)) == {(0,)}
+    assert not are_padded_apart(ranks, found)
+    fields = lambda s: tuple(padded(s) for _ in range(3))  # noqa: E731
+    parts, all_samples = split(fields, [2, 3, 4, 1, 2, 5], 2)
+    ranks = ranks_of(parts, 6)
+    assert are_padded_apart(ranks, lists_of_samples(all_samples, ranks))
 
 
 def test_a_digest_tells_batches_apart() -> None:

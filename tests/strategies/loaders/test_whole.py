@@ -1,5 +1,6 @@
 """Whole batches, where ranks would pad their parts of them to other lengths."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -104,11 +105,12 @@ def test_a_run_that_is_continued_goes_on_with_whole_batches(
 
 def test_a_list_of_samples_is_not_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of other heights look so, where one has as many channels as a part has samples."""
-    asked: list[int] = []
+    asked, drawn = list[int](), list[float]()
 
     class Pictures(TensorDataset):
         def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
             asked.append(index)
+            drawn.append(random.random())
             return torch.zeros(2, 5 + index, 7)
 
     class OfPictures(OtherRank):
@@ -126,6 +128,7 @@ def test_a_list_of_samples_is_not_padded(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [len(batch) for batch in view] == [2, 2, 2]
     assert not told
     assert asked == [0, 1, 0, 1, 2, 3, 4, 5, 8, 9, 0, 1, 4, 5, 8, 9]  # the first batch once whole
+    assert len({*drawn}) == len(drawn)
 
 
 @pytest.mark.parametrize(
@@ -164,13 +167,18 @@ def test_a_part_that_is_all_of_a_batch_is_not_looked_at(monkeypatch: pytest.Monk
     assert told == [whole.WHOLE]
 
 
-def test_whole_batches_are_fetched_by_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pin_memory", [False, True])
+@pytest.mark.filterwarnings("ignore:'pin_memory'")
+def test_whole_batches_are_fetched_by_the_same_numbers(
+    pin_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def collate(samples: list[Tensor]) -> Tensor:
         return padded(samples) + torch.rand(1)
 
     batches = []
     for _ in range(2):
-        more = {"generator": torch.Generator()}  # whence a pass has its seed
+        # A pass has its seed from the generator.
+        more: Any = {"generator": torch.Generator(), "pin_memory": pin_memory}
         view, _, told = rank_0s(monkeypatch, [3, 1, 1, 1, 1, 1, 1, 1], 1, **more)
         view.sharding.loader.collate_fn = vars(view)["collate_fn"] = collate
         before = torch.get_rng_state()
