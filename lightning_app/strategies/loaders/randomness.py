@@ -70,18 +70,21 @@ class SeededSampler:
                 return
 
 
-def global_states() -> tuple[torch.Tensor, Any, Any]:
+GlobalStates = tuple[torch.Tensor, Any, Any]  # of the global generators
+
+
+def global_states() -> GlobalStates:
     """The states of the global generators of torch (on the CPU), Python and NumPy."""
     return torch.get_rng_state(), random.getstate(), np.random.get_state()
 
 
-def are_drawn_since(states: tuple[torch.Tensor, Any, Any]) -> bool:
+def are_drawn_since(states: GlobalStates) -> bool:
     """Whether a global generator has another state by now."""
     (of_torch, *others), (now_of_torch, *now) = states, global_states()
     return not of_torch.equal(now_of_torch) or pickle.dumps(others) != pickle.dumps(now)
 
 
-def set_global_states(states: tuple[torch.Tensor, Any, Any]) -> None:
+def set_global_states(states: GlobalStates) -> None:
     """Put the global generators in these states."""
     of_torch, of_python, of_numpy = states
     torch.set_rng_state(of_torch)

@@ -26,6 +26,7 @@ from lightning_app.strategies.batch.padded import (
 )
 from lightning_app.strategies.batch.sharding import Shard
 from lightning_app.strategies.loaders.randomness import (
+    GlobalStates,
     are_drawn_since,
     global_states,
     set_global_states,
@@ -86,19 +87,8 @@ class WholeBatches:
             if states and not its_pass.is_whole and _is_compared(its_pass, shard):
                 ranks = all_objects((shard.size, shapes_in(batch)))
                 if shards.is_padded or are_padded_apart(ranks, self._lists):
-                    is_random, later = are_drawn_since(states), global_states()
                     batches = iter(())  # its workers end, before others begin
-                    set_global_states(states)
-                    batches, part = its_pass.ask_again(is_whole=True), batch
-                    batch = next(batches)
-                    self._learn(batch, ranks, shards.is_padded)
-                    shards.is_padded = self.is_on
-                    if self.is_on and is_random:
-                        self._tell(DRAWN, "draws for batches")
-                    if not self.is_on:
-                        batches, batch = iter(()), part
-                        batches = its_pass.ask_again(is_whole=False, is_new=False)
-                        set_global_states(later)
+                    batch, batches = self._try_whole(its_pass, batch, ranks, states)
             if its_pass.is_whole and shard.size and not shard.is_whole:
                 try:
                     batch = part_of(batch, self._rows, shard)
@@ -110,6 +100,36 @@ class WholeBatches:
                     batches = its_pass.ask_again(is_whole=False, is_new=True)
                     batch = next(batches)
             yield batch
+
+    def _try_whole(
+        self, its_pass: "Pass", part: Any, ranks: Sequence[tuple[int, Shapes]], states: GlobalStates
+    ) -> tuple[Any, Iterator[Any]]:
+        """Fetch whole batches, or go on with parts, if that is not needed or not possible.
+
+        Args:
+            its_pass: The pass.
+            part: This rank's, of its newest batch.
+            ranks: Of each its samples, and the shapes in its part.
+            states: Of the global generators, from before the part was fetched.
+
+        Returns:
+            The batch that takes the part's place, and those that follow.
+        """
+        shards, later = its_pass.shards, global_states()
+        is_random = are_drawn_since(states)
+        set_global_states(states)
+        batches = its_pass.ask_again(is_whole=True)
+        whole = next(batches)
+        self._learn(whole, ranks, shards.is_padded)
+        shards.is_padded = self.is_on
+        if self.is_on:
+            if is_random:
+                self._tell(DRAWN, "draws for batches")
+            return whole, batches
+        batches = iter(())
+        batches = its_pass.ask_again(is_whole=False, is_new=False)
+        set_global_states(later)
+        return part, batches
 
     def _learn(self, whole: Any, ranks: Sequence[tuple[int, Shapes]], is_padded: bool) -> None:
         """Note the rows of a whole batch, if all ranks have the same, and find them in it."""
