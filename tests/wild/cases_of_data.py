@@ -174,6 +174,7 @@ CASES: dict[str, Case] = {
     "padded, loaders made in setup": Case(
         "padded.OverTime", "padded.AsksForSteps", leave_out=("stopped", "dp2")
     ),
+    "padded as lists": Case("padded.OfLists", "padded.AsLists", leave_out=("stopped", "dp2")),
     "padded by the data set": Case("padded.OverPlaces", "padded.ByItems"),
     "padded, some of an epoch": Case(
         "padded.OverTime", "padded.Padded", {"max_steps": 7}, leave_out=("stopped",)

@@ -56,7 +56,8 @@ MECHANISMS: dict[str, Mechanism] = {
         "ddp2",
         "padded to the longest; padded and sorted; padded in workers; padded, not at first; "
         "padded by the data set; padded, loaders made in setup; padded, some of an epoch; "
-        "a mean over padded time; padded, and a sample squeezed",
+        "a mean over padded time; padded, and a sample squeezed; "
+        "padded as lists",
     ),
     "a batch is looked at for samples that are left out": Mechanism(
         "strategies.batch.loss_weight.LossWeight.set",

@@ -52,18 +52,19 @@ def digest_of(batch: Any) -> str:
 
 
 def lists_of_samples(batch: Any, ranks: Sequence[tuple[int, Shapes]]) -> set[Path]:
-    """Which lists of a whole batch have an entry for each sample, as of pictures.
+    """Which lists of a whole batch have an entry for each sample, not all of one shape.
 
     Args:
         batch: The whole.
         ranks: Of each its samples, and the shapes in its part of the batch.
     """
-    parts = {path: [shapes.get(path) for _, shapes in ranks] for path in ranks[0][1]}
-    sizes = [size for size, _ in ranks]
+    whole, size = shapes_in(batch), sum(size for size, _ in ranks)
     return {
         path
-        for path, shape in shapes_in(batch).items()
-        if shape == (sum(sizes),) and parts.get(path) == [(size,) for size in sizes]
+        for path, shape in whole.items()
+        if shape == (size,)
+        and all(shapes.get(path) == (own,) for own, shapes in ranks)
+        and len(_entries(whole, path, size)) > 1
     }
 
 
@@ -76,11 +77,15 @@ def are_padded_apart(ranks: Sequence[tuple[int, Shapes]], lists: Set[Path] = fro
     """
     sizes = [size for size, _ in ranks]
     for path in ranks[0][1]:
-        if any(path[:place] in lists for place in range(len(path))):
+        if any(path[:place] in lists for place in range(len(path) + 1)):
             continue
         lengths = _by_dimension([shapes.get(path, ()) for _, shapes in ranks])
         if sizes in lengths and any(len({*each}) > 1 for each in lengths if each != sizes):
             return True
+        if lengths == [sizes]:  # a list, perhaps, of lists that are padded to one length
+            of_ranks = [_entries(shapes, path, size) for size, shapes in ranks]
+            if all(len(each) == 1 for each in of_ranks) and len(set.union(*of_ranks)) > 1:
+                return True
         entries = _by_dimension([shapes.get((*path, 0), ()) for _, shapes in ranks])
         if sizes in entries and len(lengths) == 1 and len({*lengths[0]}) > 1:
             return True  # a list, of steps of time
@@ -175,6 +180,11 @@ def _own_rows(value: Any, dimension: int, shard: Shard) -> Any:
         return own.contiguous() if dimension else own
     places = slice(shard.start, shard.stop)
     return value[(slice(None),) * dimension + (places,)] if dimension else value[places]
+
+
+def _entries(shapes: Shapes, path: Path, size: int) -> set[Shape | None]:
+    """The shapes of a list's entries."""
+    return {shapes.get((*path, place)) for place in range(size)}
 
 
 def _values_in(batch: Any) -> Iterator[tuple[Path, Any]]:

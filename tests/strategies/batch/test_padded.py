@@ -71,6 +71,8 @@ def ranks_of(parts: list[Any], size: int) -> list[tuple[int, Any]]:
         (lambda s: [padded(s), np.int64(max(map(len, s))), 1], {(0,): 0, (1,): None, (2,): None}),
         (lambda s: [padded(s), len(s), torch.tensor(len(s))], {(0,): 0, (1,): 0, (2,): 0}),
         (lambda s: [padded(s), torch.tensor([x[0, 0] for x in s]).long()], {(0,): 0, (1,): 0}),
+        (lambda s: [[1] * len(x) + [0] * (max(map(len, s)) - len(x)) for x in s], {(): 0}),
+        (lambda s: list(padded(s)), {(): 0}),
         (lambda s: [padded(s), [Opaque() for _ in s]], {(0,): 0, (1,): 0}),
         (lambda s: [padded(s), [[7] * 99 for _ in s]], {(0,): 0, (1,): 0}),
     ],
@@ -158,6 +160,11 @@ def test_entries_of_lists_of_samples_are_not_looked_at() -> None:
     assert are_padded_apart(ranks)
     assert (found := lists_of_samples(all_samples, ranks)) == {(0,)}
     assert not are_padded_apart(ranks, found)
+    alike = lambda s: [[1] * len(x) for x in s]  # noqa: E731
+    parts, all_samples = split(alike, [3, 3, 5, 5], 2)  # by chance
+    ranks = ranks_of(parts, 4)
+    assert are_padded_apart(ranks)
+    assert not are_padded_apart(ranks, lists_of_samples(all_samples, ranks))
     fields = lambda s: tuple(padded(s) for _ in range(3))  # noqa: E731
     parts, all_samples = split(fields, [2, 3, 4, 1, 2, 5], 2)
     ranks = ranks_of(parts, 6)

@@ -211,3 +211,18 @@ class OverSqueezed(Regression):
     def loss(self, batch):
         x, y = batch
         return nn.functional.mse_loss(self(x).mean(-2), y)
+
+
+class AsLists(Padded):
+    """Lists of numbers, padded, which the step makes tensors of."""
+
+    @staticmethod
+    def collate(samples):
+        x, y = zip(*samples, strict=True)
+        return pad_sequence(x, batch_first=True).tolist(), torch.stack(y)
+
+
+class OfLists(Regression):
+    def loss(self, batch):
+        x, y = batch
+        return nn.functional.mse_loss(self(torch.tensor(x, dtype=y.dtype)).mean(1), y)
