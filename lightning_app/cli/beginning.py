@@ -27,6 +27,7 @@ from lightning_app.errors import (
     module_of,
     what_it_says,
 )
+from lightning_app.processes.signals import Stopped
 from lightning_app.waiting import nothing_to_wait_for
 
 _STEPS = ("_evaluation_step", "_predict_step")  # of loops that have no `advance`
@@ -66,12 +67,12 @@ class Beginning(Callback):
         self.later(partial(self._usual, *warning))
 
     def __exit__(self, kind: object, error: BaseException | None, frames: object) -> None:
-        """Show what has been held back; of a run that is refused, the refusal alone."""
-        refusals = (ArgumentError, MisconfigurationException, UsageError)
-        is_refused = isinstance(error, refusals) or (
+        """Show what has been held back; of a run that is refused or stopped, that alone."""
+        alone = (ArgumentError, MisconfigurationException, Stopped, UsageError)
+        is_alone = isinstance(error, alone) or (
             isinstance(error, Exception) and self.refusal(error) is not None
         )
-        self._end(show=not is_refused)
+        self._end(show=not is_alone)
 
     def _end(self, show: bool = True) -> None:
         self.is_over = True

@@ -1,10 +1,11 @@
 """A run that comes to nothing leaves nothing, whatever ends its first rank."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app import inside
 from lightning_app.cli.beginning import Beginning
@@ -38,6 +39,8 @@ def leaves_nothing_empty(trainer: Trainer, beginning: Beginning) -> Iterator[Non
             leave_no_empty_run(trainer)
         except BaseException as error:
             if not getattr(error, "agreed", False):  # a stop that has saved
-                with deaf():
+                # A later rank has nothing to discard, and ends once the first has told why.
+                is_first = not getattr(rank_zero_only, "rank", 0)
+                with deaf() if is_first else nullcontext():
                     discard()
             raise

@@ -28,6 +28,20 @@ with signals.listening():
     sys.exit(2)
 """
 
+WHERE_IT_LEAVES = """
+import os, signal, sys
+from types import SimpleNamespace
+from lightning_utilities.core.rank_zero import rank_zero_only
+from lightning_app.cli import leaving
+from lightning_app.processes import signals
+
+leaving.leave_no_empty_run = lambda trainer: os.kill(os.getpid(), signal.SIGTERM)
+rank_zero_only.rank = int(sys.argv[1])
+trainer, beginning = SimpleNamespace(state=SimpleNamespace(fn=None)), SimpleNamespace(is_over=True)
+with signals.listening_as_rank(), leaving.leaves_nothing_empty(trainer, beginning):
+    sys.exit(2)
+"""
+
 
 def test_a_handler_of_this_project_is_known_within_lightnings() -> None:
     def of_the_user(signum: int, frame: object) -> None: ...
@@ -45,6 +59,16 @@ def test_a_signal_where_listening_begins_or_ends_prints_no_traceback(
     """PyTorch sends it to a rank whose neighbour was refused, wherever that rank is."""
     command = [sys.executable, "-c", AT_AN_EDGE, edge]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(("rank", "status"), [(0, 2), (1, -signal.SIGTERM)])
+def test_a_refused_rank_that_is_not_the_first_ends_once_that_has_told(
+    rank: int, status: int
+) -> None:
+    """PyTorch's signal may come while a rank of `ddp_fork` takes away what a run has left."""
+    command = [sys.executable, "-c", WHERE_IT_LEAVES, str(rank)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (status, "")
 
 
