@@ -28,7 +28,7 @@ STRATEGIES = [  # likewise, within the folder
     ("global_batch",),
     ("checks",),
     ("loaders", "module_calls"),
-    ("batch",),
+    ("batch", "torch_hooks"),
 ]
 PRIVATE = re.compile(
     r"(?:trainer|loop|strategy|connector|fetcher|combined|result)[a-z_.]*\._[a-z]"

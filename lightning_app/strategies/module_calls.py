@@ -3,19 +3,20 @@
 A hook on a module goes wherever the module goes: into its copies, its pickles, its scripts. So
 calls are followed in `nn.Module.__call__`, which is another function in the meantime. What follows
 them listens to those of some modules, and may have others answered: those of a step's outermost
-modules, or of some modules. Where a module has hooks, they run in the usual `__call__`, around its
-`forward`. To let them run once, where the call is made, only the `forward` within is replaced, and
-for that one call.
+modules, or of some modules. An answer stands for a module's `forward`: its hooks run around that,
+once, where the call is made.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import Identity, Module
-from torch.nn.modules.module import _has_any_global_hook
+
+from lightning_app.strategies.torch_hooks import called_with_hooks
 
 Answer = Callable[[Module, tuple[Any, ...], dict[str, Any]], Any]
 # Gets a call's arguments, those by position and by name, and what it has returned.
@@ -25,6 +26,7 @@ _answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
 _answers: dict[int, Answer] = {}  # of all followers
 _followers: list["ModuleCalls"] = []
 _usual: Callable[..., Any] = Module.__call__
+_place = "__call__"  # of `_call`, in `nn.Module`
 _torchs = Module._wrapped_call_impl
 
 
@@ -55,10 +57,13 @@ class ModuleCalls:
 
     def follow(self) -> None:
         """Begin; once is enough, and twice does no harm."""
-        global _usual
+        global _place, _usual
         if not _is_in_place():
-            _usual = Module.__call__
-            Module.__call__ = _call  # type: ignore[method-assign]
+            # What another has put in `__call__` is left there: it comes to torch's own in its turn.
+            _place = "__call__" if Module.__call__ is _torchs else "_call_impl"
+            if (usual := getattr(Module, _place)) is not _call:
+                _usual = usual
+                setattr(Module, _place, _call)
         if self not in _followers:
             _followers.append(self)
             _answers.update(self._answers)
@@ -69,8 +74,9 @@ class ModuleCalls:
             _followers.remove(self)
             for number in self._answers:
                 _answers.pop(number, None)
-            if not _followers and Module.__call__ is _call:  # else another stands around it
-                Module.__call__ = _usual  # type: ignore[method-assign]
+            # Else another stands around it.
+            if not _followers and getattr(Module, _place) is _call:
+                setattr(Module, _place, _usual)
 
 
 def _is_in_place() -> bool:
@@ -91,27 +97,20 @@ def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:
     if torch.compiler.is_compiling():  # by the user's own `torch.compile`
         return _usual(module, *args, **kwargs)
     answer = _answers.get(id(module)) or _answer.get()
-    if answer is None or next(module.parameters(), None) is None:
+    is_traced = torch._C._get_tracing_state() is not None
+    if answer is None or is_traced or next(module.parameters(), None) is None:
         output = _usual(module, *args, **kwargs)
-    elif _calls_forward_alone(module):
-        with answered_by(None):
-            output = answer(module, args, kwargs)
     else:
-        with _forward_once(module, answer):
-            output = _usual(module, *args, **kwargs)
+        output = called_with_hooks(module, partial(_answered, answer, module), args, kwargs)
     for follower in _followers:
         if (listener := follower.listeners.get(id(module))) is not None:
             listener(args, kwargs, output)
     return output
 
 
-def _calls_forward_alone(module: Module) -> bool:
-    """Whether torch's own `__call__` would do nothing but call a module's `forward`."""
-    before = module._forward_pre_hooks or module._backward_pre_hooks
-    after = module._forward_hooks or module._backward_hooks
-    is_other = module._compiled_call_impl is not None or torch._C._get_tracing_state()
-    is_other = is_other or _has_any_global_hook()  # type: ignore[no-untyped-call]
-    return _usual is _torchs and not (before or after or is_other)
+def _answered(answer: Answer, module: Module, *args: Any, **kwargs: Any) -> Any:
+    with answered_by(None):
+        return answer(module, args, kwargs)
 
 
 @contextmanager
@@ -145,25 +144,3 @@ def answered_by(answer: Answer | None) -> Iterator[None]:
         yield
     finally:
         _answer.reset(token)
-
-
-@contextmanager
-def _forward_once(module: Module, answer: Answer) -> Iterator[None]:
-    names = vars(module)
-    own = {"forward": names["forward"]} if "forward" in names else {}
-
-    def put_back() -> None:
-        names.pop("forward", None)
-        names.update(own)
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        put_back()
-        with answered_by(None):
-            return answer(module, args, kwargs)
-
-    names["forward"] = forward
-    try:
-        yield
-    finally:
-        if names.get("forward") is forward:  # it was not come to: a hook has failed, say
-            put_back()

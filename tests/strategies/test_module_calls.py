@@ -9,7 +9,6 @@ from torch.nn import Linear, Module
 from torch.nn.modules.module import register_module_forward_hook
 from typing_extensions import override
 
-from lightning_app.strategies import module_calls
 from lightning_app.strategies.module_calls import ModuleCalls
 
 USUAL = Module.__call__
@@ -72,21 +71,51 @@ def test_a_call_hashes_no_module() -> None:
     assert (len(heard), Hashes.num_hashes) == (1, before)
 
 
-def test_only_a_module_with_hooks_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that its hooks run around the answer."""
+@pytest.mark.parametrize("hooks", ["register_forward_hook", "all modules"])
+def test_hooks_run_around_an_answer_and_nothing_is_put_into_their_module(hooks: str) -> None:
     module, heard = Linear(1, 1), list[str]()
-    calls = ModuleCalls(answers={module: lambda *call: heard.append("answer")})
-    written = module_calls._forward_once
-    monkeypatch.setattr(module_calls, "_forward_once", lambda *args: heard.append("written"))
+
+    def answer(*call: Any) -> None:
+        heard.append("forward" if "forward" in vars(module) else "answer")
+
+    calls = ModuleCalls(answers={module: answer})
     calls.follow()
     module(torch.ones(1))
-    assert heard == ["answer"]
-    monkeypatch.setattr(module_calls, "_forward_once", written)
-    for hooks in (module.register_forward_hook, register_module_forward_hook):
-        heard.clear()
-        handle = hooks(lambda *call: heard.append("hook"))
-        module(torch.ones(1))
-        handle.remove()
-        assert heard == ["answer", "hook"]
-        assert "forward" not in vars(module)
+    register = getattr(module, hooks, register_module_forward_hook)
+    handle = register(lambda *call: heard.append("hook"))
+    module(torch.ones(1))
+    handle.remove()
     calls.stop()
+    assert heard == ["answer", "answer", "hook"]
+
+
+def test_what_stands_in_its_place_from_the_start_hears_calls_that_are_answered() -> None:
+    heard: list[str] = []
+    module, inner = Linear(1, 1), Module.__call__
+
+    def around(self: Module, *args: Any, **kwargs: Any) -> Any:
+        heard.append("around")
+        return inner(self, *args, **kwargs)
+
+    Module.__call__ = around  # type: ignore[method-assign]
+    calls = ModuleCalls(answers={module: lambda *call: heard.append("answer")})
+    usual = Module._call_impl
+    for _ in range(2):
+        calls.follow()
+        calls.follow()
+        heard.clear()
+        module(torch.ones(1))
+        assert (heard, Module.__call__) == (["around", "answer"], around)
+        calls.stop()
+        assert Module._call_impl is usual
+    assert torch.is_tensor(module(torch.ones(1)))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
+def test_a_trace_is_of_the_module_itself() -> None:
+    module = Linear(1, 1)
+    calls = ModuleCalls(answers={module: lambda *call: torch.zeros(1)})
+    calls.follow()
+    traced: Any = torch.jit.trace(module, torch.ones(1), check_trace=False)  # type: ignore[no-untyped-call]
+    calls.stop()
+    torch.testing.assert_close(traced(torch.ones(1)), module(torch.ones(1)))
