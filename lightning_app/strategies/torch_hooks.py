@@ -35,8 +35,7 @@ def called_with_hooks(
     called, result = set[int](), None
     try:
         args, kwargs = _before(module, args, kwargs)
-        full, of_output = module._get_backward_hooks()  # type: ignore[no-untyped-call]
-        before = module._get_backward_pre_hooks()  # type: ignore[no-untyped-call]
+        full, of_output, before = _backward_hooks(module)
         backward = BackwardHook(module, full, before) if full or before else None
         if backward is not None:
             args = backward.setup_input_hook(args)  # type: ignore[no-untyped-call]
@@ -77,6 +76,16 @@ def _before(
         elif (new := hook(module, args)) is not None:
             args = new if isinstance(new, tuple) else (new,)
     return args, kwargs
+
+
+def _backward_hooks(module: Module) -> tuple[list[Hook], list[Hook], list[Hook]]:
+    """Those of a module's gradients, those of its output's alone, and those before its backward."""
+    full, of_output, before = list[Hook](), list[Hook](), list[Hook]()
+    if module._backward_hooks or torchs._global_backward_hooks:  # a script has no method for them
+        full, of_output = module._get_backward_hooks()  # type: ignore[no-untyped-call]
+    if module._backward_pre_hooks or torchs._global_backward_pre_hooks:
+        before = module._get_backward_pre_hooks()  # type: ignore[no-untyped-call]
+    return full, of_output, before
 
 
 def _after(module: Module) -> Iterator[tuple[int, Hook]]:

@@ -169,6 +169,15 @@ def test_hooks_hear_and_change_what_they_do_in_torchs_own_call(form: str) -> Non
     assert num_warned > 0
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")
+def test_a_script_which_takes_no_hooks_has_those_of_all_modules() -> None:
+    module, x = torch.jit.script(nn.Linear(1, 1)), torch.ones(1)
+    handle = torchs.register_module_forward_hook(lambda module, args, result: result + 1)
+    given = called_with_hooks(module, module.forward, (x,), {})
+    handle.remove()
+    torch.testing.assert_close(given, module.forward(x) + 1)
+
+
 class Copying:
     """A hook that copies and pickles its module, as averages of weights and their callbacks do."""
 
