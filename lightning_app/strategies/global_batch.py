@@ -92,7 +92,7 @@ class GlobalBatch(DirectTransfer, Strategy):
         seed = self._run_seed()
         loader = shard_loader(dataloader, rank, world_size, seed, trainer, skips_idle)
         leaves_out_padding = hasattr(self.lightning_module, MEAN_OVER)
-        if world_size > 1 and not (leaves_out_padding or trainer.predicting) and may_pad(loader):
+        if world_size > 1 and not leaves_out_padding and may_pad(loader):
             loader.sharding.whole = WholeBatches(self._tell)
         return loader
 

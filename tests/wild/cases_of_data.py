@@ -176,6 +176,9 @@ CASES: dict[str, Case] = {
     ),
     "padded as lists": Case("padded.OfLists", "padded.AsLists", leave_out=("stopped", "dp2")),
     "padded by the data set": Case("padded.OverPlaces", "padded.ByItems"),
+    "padded, to predict": Case(
+        "padded.Predicts", "padded.ToPredict", data_args={"val_length": 13}, subcommand="predict"
+    ),
     "padded, some of an epoch": Case(
         "padded.OverTime", "padded.Padded", {"max_steps": 7}, leave_out=("stopped",)
     ),

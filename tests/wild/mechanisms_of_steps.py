@@ -57,7 +57,7 @@ MECHANISMS: dict[str, Mechanism] = {
         "padded to the longest; padded and sorted; padded in workers; padded, not at first; "
         "padded by the data set; padded, loaders made in setup; padded, some of an epoch; "
         "a mean over padded time; padded, and a sample squeezed; "
-        "padded as lists",
+        "padded as lists; padded, to predict",
     ),
     "a batch is looked at for samples that are left out": Mechanism(
         "strategies.batch.loss_weight.LossWeight.set",

@@ -226,3 +226,23 @@ class OfLists(Regression):
     def loss(self, batch):
         x, y = batch
         return nn.functional.mse_loss(self(torch.tensor(x, dtype=y.dtype)).mean(1), y)
+
+
+class ToPredict(Padded):
+    def predict_dataloader(self):
+        return DataLoader(self.val, batch_size=5, collate_fn=self.collate)
+
+
+class Predicts(OverTime):
+    """Adds up what it predicts, weighed by the samples' lengths."""
+
+    def on_predict_epoch_start(self):
+        self.total = torch.zeros((), dtype=self.dtype, device=self.device)
+
+    def predict_step(self, batch, batch_idx):
+        predicted = self(batch["x"]).mean(1)
+        self.total += (predicted[:, 0] * batch["lengths"]).sum()
+        return predicted
+
+    def on_predict_epoch_end(self):
+        self.trainer.callback_metrics["predicted"] = self.all_gather(self.total).sum()
