@@ -41,6 +41,22 @@ def kept_aside(trainer: Trainer) -> list[str]:
     return [name for name, own in given.items() if isinstance(own, kinds) and id(own) not in saved]
 
 
+def kept_within(trainer: Trainer) -> list[str]:
+    """Optimizers within others whose `state_dict` leaves them out, as SAM's does.
+
+    Not of a model that puts something into checkpoints by itself, which may be these.
+    """
+    if has_hook(trainer.lightning_module, "on_save_checkpoint"):
+        return []
+    return [
+        f"{name} of {type(whole).__name__}"
+        for whole in trainer.optimizers
+        if type(whole).state_dict is Optimizer.state_dict
+        for name, part in vars(whole).items()
+        if isinstance(part, Optimizer) and part.state is not whole.state
+    ]
+
+
 def check_optimizers(trainer: Trainer, saved: TrainedBy | None, saved_numbers: list[int]) -> None:
     """Refuse the states of other optimizers and schedulers, which torch takes for these.
 

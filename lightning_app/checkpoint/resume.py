@@ -37,7 +37,12 @@ from lightning_app.checkpoint.mid_epoch import (
     unsaved_now,
     what_is_lost,
 )
-from lightning_app.checkpoint.optimizers import check_optimizers, kept_aside, trained_by
+from lightning_app.checkpoint.optimizers import (
+    check_optimizers,
+    kept_aside,
+    kept_within,
+    trained_by,
+)
 from lightning_app.checkpoint.progress import (
     end_step,
     num_learnt,
@@ -274,6 +279,11 @@ def _what_is_lost(trainer: Trainer) -> Iterator[str]:
             f"{', '.join(names)} of {type(model).__name__}: configure_optimizers does not return "
             "it, so it is in no checkpoint and begins anew: return it, or save it in "
             "on_save_checkpoint"
+        )
+    for name in kept_within(trainer):
+        yield (
+            f"{name}: the outer optimizer's state_dict leaves its state out, so it is in no "
+            "checkpoint and begins anew: save it in on_save_checkpoint"
         )
 
 
