@@ -121,6 +121,16 @@ CASES: dict[str, Case] = {
     "contrastive, gathered by torch": Case(
         "means.GathersByTorch", right=on(SEVERAL, Refused("all_gather got tensors of the shapes"))
     ),
+    "contrastive, gathered, its own put back": Case(
+        "means.PutsOwnBack",
+        data_args={"length": 36, "batch_size": 12},
+        right=on(SEVERAL, SameOr("gathers values of all processes without their gradients")),
+    ),
+    "contrastive, gathered for a log": Case(
+        "means.LogsGathered",
+        data_args={"length": 36, "batch_size": 12},
+        right=on(SEVERAL, SameOr("compares each sample with the others")),
+    ),
     "contrastive, gathered, equal parts": Case(
         "means.ComparesAll", data_args={"length": 36, "batch_size": 12}
     ),

@@ -147,7 +147,13 @@ MECHANISMS: dict[str, Mechanism] = {
         "a list, entry by entry; noise in a test; counts after steps, a rank idle; "
         "a part of the test per process; averages of the last losses; "
         "a callback trains a probe; padded, beside concatenated targets; "
-        "gathers losses at an epoch's end",
+        "gathers losses at an epoch's end; contrastive, gathered for a log",
+    ),
+    "gradients that go back to one process are told": Mechanism(
+        "strategies.checks.gathers.Gathers.what_is_lost",
+        broken.nothing,
+        "ddp2",
+        "contrastive, gathered, its own put back",
     ),
     "BatchNorm of one sample is refused": Mechanism(
         "strategies.ddp.strategy.refused_by_batchnorm", broken.as_it_comes, "ddp2", "BatchNorm"

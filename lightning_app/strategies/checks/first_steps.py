@@ -24,8 +24,9 @@ from lightning_app.strategies.batch.sharding import Shard, shard_sizes
 from lightning_app.strategies.checks.alone import before
 from lightning_app.strategies.checks.asking import asks_for_devices
 from lightning_app.strategies.checks.batchnorm import tell_of_statistics
+from lightning_app.strategies.checks.gathers import Gathers
 from lightning_app.strategies.checks.kept import SampleCounts, differing, kept_by, lists_in, written
-from lightning_app.strategies.checks.loss_graph import synced_metrics, why_no_mean
+from lightning_app.strategies.checks.loss_graph import why_no_mean
 from lightning_app.strategies.checks.means import tells_of_weighted_means
 from lightning_app.strategies.checks.padding import (
     is_fast,
@@ -55,6 +56,7 @@ class FirstSteps:
         self._device = device
         self._num_watched: Counter[str] = Counter()  # steps, by their kind
         self._after: Any = "", None  # the step before's kind, and the random states at its end
+        self._gathers = Gathers()  # of the newest step
         self._no_mean: str | None = None  # why a loss is none; not seen where a part divides it
         self._counts = SampleCounts()
         self._written: set[str] = set()  # by each rank, of its own samples
@@ -69,6 +71,7 @@ class FirstSteps:
             shard: This rank's part.
             batch: What the step is given of it.
         """
+        self._gathers = Gathers()
         if self._num_watched[hook] >= NUM_STEPS:
             yield
             return
@@ -122,12 +125,8 @@ class FirstSteps:
         """Tell of a loss that is not a mean over samples, before its backward pass."""
         sizes = {shard.size for shard in shards}
         is_past = self._num_watched["training_step"] >= NUM_STEPS
-        if not is_past and (names := synced_metrics(loss, self._model)):
-            self._tell(
-                f"{listed(names)}, with dist_sync_on_step=True, gives the loss a value of all "
-                "processes, whose gradient is that of one process's samples, and too small: leave "
-                "dist_sync_on_step out"
-            )
+        if not is_past and (line := self._gathers.what_is_lost(loss, self._model)):
+            self._tell(line)
         if is_past or len(sizes) != 1 or hasattr(self._model, MEAN_OVER):
             return
         whole, size = shards[0].global_size, sizes.pop()
@@ -226,7 +225,10 @@ class FirstSteps:
         if hasattr(self._model, MEAN_OVER):
             return nullcontext()
         return tells_of_weighted_means(
-            step, num_samples, lambda line: self._tell(line, subject=line.removeprefix(step))
+            step,
+            num_samples,
+            lambda line: self._tell(line, subject=line.removeprefix(step)),
+            self._gathers,
         )
 
     def _tell_of_loss(self, why: str) -> None:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 Node: TypeAlias = Any  # torch has a class for each function
 
@@ -52,23 +51,6 @@ def why_no_mean(
             node = node.next_functions[0][0]
         return _why_no_mean(node, num_samples, global_size)
     return None
-
-
-def synced_metrics(loss: Tensor, model: nn.Module) -> list[str]:
-    """The torchmetrics objects that give the loss their value of all processes, by their names.
-
-    Of that, the gradient goes through one process's samples alone.
-    """
-    synced = {
-        node: path
-        for path, part in model.named_modules()
-        if isinstance(part, Metric) and part.dist_sync_on_step
-        for node in [getattr(part._forward_cache, "grad_fn", None)]
-        if node is not None
-    }
-    with suppress(RuntimeError):
-        return [synced[node] for node in _below(loss.grad_fn) if node in synced] if synced else []
-    return []
 
 
 def _why_no_mean(loss: Node, num_samples: int, global_size: int) -> str | None:
@@ -148,7 +130,7 @@ def _is_of_losses(node: Node, num_samples: int) -> bool:
 
 def _is_of_reduced(node: Node) -> bool:
     """Whether its values are put together of others already, samples among them perhaps."""
-    return any(_kind(one) in REDUCES for one in _below(node, LAYERS) if one is not node)
+    return any(_kind(one) in REDUCES for one in below(node, LAYERS) if one is not node)
 
 
 def _bends(node: Node) -> bool:
@@ -175,15 +157,15 @@ def _bend_of_sums(node: Node, num_samples: int) -> Node | None:
         is_over_first = len(given) > 0 and given[0] % num_samples == 0
         if not is_over_first or is_of_each(one._input_metadata[0].shape):
             return False
-        return not any(_kind(n) in ("Select", "Unbind") for n in _below(one, LAYERS))
+        return not any(_kind(n) in ("Select", "Unbind") for n in below(one, LAYERS))
 
     def is_bend(one: Node) -> bool:
         is_loss = getattr(one, "_saved_reduction", None) is not None  # a square, or the like
         return not any(map(is_of_each, _given(one))) and (is_loss or _bends(one))
 
-    sums = {one for one in _below(node, LAYERS) if sums_over_samples(one)}
-    for one in _below(node, LAYERS) if sums else ():
-        is_of_sums = is_bend(one) and not sums.isdisjoint({*_below(one, LAYERS)} - {one})
+    sums = {one for one in below(node, LAYERS) if sums_over_samples(one)}
+    for one in below(node, LAYERS) if sums else ():
+        is_of_sums = is_bend(one) and not sums.isdisjoint({*below(one, LAYERS)} - {one})
         if is_of_sums and is_of_samples(one):
             return one
     return None
@@ -205,7 +187,7 @@ def _is_of(divisor: float, num_samples: int, global_size: int, node: Node) -> bo
 
 def is_of_samples(node: Node) -> bool:
     """Whether a layer that is given samples has a part in it, and not parameters alone."""
-    for one in _below(node):
+    for one in below(node):
         is_first_layer = one.name().startswith(LAYERS) and None in [
             n for n, _ in one.next_functions
         ]
@@ -216,7 +198,7 @@ def is_of_samples(node: Node) -> bool:
     return False
 
 
-def _below(node: Node, but_of: tuple[str, ...] = ()) -> Iterator[Node]:
+def below(node: Node, but_of: tuple[str, ...] = ()) -> Iterator[Node]:
     """A node and all that it is computed of, but for what nodes of some names are computed of.
 
     Raises:

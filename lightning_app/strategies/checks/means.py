@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
+from lightning_app.strategies.checks.gathers import Gathers
 from lightning_app.strategies.checks.loss_graph import is_of_samples
 
 Tell = Callable[[str], None]
@@ -35,15 +36,18 @@ MIXES = (
 
 
 @contextmanager
-def tells_of_weighted_means(step: str, num_samples: int, tell: Tell) -> Iterator[None]:
+def tells_of_weighted_means(
+    step: str, num_samples: int, tell: Tell, gathers: Gathers
+) -> Iterator[None]:
     """Tell if a loss that is computed meanwhile weighs samples, leaves some out, or compares them.
 
     Args:
         step: Its name, for the user.
         num_samples: That it is given.
         tell: Is given the line.
+        gathers: Follows what it gathers.
     """
-    with _Watch(step, num_samples, tell):
+    with _Watch(step, num_samples, tell, gathers):
         yield
 
 
@@ -55,10 +59,10 @@ def _is_differentiated_as_one() -> bool:
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, step: str, num_samples: int, tell: Tell) -> None:
+    def __init__(self, step: str, num_samples: int, tell: Tell, gathers: Gathers) -> None:
         super().__init__()
         self._step, self._num_samples, self._tell = step, num_samples, tell
-        self._gathers = False  # what other processes have
+        self._gathers = gathers
         self._looks: dict[Callable[..., Any], Callable[..., None]] = {
             **dict.fromkeys(OVER_CLASSES, self._look_at_classes),
             **dict.fromkeys(SPREADS, self._look_at_spread),
@@ -92,7 +96,7 @@ class _Watch(TorchFunctionMode):
         elif func is torch.pdist and result.requires_grad:
             self._look_at_pairs(func, result.new_empty(2 * (len(args[0]),)), [*args, *args])
         name = getattr(func, "__name__", "")
-        self._gathers |= name.startswith("all_gather")
+        self._gathers.look(func, args, kwargs, result)
         if name.endswith(MEANS) and _is_differentiated_as_one():
             self._tell_of_others("takes gradients of the samples by parameters")
         return result
@@ -133,7 +137,7 @@ class _Watch(TorchFunctionMode):
         if (is_table or is_summed or is_summed_by_name or is_of_distances) and all(
             is_of_samples(one.grad_fn) for one in computed
         ):
-            self._tell_of_others("compares each sample with the others")
+            self._tell_of_others("compares each sample with the others", *computed)
 
     def _look_at_spread(
         self, name: str, input: Tensor, dim: Any = None, *others: Any, **more: Any
@@ -171,7 +175,7 @@ class _Watch(TorchFunctionMode):
         if not (is_over_first and len(input) == self._num_samples > 1):
             return
         if not is_computed or is_of_samples(input.grad_fn):
-            self._tell_of_others(f"takes `{name}` over the samples")
+            self._tell_of_others(f"takes `{name}` over the samples", input)
 
     def _look_at_gradients(self, name: str, outputs: Any, inputs: Any, **more: Any) -> None:
         """Tell of gradients by parameters, as losses are balanced by."""
@@ -179,8 +183,8 @@ class _Watch(TorchFunctionMode):
         if any(isinstance(one, nn.Parameter) for one in given):
             self._tell_of_others("takes gradients of the samples by parameters")
 
-    def _tell_of_others(self, what: str) -> None:
-        if not self._gathers:
+    def _tell_of_others(self, what: str, *of: Tensor) -> None:
+        if not any(map(self._gathers.has, of)):
             self._tell(
                 f"{self._step} {what}, of which a process has only its own, so its numbers may "
                 "depend on the number of devices: docs/your_code.md"

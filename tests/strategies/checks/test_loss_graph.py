@@ -1,16 +1,14 @@
 """What a loss is a mean over is read off its graph."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from torchmetrics import MeanSquaredError
 
-from lightning_app.strategies.checks.loss_graph import MOST_NODES, synced_metrics, why_no_mean
+from lightning_app.strategies.checks.loss_graph import MOST_NODES, why_no_mean
 
 N, WHOLE = 5, 15  # samples of a process, and of all
 torch.manual_seed(1)
@@ -163,16 +161,6 @@ def test_what_lightning_divides_by_is_not_the_models() -> None:
         told = why_no_mean(errors().sum() / accumulated, N, WHOLE, accumulated)
         assert told == A_SUM
     assert why_no_mean(errors().sum() / N, N, WHOLE, accumulated=4) is None
-
-
-def test_objects_that_give_the_loss_a_value_of_all_processes() -> None:
-    model: Any = nn.Module()
-    model.synced = MeanSquaredError(dist_sync_on_step=True)
-    model.shown = MeanSquaredError(dist_sync_on_step=True)
-    model.own = MeanSquaredError()
-    losses = [metric(net(x), torch.ones(N, 2)) for metric in (model.synced, model.shown, model.own)]
-    assert synced_metrics(2 * losses[0] + losses[2], model) == ["synced"]
-    assert synced_metrics(losses[2], model) == []
 
 
 def test_a_large_graph_is_not_looked_at() -> None:

@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from lightning_app.strategies.checks.gathers import Gathers
 from lightning_app.strategies.checks.means import tells_of_weighted_means
 
 scores, labels = torch.zeros(4, 3), torch.tensor([0, 1, 2, -100])
@@ -49,7 +50,7 @@ def test_what_is_told(name: str) -> None:
     loss, why = TOLD[name]
     expected = loss()
     lines: list[str] = []
-    with tells_of_weighted_means("A.training_step", 2, lines.append):
+    with tells_of_weighted_means("A.training_step", 2, lines.append, Gathers()):
         assert loss().equal(expected)
     assert len(lines) == 1
     line = lines[0]
@@ -60,7 +61,7 @@ def test_what_is_told(name: str) -> None:
 def test_what_is_not_told(name: str) -> None:
     expected = NOT_TOLD[name]()
     lines: list[str] = []
-    with tells_of_weighted_means("A.training_step", 2, lines.append):
+    with tells_of_weighted_means("A.training_step", 2, lines.append, Gathers()):
         assert NOT_TOLD[name]().equal(expected)
     assert lines == []
 
@@ -167,7 +168,7 @@ OF_ALL: dict[str, tuple[Callable[[], object], str]] = {
 @pytest.mark.parametrize("name", COMPARED)
 def test_comparisons_are_told(name: str) -> None:
     lines: list[str] = []
-    with tells_of_weighted_means("A.training_step", 2, lines.append):
+    with tells_of_weighted_means("A.training_step", 2, lines.append, Gathers()):
         COMPARED[name]()
     assert [line[:45] for line in lines] == ["A.training_step compares each sample with the"]
 
@@ -175,7 +176,7 @@ def test_comparisons_are_told(name: str) -> None:
 @pytest.mark.parametrize("name", NOT_COMPARED)
 def test_what_compares_nothing_is_not_told(name: str) -> None:
     lines: list[str] = []
-    with tells_of_weighted_means("A.training_step", 2, lines.append):
+    with tells_of_weighted_means("A.training_step", 2, lines.append, Gathers()):
         NOT_COMPARED[name]()
     assert lines == []
 
@@ -184,6 +185,6 @@ def test_what_compares_nothing_is_not_told(name: str) -> None:
 def test_what_is_of_all_samples_is_told(name: str) -> None:
     compute, what = OF_ALL[name]
     lines: list[str] = []
-    with tells_of_weighted_means("A.training_step", 2, lines.append):
+    with tells_of_weighted_means("A.training_step", 2, lines.append, Gathers()):
         compute()
     assert [line.split(", of which")[0] for line in lines] == [f"A.training_step {what}"]

@@ -15,6 +15,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_app.strategies import DDPStrategy
 from lightning_app.strategies.batch.sharding import Shard
+from lightning_app.strategies.checks.gathers import Gathers
 from lightning_app.strategies.checks.means import tells_of_weighted_means
 from lightning_app.strategies.checks.refused import (
     alike_where_gathered,
@@ -44,7 +45,9 @@ def test_what_gathers_unequal_parts_rightly_is_left_alone(tmp_path: Path) -> Non
     )
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        watched = tells_of_weighted_means("A.training_step", 1, print)  # stands in between
+        watched = tells_of_weighted_means(
+            "A.training_step", 1, print, Gathers()
+        )  # stands in between
         with alike_where_gathered(lambda: told.append(1)), watched:
             metric(torch.ones(1))
             of_batchnorm()
@@ -61,7 +64,7 @@ def test_only_sums_of_the_users_are_told(tmp_path: Path) -> None:
     strategy = DDPStrategy(parallel_devices=[torch.device("cpu")])
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        watched = tells_of_weighted_means("A.training_step", 1, print)
+        watched = tells_of_weighted_means("A.training_step", 1, print, Gathers())
         with sums_told(lambda: told.append(1)), watched:
             dist.all_reduce(torch.ones(1), dist.ReduceOp.MAX)
             strategy.reduce(torch.ones(1), reduce_op="sum")  # as of `self.log(…, sync_dist=True)`

@@ -160,6 +160,28 @@ class GathersByTorch(ComparesAll):
         return [torch.cat(parts) for parts in gathered]
 
 
+class PutsOwnBack(ComparesAll):
+    """The same, with this process's own in its place, so that there are gradients."""
+
+    def views(self, *both):
+        number = dist.get_world_size() if dist.is_initialized() else 1
+        if number == 1:
+            return both
+        gathered = [[torch.zeros_like(view) for _ in range(number)] for view in both]
+        for parts, view in zip(gathered, both, strict=True):
+            dist.all_gather(parts, view)
+            parts[dist.get_rank()] = view
+        return [torch.cat(parts) for parts in gathered]
+
+
+class LogsGathered(Compares):
+    """Gathers what it logs, and compares the samples of its own process alone."""
+
+    def views(self, one, two):
+        self.log("train/view", self.all_gather(one.detach().mean()).mean())
+        return one, two
+
+
 class GathersMeans(Regression):
     """Follows the mean of what its net gives, over all processes."""
 
