@@ -3,6 +3,7 @@
 import builtins
 import difflib
 import re
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -148,6 +149,8 @@ def one_line(message: str) -> str:
     line = re.sub(r"^Unexpected config: *(.*)", _no_mapping, line)
     line = re.sub(r"^(--[\w.]+ ([\w-]+)): it must be (.*)", _nearest, line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
+    if "does not correspond to a subclass of" in line and "pytorch_lightning" in sys.modules:
+        line += "; a class of pytorch_lightning is another one: `import lightning.pytorch as pl`"
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
     return _plain(f"{line}; `{command()} --help all` lists every flag" if unknown else line)
 
