@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from lightning.pytorch import Trainer
 from torch import Generator
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, RandomSampler
 
 from lightning_app import inside
 from lightning_app.strategies.checks.telling import TellOnce
@@ -47,8 +47,16 @@ class DrawnOtherwise:
                 )
 
 
-def shared_in_training(trainer: Trainer) -> Iterator[str]:
-    """That loaders which are trained on at once share a generator, in words."""
+def drawn_anew(trainer: Trainer) -> Iterator[str]:
+    """What loaders that are trained on draw otherwise, in words."""
+    for loader in inside.training_loaders(trainer):
+        is_shuffled = type(getattr(loader, "sampler", None)) is RandomSampler
+        if is_shuffled and not isinstance(loader, ShardedLoader):
+            yield (
+                f"{type(loader).__name__} is left as it is, and shuffles by a generator that is in "
+                "no checkpoint, so the epochs to come have other orders than in a run that never "
+                "stopped: give it a sampler that keeps its state, if it has one"
+            )
     loaders = _shards(inside.training_loaders(trainer))
     if any(n > 1 for n in Counter(id(g) for own in loaders for g in own.generators).values()):
         yield (

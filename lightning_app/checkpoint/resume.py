@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from lightning_app import inside
 from lightning_app.checkpoint.by_hand import count_by_hand, count_no_more
-from lightning_app.checkpoint.drawn import DrawnOtherwise, shared_in_training
+from lightning_app.checkpoint.drawn import DrawnOtherwise, drawn_anew
 from lightning_app.checkpoint.epoch_starts import bears_repeating, prepares_epochs
 from lightning_app.checkpoint.io import continued_from
 from lightning_app.checkpoint.mid_epoch import (
@@ -153,7 +153,11 @@ class Resume(Callback):
         if not (pl_module.automatic_optimization and inside.is_between_epochs(trainer)):
             lost += gradients_lost(gathered)
         if self._checkpoint:
-            lost += (*_what_is_lost(trainer), *begins_anew(gathered), *shared_in_training(trainer))
+            lost += (
+                *_what_is_lost(trainer),
+                *begins_anew(gathered),
+                *drawn_anew(trainer),
+            )
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         if self._checkpoint:

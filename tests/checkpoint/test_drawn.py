@@ -19,6 +19,14 @@ def samples(number: int) -> Dataset[tuple[Tensor, ...]]:
     return TensorDataset(torch.arange(float(number), dtype=torch.float64)[:, None])
 
 
+class OwnWay(DataLoader[Any]):
+    """Makes its batches itself, so it is left as it is."""
+
+    @override
+    def __iter__(self) -> Any:
+        return super().__iter__()
+
+
 class Data(LightningDataModule):
     """Loaders with generators of their own, or with one of several."""
 
@@ -28,6 +36,8 @@ class Data(LightningDataModule):
 
     @override
     def train_dataloader(self) -> Any:
+        if self.kind == "its own way":
+            return OwnWay(samples(12), 4, shuffle=True)
         both = [
             DataLoader(samples(12), 4, shuffle=True, generator=self.generator) for _ in range(2)
         ]
@@ -80,6 +90,7 @@ SHARED = "TensorDataset is validated within an epoch, by a generator that traini
         ("own", 1.0, 4, "the generator by which TensorDataset is validated is in no checkpoint"),
         ("sampler", 1.0, 4, "the passes of Counting in validation are in no checkpoint"),
         ("plain", 1 / 3, 4, None),
+        ("its own way", 1.0, 3, "OwnWay is left as it is, and shuffles by a generator"),
     ],
 )
 def test_another_order_is_told(
