@@ -20,7 +20,14 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_app.checkpoint.input import about_objects
 from lightning_app.command import program
-from lightning_app.errors import first_line, frames_of, is_users, module_of, what_it_says
+from lightning_app.errors import (
+    UsageError,
+    first_line,
+    frames_of,
+    is_users,
+    module_of,
+    what_it_says,
+)
 from lightning_app.processes import liveness, ranks
 from lightning_app.processes.placement import local_rank
 from lightning_app.processes.signals import deaf
@@ -216,7 +223,13 @@ _TALKS_TO_RANKS = ("torch.distributed", "torch.autograd", "torch.nn.parallel", "
 
 
 def is_of_another(error: BaseException) -> bool:
-    """Whether an error is that another rank has ended, or was waited for in vain."""
+    """Whether an error is that another rank has ended, or was waited for in vain.
+
+    Also one of somebody's `except` around that.
+    """
+    context = None if isinstance(error, UsageError) else error.__cause__ or error.__context__
+    if context is not None and is_of_another(context):
+        return True
     last = frames_of(error)[-1:]
     if not any(module_of(frame).startswith(_TALKS_TO_RANKS) for frame in last):
         return False  # a data set's files may be on a server that does not answer, too

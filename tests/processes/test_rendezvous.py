@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch.distributed as dist
@@ -107,4 +108,10 @@ def test_a_first_rank_that_is_gone_with_the_store_is_named() -> None:
     with pytest.raises(RunError) as caught, rendezvous.names_first_rank(met.of_ranks):
         met.wait_for_all(1, 5.0)
     assert str(caught.value).startswith("rank 0 on node1 (pid 100) does not answer: its process, ")
-    assert is_of_another(caught.value.__context__)  # type: ignore[arg-type]
+    lost: Any = caught.value.__context__
+    assert is_of_another(lost)
+
+    what_came_of_it = TypeError("a library's, around that")
+    assert not is_of_another(what_came_of_it)
+    what_came_of_it.__context__ = lost
+    assert is_of_another(what_came_of_it)
