@@ -5,10 +5,12 @@ own has the gradient of its own part alone, which is averaged as that of a mean:
 the number of processes.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import Metric
@@ -50,15 +52,20 @@ class Gathers:
         return False
 
     def what_is_lost(self, loss: Tensor, model: LightningModule) -> str | None:
-        """A line on a loss of all processes' values whose gradients are of one's; or `None`."""
+        """A line on a loss of all processes' values whose gradients are of one's; or `None`.
+
+        A loss that is multiplied by the number of processes makes up for that.
+        """
         if names := _synced_metrics(loss, model):
             return (
                 f"{listed(names)}, with dist_sync_on_step=True, gives the loss a value of all "
                 "processes, whose gradient is that of one process's samples, and too small: leave "
                 "dist_sync_on_step out"
             )
-        with suppress(RuntimeError):
-            if self._of_one and any(node in self._of_one for node in below(loss.grad_fn)):
+        with suppress(AttributeError, RuntimeError):  # torch's names; a graph that is too large
+            nodes = [*below(loss.grad_fn)] if self._of_one else []
+            is_made_up = any(_multiplies_by_processes(node) for node in nodes)
+            if not self._of_one.isdisjoint(nodes) and not is_made_up:
                 return (
                     f"{type(model).__name__}.training_step gathers values of all processes without "
                     "their gradients, and its loss is computed of them, so its gradients are those "
@@ -95,6 +102,14 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (list, tuple)):
             yield from _tensors(value)
+
+
+def _multiplies_by_processes(node: Node) -> bool:
+    """Whether a node gives one number: another, times the number of processes."""
+    if node.name() != "MulBackward0" or math.prod(node._input_metadata[0].shape) > 1:
+        return False
+    factors = (node._saved_self, node._saved_other)
+    return any(f is not None and f.item() == dist.get_world_size() for f in factors)
 
 
 def _synced_metrics(loss: Tensor, model: LightningModule) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.overrides import handle_torch_function
@@ -76,12 +77,14 @@ def with_keys(z: Tensor) -> Tensor:
 LOST: dict[str, Callable[[Tensor], Tensor]] = {
     "own part put back": lambda z: compared(with_own(z, z)),
     "own part put back, the others detached": lambda z: compared(with_own(z, z.detach())),
+    "a weight within it": lambda z: compared(with_own(z * WORLD_SIZE, z)) * 0.5,
     "own part written": lambda z: compared(with_own_written(z)),
     "all without gradients": lambda z: (z @ torch.stack(gathered(z)).flatten(0, 1).T).mean(),
     "a mean, by which the loss is divided": lambda z: z.mean() / torch.stack(gathered(z)).sum(),
 }
 KEPT: dict[str, Callable[[Tensor], Tensor]] = {
     "by a function of autograd": lambda z: compared(AllGather.apply(z).flatten(0, 1)),  # type: ignore[no-untyped-call]
+    "own part put back, times the processes": lambda z: compared(with_own(z, z)) * WORLD_SIZE,
     "for a log": logged,
     "keys that are not trained": with_keys,
     "nothing": lambda z: (z**2).mean(),
@@ -98,7 +101,10 @@ def watched(compute: Callable[[Tensor], Tensor]) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", [*LOST, *KEPT])
-def test_gradients_that_go_back_to_one_process_are_told(name: str) -> None:
+def test_gradients_that_go_back_to_one_process_are_told(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dist, "get_world_size", lambda: WORLD_SIZE)
     loss, gathers, _ = watched((LOST | KEPT)[name])
     line = gathers.what_is_lost(loss, LightningModule())
     assert (line is not None) == (name in LOST)
