@@ -1,5 +1,6 @@
 """Where the loops take their batches from."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.fabric.utilities.data import _set_sampler_epoch
@@ -109,6 +110,13 @@ def num_prefetched(trainer: Trainer) -> int:
 def notes_indices(batch_sampler: object) -> bool:
     """Whether this is Lightning's wrapper, which notes the indices of what is predicted."""
     return isinstance(batch_sampler, _IndexBatchSamplerWrapper)
+
+
+def note_indices(wrapper: Any, *batches: Iterable[Any], is_new: bool = False) -> None:
+    """Have such a wrapper tell the indices of batches that are predicted next, or of no others."""
+    if is_new:
+        wrapper.seen_batch_indices = []
+    wrapper.seen_batch_indices += map(list, batches)
 
 
 def loaders_done(trainer: Trainer) -> int:

@@ -177,7 +177,19 @@ CASES: dict[str, Case] = {
     "padded as lists": Case("padded.OfLists", "padded.AsLists", leave_out=("stopped", "dp2")),
     "padded by the data set": Case("padded.OverPlaces", "padded.ByItems"),
     "padded, to predict": Case(
-        "padded.Predicts", "padded.ToPredict", data_args={"val_length": 13}, subcommand="predict"
+        "padded.Predicts",
+        "padded.ToPredict",
+        callbacks("padded.ChecksIndices"),
+        data_args={"val_length": 13},
+        subcommand="predict",
+    ),
+    "padded, to predict, not to be split": Case(
+        "padded.PredictsBeside",
+        "padded.ConcatenatedToPredict",
+        callbacks("padded.ChecksIndices"),
+        data_args={"val_length": 13},
+        subcommand="predict",
+        right=on(SEVERAL, SameOr("something else in the batch cannot be split")),
     ),
     "padded, some of an epoch": Case(
         "padded.OverTime", "padded.Padded", {"max_steps": 7}, leave_out=("stopped",)

@@ -40,9 +40,7 @@ class ShardedLoader(DataLoader[Any]):
 
     @property
     def _index_sampler(self) -> Any:
-        # Lightning's wrapper notes the indices of what is predicted: of this rank's shards.
-        noting = self.batch_sampler
-        return noting if noting is not self.sharding.loader.batch_sampler else self.sharding
+        return self.sharding
 
     @override
     def __iter__(self) -> Any:
@@ -141,7 +139,8 @@ def view_of(shards: Shards) -> ShardedLoader:
     # Not by its attributes: DataLoader forbids to assign some of them.
     vars(view).update(vars(loader), sharding=shards, in_order=True, _iterator=None)
     if shards.world_size > 1 and inside.notes_indices(loader.batch_sampler):
-        vars(view)["batch_sampler"] = type(loader.batch_sampler)(shards)
+        # It tells the indices of what is predicted: of this rank's shards.
+        vars(view)["batch_sampler"] = shards.noting = type(loader.batch_sampler)(shards)
     return view
 
 

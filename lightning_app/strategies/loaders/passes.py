@@ -90,6 +90,8 @@ class Pass:
             # Of a run that is continued: workers draw before Lightning tells the epoch.
             inside.tell_epoch(shards.loader, self.epoch)
         self.skips_idle = shards.skips_idle and shards.is_in_turn()
+        if shards.noting is not None:
+            inside.note_indices(shards.noting, is_new=True)
         self.note = [self.epoch, shards.round_of(self.epoch), 0, 0]
         self.generators = [generator.get_state() for generator in shards.generators]
         batches = self._global_batches()
@@ -245,6 +247,8 @@ class Pass:
             shard = self._pending.popleft()
             self.position += 1
             if shard.size or not self.skips_idle:
+                if self.shards.noting is not None:
+                    inside.note_indices(self.shards.noting, shard.indices)
                 return shard
 
     def _timed(self, fetched: Iterable[Any]) -> Iterator[Any]:

@@ -57,6 +57,7 @@ class Shards:
             time if not set.
         whole: Tells whether each rank has to fetch whole batches; never, if not set.
         is_padded: Whether the run has had to, on this layout or another.
+        noting: Lightning's wrapper, which tells the indices of what is predicted; else not set.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Shards:
         self.group_size: Callable[[], int] | None = None
         self.whole: WholeBatches | None = None
         self.is_padded = False
+        self.noting: Any = None
         self.begun: Pass | None = None  # the newest pass, whose indices are asked for next
         self.newest: Pass | None = None  # of the Trainer's own passes, also when it has ended
         self.is_continued = False  # from a position in a later epoch than its first

@@ -4,6 +4,7 @@
 from types import MappingProxyType
 
 import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -229,8 +230,28 @@ class OfLists(Regression):
 
 
 class ToPredict(Padded):
+    """Samples of which only later ones are padded, to be predicted twice."""
+
     def predict_dataloader(self):
-        return DataLoader(self.val, batch_size=5, collate_fn=self.collate)
+        samples = Samples([3] * 10 + lengths(self.val_length), seed=3)
+        batches = {"batch_size": 5, "collate_fn": self.collate}
+        return [DataLoader(samples, **batches), DataLoader(samples, num_workers=1, **batches)]
+
+
+class ChecksIndices(BasePredictionWriter):
+    """Files predictions by the indices of their samples, as most writers do."""
+
+    def __init__(self):
+        super().__init__("batch_and_epoch")
+
+    def write_on_batch_end(self, trainer, model, prediction, indices, batch, *place):
+        samples = trainer.predict_dataloaders[place[-1]].dataset.x
+        assert [len(samples[i]) for i in indices] == batch["lengths"].tolist()
+        assert len(prediction) == len(indices)
+
+    def write_on_epoch_end(self, trainer, model, predictions, batch_indices):
+        for of_loader, indices in zip(predictions, batch_indices, strict=True):
+            assert [len(p) for p in of_loader] == [len(i) for i in indices]
 
 
 class Predicts(OverTime):
@@ -239,10 +260,21 @@ class Predicts(OverTime):
     def on_predict_epoch_start(self):
         self.total = torch.zeros((), dtype=self.dtype, device=self.device)
 
-    def predict_step(self, batch, batch_idx):
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
         predicted = self(batch["x"]).mean(1)
         self.total += (predicted[:, 0] * batch["lengths"]).sum()
         return predicted
 
     def on_predict_epoch_end(self):
         self.trainer.callback_metrics["predicted"] = self.all_gather(self.total).sum()
+
+
+class ConcatenatedToPredict(ToPredict):
+    @staticmethod
+    def collate(samples):
+        return Padded.collate(samples) | {"targets": torch.cat([x.sum(1) for x, _ in samples])}
+
+
+class PredictsBeside(Predicts):
+    def loss(self, batch):
+        return super().loss(batch) + 0 * batch["targets"].sum()
