@@ -8,7 +8,7 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -89,6 +89,7 @@ class FirstSteps:
             )
         with self._watch_mean(f"{model}.{hook}", shard.size):
             yield
+        self._gathers.forget_values()
         after = random_states([self._device])
         self._after = hook, after
         if after != states:
@@ -222,14 +223,13 @@ class FirstSteps:
         # Any `TorchFunctionMode` keeps an encoder from its fast path, which gives other values.
         if any(isinstance(part, nn.TransformerEncoder) and is_fast(part) for part in parts):
             return before(nn.TransformerEncoder, "forward", partial(tell_of_encoder, self._tell))
-        if hasattr(self._model, MEAN_OVER):
-            return nullcontext()
-        return tells_of_weighted_means(
-            step,
-            num_samples,
-            lambda line: self._tell(line, subject=line.removeprefix(step)),
-            self._gathers,
-        )
+        says_mean = hasattr(self._model, MEAN_OVER)
+
+        def tell(line: str) -> None:
+            if not says_mean:
+                self._tell(line, subject=line.removeprefix(step))
+
+        return tells_of_weighted_means(step, num_samples, tell, self._gathers)
 
     def _tell_of_loss(self, why: str) -> None:
         self._tell(

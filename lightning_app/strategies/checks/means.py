@@ -96,7 +96,8 @@ class _Watch(TorchFunctionMode):
         elif func is torch.pdist and result.requires_grad:
             self._look_at_pairs(func, result.new_empty(2 * (len(args[0]),)), [*args, *args])
         name = getattr(func, "__name__", "")
-        self._gathers.look(func, args, kwargs, result)
+        with suppress(RuntimeError):  # a view of what was written to since
+            self._gathers.look(func, args, kwargs, result)
         if name.endswith(MEANS) and _is_differentiated_as_one():
             self._tell_of_others("takes gradients of the samples by parameters")
         return result

@@ -1,11 +1,14 @@
 """What a step gathers of all processes is followed to its loss."""
 
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as functional
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.overrides import handle_torch_function
@@ -60,6 +63,42 @@ def with_own_written(z: Tensor) -> Tensor:
     return parts.flatten(0, 1)
 
 
+def with_own_written_by_view(z: Tensor) -> Tensor:
+    parts = torch.stack(gathered(z))
+    parts.view(WORLD_SIZE * SIZE, 3)[:SIZE] = z
+    return compared(parts.flatten(0, 1))
+
+
+def in_buffer(parts: list[Tensor]) -> Tensor:
+    buffer = torch.zeros(WORLD_SIZE * SIZE, 3)
+    for number, part in enumerate(parts):
+        buffer[SIZE * number : SIZE * (number + 1)] = part
+    return buffer
+
+
+def parts_of_buffer(z: Tensor) -> Tensor:
+    buffer = torch.zeros(WORLD_SIZE * SIZE, 3)
+    all_gather(list(buffer.chunk(WORLD_SIZE)), z)
+    return (z @ buffer.T).mean()
+
+
+def with_targets(z: Tensor) -> Tensor:
+    """As SwAV's."""
+    with torch.no_grad():
+        targets = torch.cat(gathered(z))
+        targets = (targets / targets.sum(0)).softmax(1)[:SIZE]
+    return (targets * z.log_softmax(1)).mean()
+
+
+def beside_features(z: Tensor) -> Tensor:
+    mean = torch.stack(gathered(torch.ones(SIZE, 3).mean(0))).mean(0)
+    return torch.cat([z, mean.expand(SIZE, 3)], 1).square().mean()
+
+
+def number(z: Tensor) -> Tensor:
+    return torch.stack(gathered(z.detach().mean())).mean()
+
+
 def compared(z: Tensor) -> Tensor:
     return (z @ z.T).logsumexp(1).mean()
 
@@ -78,6 +117,9 @@ LOST: dict[str, Callable[[Tensor], Tensor]] = {
     "own part put back": lambda z: compared(with_own(z, z)),
     "own part put back, the others detached": lambda z: compared(with_own(z, z.detach())),
     "a weight within it": lambda z: compared(with_own(z * WORLD_SIZE, z)) * 0.5,
+    "own part written by a view": with_own_written_by_view,
+    "parts put into a buffer": lambda z: (z @ in_buffer(gathered(z)).T).mean(),
+    "parts of a buffer": parts_of_buffer,
     "own part written": lambda z: compared(with_own_written(z)),
     "all without gradients": lambda z: (z @ torch.stack(gathered(z)).flatten(0, 1).T).mean(),
     "a mean, by which the loss is divided": lambda z: z.mean() / torch.stack(gathered(z)).sum(),
@@ -86,18 +128,24 @@ KEPT: dict[str, Callable[[Tensor], Tensor]] = {
     "by a function of autograd": lambda z: compared(AllGather.apply(z).flatten(0, 1)),  # type: ignore[no-untyped-call]
     "own part put back, times the processes": lambda z: compared(with_own(z, z)) * WORLD_SIZE,
     "for a log": logged,
+    "negatives, detached": lambda z: (z @ torch.cat(gathered(z)).detach().T).mean(),
+    "weights, detached": lambda z: (z / torch.stack(gathered(z)).mean().detach()).mean(),
+    "targets without gradients": with_targets,
+    "a choice of samples": lambda z: z[z.mean(1) >= torch.stack(gathered(z)).median()].mean(),
+    "a mean beside features": beside_features,
+    "a number beside the loss": lambda z: torch.stack([z.mean(), number(z)]).sum(),
     "keys that are not trained": with_keys,
     "nothing": lambda z: (z**2).mean(),
 }
 
 
-def watched(compute: Callable[[Tensor], Tensor]) -> Iterator[Any]:
+def watched(compute: Callable[[Tensor], Tensor]) -> tuple[Tensor, Gathers, list[str]]:
     """A loss, what follows its step, and what is told."""
     told, gathers = list[str](), Gathers()
     z = torch.ones(SIZE, 3, requires_grad=True) * 2
     with tells_of_weighted_means("A.training_step", SIZE, told.append, gathers):
         loss = compute(z)
-    yield from (loss, gathers, told)
+    return loss, gathers, told
 
 
 @pytest.mark.parametrize("name", [*LOST, *KEPT])
@@ -135,3 +183,45 @@ def test_objects_that_give_the_loss_a_value_of_all_processes() -> None:
     assert line is not None
     assert line.startswith("synced, with dist_sync_on_step=True, gives the loss")
     assert Gathers().what_is_lost(losses[2], model) is None
+
+
+def test_nothing_is_kept_of_what_is_computed_of_gathered_values() -> None:
+    def compute(z: Tensor) -> Tensor:
+        with torch.no_grad():
+            values = torch.cat(gathered(z))
+            kept.extend(weakref.ref(values := values.softmax(0)) for _ in range(5))
+        return z.mean()
+
+    kept: list[weakref.ref[Tensor]] = []
+    watched(compute)
+    assert [ref() for ref in kept] == [None] * 5
+
+
+def test_what_cannot_be_looked_at_is_passed_by() -> None:
+    def compute(z: Tensor) -> Tensor:
+        buffer = torch.zeros(WORLD_SIZE, SIZE, 3)
+        parts = list(buffer.unbind(0))
+        all_gather(parts, z)
+        buffer[0] = z
+        return parts[0].shape.numel() * z.mean()
+
+    watched(compute)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed.nn.functional")
+def test_torchs_own_functions_are_seen(tmp_path: Path) -> None:
+    def of_list(z: Tensor) -> Tensor:
+        dist.all_gather(every := [torch.zeros_like(z)], z)
+        return compared(every[0] * z)
+
+    def with_gradients(z: Tensor) -> Tensor:
+        return compared(torch.cat(functional.all_gather(z)))  # type: ignore[no-untyped-call]
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        for compute in (of_list, with_gradients):
+            loss, gathers, _ = watched(compute)
+            is_told = gathers.what_is_lost(loss, LightningModule()) is not None
+            assert is_told == (compute is not with_gradients)
+    finally:
+        dist.destroy_process_group()
