@@ -170,11 +170,12 @@ def tell_traceback(error: Exception) -> int:
         return 0
     text = "".join(traceback.format_exception(error))
     with deaf():
-        if is_of_another(error):
+        if (of_another := _of_another(error)) is not None:
             if found := ranks.failed(within_s=HEARSAY_S):
                 print(f"{program()}: error: {found[0]}", file=sys.stderr)
                 return found[1]
-            if (line := liveness.why(is_timeout(error), saves_at(error))) is not None:
+            place = saves_at(of_another)
+            if (line := liveness.why(is_timeout(of_another), place)) is not None:
                 if line:
                     print(f"{program()}: error: {line}", file=sys.stderr)
                     liveness.write_error_file(line, text)
@@ -225,11 +226,25 @@ _TALKS_TO_RANKS = ("torch.distributed", "torch.autograd", "torch.nn.parallel", "
 def is_of_another(error: BaseException) -> bool:
     """Whether an error is that another rank has ended, or was waited for in vain.
 
-    Also one of somebody's `except` around that.
+    Or it was raised as that was handled, by the user's code or a library.
     """
-    context = None if isinstance(error, UsageError) else error.__cause__ or error.__context__
-    if context is not None and is_of_another(context):
-        return True
+    return _of_another(error) is not None
+
+
+def _of_another(error: BaseException) -> BaseException | None:
+    link: BaseException | None = error
+    seen: list[BaseException] = []  # one may be the cause of itself
+    while link is not None and not isinstance(link, UsageError):
+        if any(link is each for each in seen):
+            return None
+        if _says_another(link):
+            return link
+        seen.append(link)
+        link = link.__cause__ or link.__context__
+    return None
+
+
+def _says_another(error: BaseException) -> bool:
     last = frames_of(error)[-1:]
     if not any(module_of(frame).startswith(_TALKS_TO_RANKS) for frame in last):
         return False  # a data set's files may be on a server that does not answer, too

@@ -34,8 +34,9 @@ def called_with_hooks(
     """
     called, result = set[int](), None
     try:
-        args, kwargs = _before(module, args, kwargs)
         full, of_output, before = _backward_hooks(module)
+        for number, hook in _before(module):
+            args, kwargs = _before_one(module, number, hook, args, kwargs)
         backward = BackwardHook(module, full, before) if full or before else None
         if backward is not None:
             args = backward.setup_input_hook(args)  # type: ignore[no-untyped-call]
@@ -59,22 +60,25 @@ def called_with_hooks(
         raise
 
 
-def _before(
-    module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+def _before(module: Module) -> Iterator[tuple[int, Hook]]:
+    yield from (*torchs._global_forward_pre_hooks.items(), *module._forward_pre_hooks.items())
+
+
+def _before_one(
+    module: Module, number: int, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A call's arguments, as the hooks before it make them."""
-    hooks = (*torchs._global_forward_pre_hooks.items(), *module._forward_pre_hooks.items())
-    for number, hook in hooks:
-        if number in module._forward_pre_hooks_with_kwargs:
-            if (both := hook(module, args, kwargs)) is not None:
-                if not (isinstance(both, tuple) and len(both) == 2):
-                    raise RuntimeError(
-                        f"{type(module).__name__}: a forward pre-hook with kwargs is to return "
-                        f"None, or args and kwargs, and returned {both!r}"
-                    )
-                args, kwargs = both
-        elif (new := hook(module, args)) is not None:
-            args = new if isinstance(new, tuple) else (new,)
+    """A call's arguments, as a hook before it makes them."""
+    if number in module._forward_pre_hooks_with_kwargs:
+        if (both := hook(module, args, kwargs)) is None:
+            return args, kwargs
+        if not (isinstance(both, tuple) and len(both) == 2):
+            raise RuntimeError(
+                f"{type(module).__name__}: a forward pre-hook with kwargs is to return None, or "
+                f"args and kwargs, and returned {both!r}"
+            )
+        return both
+    if (new := hook(module, args)) is not None:
+        args = new if isinstance(new, tuple) else (new,)
     return args, kwargs
 
 

@@ -115,3 +115,5 @@ def test_a_first_rank_that_is_gone_with_the_store_is_named() -> None:
     assert not is_of_another(what_came_of_it)
     what_came_of_it.__context__ = lost
     assert is_of_another(what_came_of_it)
+    what_came_of_it.__cause__ = what_came_of_it  # `raise error from error`
+    assert not is_of_another(what_came_of_it)

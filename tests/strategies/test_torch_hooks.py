@@ -83,6 +83,9 @@ KINDS: dict[str, Register] = {
     "before, gives what it must not": lambda m, log: m.register_forward_pre_hook(
         _noting(log, "b", lambda args, kwargs: 1), with_kwargs=True
     ),
+    "before, registers another": lambda m, log: m.register_forward_pre_hook(
+        lambda module, args: module.register_full_backward_hook(_noting(log, "late")) and None
+    ),
     "before, fails": lambda m, log: m.register_forward_pre_hook(_failing),
     "after": lambda m, log: m.register_forward_hook(_noting(log, "c")),
     "after, first": lambda m, log: m.register_forward_hook(_noting(log, "first"), prepend=True),
@@ -159,7 +162,8 @@ def _with_hooks(module: Scaled, *args: Any, **kwargs: Any) -> Any:
 @pytest.mark.parametrize("form", ["tensor", "tuple", "list", "dict", "error"])
 def test_hooks_hear_and_change_what_they_do_in_torchs_own_call(form: str) -> None:
     num_heard = num_warned = 0
-    for kinds in combinations_with_replacement(KINDS, 2):
+    pairs = combinations_with_replacement(KINDS, 2)
+    for kinds in (*pairs, ("before, gives one", "before, fails", "always, by name")):
         if "backward of old" in kinds and {*kinds} & {"backward", "backward, gives"}:
             continue  # torch refuses both on one module
         usual = _heard(_as_torch, kinds, form)
