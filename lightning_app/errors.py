@@ -149,10 +149,18 @@ def one_line(message: str) -> str:
     line = re.sub(r"^Unexpected config: *(.*)", _no_mapping, line)
     line = re.sub(r"^(--[\w.]+ ([\w-]+)): it must be (.*)", _nearest, line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
-    if "does not correspond to a subclass of" in line and "pytorch_lightning" in sys.modules:
+    is_no_subclass = "does not correspond to a subclass of" in line
+    if is_no_subclass and any(map(_is_of_pytorch_lightning, re.findall(r"[\w.]+\.\w+", message))):
         line += "; a class of pytorch_lightning is another one: `import lightning.pytorch as pl`"
     unknown = re.match(r"unrecognized|--[\w.]+: expected|Subcommand", line)
     return _plain(f"{line}; `{command()} --help all` lists every flag" if unknown else line)
+
+
+def _is_of_pytorch_lightning(path: str) -> bool:
+    module, _, name = path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    bases = found.__mro__ if isinstance(found, type) else ()
+    return any(base.__module__.startswith("pytorch_lightning.") for base in bases)
 
 
 def _no_mapping(told: re.Match[str]) -> str:

@@ -5,13 +5,20 @@ from collections.abc import Iterator
 
 from lightning.pytorch import Trainer
 from torch import Generator
-from torch.utils.data import BatchSampler, RandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from lightning_app import inside
 from lightning_app.strategies.checks.telling import TellOnce
 from lightning_app.strategies.loaders.loader import ShardedLoader
 from lightning_app.strategies.loaders.passes import needs_replay
 from lightning_app.strategies.loaders.shards import Shards
+
+_SHUFFLES = {RandomSampler, SubsetRandomSampler, WeightedRandomSampler}  # torch's, without a state
 
 
 class DrawnOtherwise:
@@ -50,12 +57,11 @@ class DrawnOtherwise:
 def drawn_anew(trainer: Trainer) -> Iterator[str]:
     """What loaders that are trained on draw otherwise, in words."""
     for loader in inside.training_loaders(trainer):
-        is_shuffled = type(getattr(loader, "sampler", None)) is RandomSampler
-        if is_shuffled and not isinstance(loader, ShardedLoader):
+        if not isinstance(loader, ShardedLoader) and _is_shuffled(loader):
             yield (
                 f"{type(loader).__name__} is left as it is, and shuffles by a generator that is in "
-                "no checkpoint, so the epochs to come have other orders than in a run that never "
-                "stopped: give it a sampler that keeps its state, if it has one"
+                "no checkpoint, so the orders of the first epochs come again: give it a sampler "
+                "that keeps its state, if it has one"
             )
     loaders = _shards(inside.training_loaders(trainer))
     if any(n > 1 for n in Counter(id(g) for own in loaders for g in own.generators).values()):
@@ -70,6 +76,11 @@ def _is_within_epochs(trainer: Trainer) -> bool:
     """Whether there are other validations than at epochs' ends, after which all goes on alike."""
     every = trainer.val_check_batch or 0  # `None` if it goes by time
     return every < trainer.num_training_batches or not inside.has_all_batches(trainer)
+
+
+def _is_shuffled(loader: object) -> bool:
+    sampler, of_batches = (getattr(loader, name, None) for name in ("sampler", "batch_sampler"))
+    return not _SHUFFLES.isdisjoint(map(type, (sampler, getattr(of_batches, "sampler", None))))
 
 
 def _shards(loaders: list[object]) -> list[Shards]:

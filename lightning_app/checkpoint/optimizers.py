@@ -3,7 +3,7 @@
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_app.hooks import has_hook
@@ -52,9 +52,14 @@ def kept_within(trainer: Trainer) -> list[str]:
         f"{name} of {type(whole).__name__}"
         for whole in trainer.optimizers
         if type(whole).state_dict is Optimizer.state_dict
+        and not whole._optimizer_state_dict_post_hooks
         for name, part in vars(whole).items()
-        if isinstance(part, Optimizer) and part.state is not whole.state
+        if isinstance(part, Optimizer) and part.state is not whole.state and _has_states(part)
     ]
+
+
+def _has_states(optimizer: Optimizer) -> bool:
+    return type(optimizer) is not SGD or any(g["momentum"] for g in optimizer.param_groups)
 
 
 def check_optimizers(trainer: Trainer, saved: TrainedBy | None, saved_numbers: list[int]) -> None:

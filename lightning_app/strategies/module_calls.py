@@ -25,9 +25,8 @@ Listener = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 _answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
 _answers: dict[int, Answer] = {}  # of all followers
 _followers: list["ModuleCalls"] = []
-_usual: Callable[..., Any] = Module.__call__
-_place = "__call__"  # of `_call`, in `nn.Module`
-_torchs = Module._wrapped_call_impl
+_torchs: Callable[..., Any] = Module._wrapped_call_impl
+_torchs_within: Callable[..., Any] = Module._call_impl  # which it calls
 
 
 class ModuleCalls:
@@ -57,13 +56,12 @@ class ModuleCalls:
 
     def follow(self) -> None:
         """Begin; once is enough, and twice does no harm."""
-        global _place, _usual
         if not _is_in_place():
-            # What another has put in `__call__` is left there: it comes to torch's own in its turn.
-            _place = "__call__" if Module.__call__ is _torchs else "_call_impl"
-            if (usual := getattr(Module, _place)) is not _call:
-                _usual = usual
-                setattr(Module, _place, _call)
+            if Module.__call__ is _torchs:
+                Module.__call__ = _call  # type: ignore[method-assign]
+            elif Module._call_impl is _torchs_within:
+                # What another has put in `__call__` stays there, and comes to torch's in its turn.
+                Module._call_impl = _call_within  # type: ignore[method-assign, assignment]
         if self not in _followers:
             _followers.append(self)
             _answers.update(self._answers)
@@ -74,9 +72,10 @@ class ModuleCalls:
             _followers.remove(self)
             for number in self._answers:
                 _answers.pop(number, None)
-            # Else another stands around it.
-            if not _followers and getattr(Module, _place) is _call:
-                setattr(Module, _place, _usual)
+            if not _followers and Module.__call__ is _call:  # else another stands around it
+                Module.__call__ = _torchs  # type: ignore[method-assign]
+            if not _followers and Module._call_impl is _call_within:
+                Module._call_impl = _torchs_within  # type: ignore[method-assign]
 
 
 def _is_in_place() -> bool:
@@ -94,12 +93,22 @@ def _is_in_place() -> bool:
 
 def _call(module: Module, /, *args: Any, **kwargs: Any) -> Any:
     """What `nn.Module.__call__` is in the meantime."""
+    return _followed(_torchs, module, args, kwargs)
+
+
+def _call_within(module: Module, /, *args: Any, **kwargs: Any) -> Any:
+    return _followed(_torchs_within, module, args, kwargs)
+
+
+def _followed(
+    usual: Callable[..., Any], module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     if torch.compiler.is_compiling():  # by the user's own `torch.compile`
-        return _usual(module, *args, **kwargs)
+        return usual(module, *args, **kwargs)
     answer = _answers.get(id(module)) or _answer.get()
     is_traced = torch._C._get_tracing_state() is not None
     if answer is None or is_traced or next(module.parameters(), None) is None:
-        output = _usual(module, *args, **kwargs)
+        output = usual(module, *args, **kwargs)
     else:
         output = called_with_hooks(module, partial(_answered, answer, module), args, kwargs)
     for follower in _followers:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 from typing_extensions import override
 
 from lightning_app.checkpoint.resume import Resume
@@ -38,6 +38,9 @@ class Data(LightningDataModule):
     def train_dataloader(self) -> Any:
         if self.kind == "its own way":
             return OwnWay(samples(12), 4, shuffle=True)
+        if self.kind == "batches its own way":
+            batches = BatchSampler(RandomSampler(samples(12)), 4, drop_last=False)  # type: ignore[arg-type]
+            return OwnWay(samples(12), batch_sampler=batches)
         both = [
             DataLoader(samples(12), 4, shuffle=True, generator=self.generator) for _ in range(2)
         ]
@@ -90,6 +93,7 @@ SHARED = "TensorDataset is validated within an epoch, by a generator that traini
         ("own", 1.0, 4, "the generator by which TensorDataset is validated is in no checkpoint"),
         ("sampler", 1.0, 4, "the passes of Counting in validation are in no checkpoint"),
         ("plain", 1 / 3, 4, None),
+        ("batches its own way", 1.0, 3, "OwnWay is left as it is, and shuffles by a generator"),
         ("its own way", 1.0, 3, "OwnWay is left as it is, and shuffles by a generator"),
     ],
 )

@@ -46,6 +46,14 @@ class Wraps(LinearModule):
         return Around(self.base)
 
 
+class WrapsOneWithoutState(LinearModule):
+    """Of an optimizer without momentum nothing is lost."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        return Around(SGD(self.parameters(), lr=0.02))
+
+
 class Adds(SGD):
     """Adds to its defaults when it has its groups."""
 
@@ -62,7 +70,9 @@ class AddsDefaults(LinearModule):
         return Adds(self.parameters(), lr=0.02)
 
 
-@pytest.mark.parametrize(("kind", "anew"), [(Wraps, ["_base of Around"]), (AddsDefaults, [])])
+@pytest.mark.parametrize(
+    ("kind", "anew"), [(Wraps, ["_base of Around"]), (WrapsOneWithoutState, []), (AddsDefaults, [])]
+)
 def test_an_optimizer_of_ones_own_goes_on_and_one_within_it_is_told_to_begin_anew(
     kind: type[LinearModule],
     anew: list[str],
