@@ -94,6 +94,14 @@ class GlobalBatch(DirectTransfer, Strategy):
         leaves_out_padding = hasattr(self.lightning_module, MEAN_OVER)
         if world_size > 1 and not leaves_out_padding and may_pad(loader):
             loader.sharding.whole = WholeBatches(self._tell)
+            size = loader.sharding.full_size or world_size
+            if trainer.predicting and size < world_size:  # an evaluation tells more of it
+                self._tell(
+                    f"predict: a batch of {size} gives each of {world_size} processes one sample "
+                    "at most, which a `collate_fn` that pads to the longest pads by itself: use a "
+                    "batch_size of at least as many, if predictions depend on padding",
+                    subject="small in predict",
+                )
         return loader
 
     def _run_seed(self) -> int:

@@ -183,6 +183,13 @@ CASES: dict[str, Case] = {
         data_args={"val_length": 13},
         subcommand="predict",
     ),
+    "padded, to predict, a sample a process": Case(
+        "padded.Predicts",
+        "padded.PairsToPredict",
+        subcommand="predict",
+        right=on(["ddp3"], SameOr("which a `collate_fn` that pads to the longest pads by itself")),
+        leave_out=("one", "dp2", "ddp2"),
+    ),
     "padded, to predict, not to be split": Case(
         "padded.PredictsBeside",
         "padded.ConcatenatedToPredict",
