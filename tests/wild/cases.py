@@ -21,6 +21,7 @@ THREE_RANKS = {
     *("max_size_cycle", "graphs", "lists of images", "flattens, batch size 1"),
     *("looks at the first sample", "0-dim tensor and strings", "packed sequences"),
     *("attention with a mask", "collate drops, and says so", "stream"),
+    "padded, to predict, a sample a process",
 }
 
 
