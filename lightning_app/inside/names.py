@@ -16,10 +16,12 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric
 from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import BatchSampler
 
 from lightning_app.errors import lightning_lacks, missing_import
 
@@ -103,6 +105,7 @@ NEEDED_LATER: Mapping[str, Sequence[str]] = {
         "_timeout",
     ),
     "launcher": ("_start_method", "_strategy"),
+    "noting": ("seen_batch_indices",),
 }
 FOR_SPEED: Mapping[str, Sequence[str]] = {
     "fit_loop": ("_can_stop_early",),
@@ -148,6 +151,7 @@ def _made_later() -> Any:
         ddp=ddp,
         single_device=SingleDeviceStrategy("cpu"),
         launcher=_MultiProcessingLauncher(ddp, "spawn"),
+        noting=iter(_IndexBatchSamplerWrapper(BatchSampler((), 1, drop_last=False))),
     )
 
 
