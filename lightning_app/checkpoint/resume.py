@@ -153,11 +153,7 @@ class Resume(Callback):
         if not (pl_module.automatic_optimization and inside.is_between_epochs(trainer)):
             lost += gradients_lost(gathered)
         if self._checkpoint:
-            lost += (
-                *_what_is_lost(trainer),
-                *begins_anew(gathered),
-                *drawn_anew(trainer),
-            )
+            lost += (*_what_is_lost(trainer), *begins_anew(gathered), *drawn_anew(trainer))
         for line in (*set_switches(pl_module, self._checkpoint.get(_SWITCHES) or {}), *lost):
             rank_zero_only(print)(f"continued: {line}", file=sys.stderr)
         if self._checkpoint:

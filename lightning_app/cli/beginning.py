@@ -68,11 +68,11 @@ class Beginning(Callback):
 
     def __exit__(self, kind: object, error: BaseException | None, frames: object) -> None:
         """Show what has been held back; of a run that is refused or stopped, that alone."""
-        alone = (ArgumentError, MisconfigurationException, Stopped, UsageError)
-        is_alone = isinstance(error, alone) or (
+        told_alone = (ArgumentError, MisconfigurationException, Stopped, UsageError)
+        is_told_alone = isinstance(error, told_alone) or (
             isinstance(error, Exception) and self.refusal(error) is not None
         )
-        self._end(show=not is_alone)
+        self._end(show=not is_told_alone)
 
     def _end(self, show: bool = True) -> None:
         self.is_over = True

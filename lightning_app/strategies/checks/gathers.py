@@ -20,6 +20,7 @@ from torchmetrics import Metric
 from lightning_app.strategies.checks.loss_graph import Node, below
 from lightning_app.strategies.checks.telling import listed
 
+_NESTED = (Tensor, list, tuple)
 _JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}  # with one's own part
 
 
@@ -145,9 +146,6 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (list, tuple)) and isinstance(next(iter(value), None), _NESTED):
             yield from _tensors(value)
-
-
-_NESTED = (Tensor, list, tuple)
 
 
 def _multiplies_by_processes(node: Node) -> bool:
