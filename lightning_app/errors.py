@@ -14,6 +14,10 @@ from types import FrameType
 from lightning_app.command import command
 
 MAX_CHARS = 1000
+ARRAY_DEFAULT = (
+    "one of its arguments has an array for its default, which cannot be compared with what a "
+    "command line gives: let it be a list, or None"
+)
 
 
 class UsageError(Exception):
@@ -149,6 +153,7 @@ def one_line(message: str) -> str:
     line = re.sub(r"^Unexpected config: *(.*)", _no_mapping, line)
     line = re.sub(r"^(--[\w.]+ ([\w-]+)): it must be (.*)", _nearest, line)
     line = re.sub(r"^argument (?:--[\w.]+\+?/)*?--([\w.]+)(?:/--[\w.]+\+?)*: ", r"--\1: ", line)
+    line = re.sub(r"The truth value of an array .*", ARRAY_DEFAULT, line)
     is_no_subclass = "does not correspond to a subclass of" in line
     if is_no_subclass and any(map(_is_of_pytorch_lightning, re.findall(r"[\w.]+\.\w+", message))):
         line += "; a class of pytorch_lightning is another one: `import lightning.pytorch as pl`"

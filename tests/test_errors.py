@@ -56,6 +56,16 @@ UNION = """Parser key "{key}":
             "--trainer.devices: expected one argument; "
             "`python train.py --help all` lists every flag",
         ),
+        (
+            UNION.format(
+                key="model",
+                reason="Problem with given class_path 'a.B':\n        The truth value of an array "
+                "with more than one element is ambiguous. Use a.any() or a.all()",
+                value="a.B",
+            ),
+            "--model a.B: one of its arguments has an array for its default, which cannot be "
+            "compared with what a command line gives: let it be a list, or None",
+        ),
     ],
 )
 def test_one_line(message: str, line: str) -> None:
