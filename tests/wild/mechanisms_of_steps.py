@@ -68,6 +68,15 @@ MECHANISMS: dict[str, Mechanism] = {
     "places of samples in a batch are found": Mechanism(
         "strategies.batch.padded._are_places", broken.no, "ddp2", "padded, with places in the batch"
     ),
+    "predictions come with the indices of their part": Mechanism(
+        "inside.note_indices", broken.nothing, "ddp2", "padded, to predict, not to be split"
+    ),
+    "predictions of a sample a process are told of": Mechanism(
+        "strategies.checks.telling.TellOnce.__call__",
+        broken.nothing,
+        "ddp3",
+        "padded, to predict, a sample a process",
+    ),
     "ranks draw the same for whole batches": Mechanism(
         "strategies.loaders.loader.SeededSampler",
         lambda sampler, seed: sampler,
