@@ -118,6 +118,8 @@ def _serve(connection: Connection, rank: int, world_size: int) -> None:
     from lightning_utilities.core.rank_zero import rank_zero_only
 
     torch.set_num_threads(1)
+    # As in a user's process; else a loader's workers would be asked of the server, too.
+    multiprocessing.set_start_method("fork", force=True)
     with suppress(EOFError, OSError):  # the other end was closed
         while True:
             name, layout, folder, port, without = connection.recv()

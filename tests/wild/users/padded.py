@@ -235,7 +235,7 @@ class ToPredict(Padded):
     def predict_dataloader(self):
         samples = Samples([3] * 10 + lengths(self.val_length), seed=3)
         batches = {"batch_size": 5, "collate_fn": self.collate}
-        return [DataLoader(samples, **batches), DataLoader(self.val, **batches)]
+        return [DataLoader(samples, **batches), DataLoader(self.val, num_workers=1, **batches)]
 
 
 class ChecksIndices(BasePredictionWriter):
