@@ -156,22 +156,19 @@ class GathersByTorch(ComparesAll):
             return both
         gathered = [[torch.zeros_like(view) for _ in range(number)] for view in both]
         for parts, view in zip(gathered, both, strict=True):
-            dist.all_gather(parts, view.detach())
+            self.gather(parts, view)
         return [torch.cat(parts) for parts in gathered]
 
+    def gather(self, parts, view):
+        dist.all_gather(parts, view.detach())
 
-class PutsOwnBack(ComparesAll):
+
+class PutsOwnBack(GathersByTorch):
     """The same, with this process's own in its place, so that there are gradients."""
 
-    def views(self, *both):
-        number = dist.get_world_size() if dist.is_initialized() else 1
-        if number == 1:
-            return both
-        gathered = [[torch.zeros_like(view) for _ in range(number)] for view in both]
-        for parts, view in zip(gathered, both, strict=True):
-            dist.all_gather(parts, view)
-            parts[dist.get_rank()] = view
-        return [torch.cat(parts) for parts in gathered]
+    def gather(self, parts, view):
+        dist.all_gather(parts, view)
+        parts[dist.get_rank()] = view
 
 
 class LogsGathered(Compares):
